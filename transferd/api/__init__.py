@@ -1,0 +1,1 @@
+"""The socket: routes, who may call them, and their answers."""

@@ -1,0 +1,140 @@
+"""What the API asks of the service. Every method raises CallerError for what the caller did wrong.
+
+A job that the caller may not see is NotFound(`job_not_found`), never NotAllowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from transferd.model.caller import Caller
+from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
+from transferd.model.notices import Notice, NoticeKind
+from transferd.model.states import JobState
+from transferd.service.ports import Created, FilePage, JobPage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modified:
+    """A job has changed in some way; merged under load, never stored."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Notices after `after` and before `oldest` are not available any more."""
+
+    after: int
+    oldest: int
+
+
+Event: TypeAlias = Notice | Modified | Gap
+
+
+class JobUseCases(Protocol):
+    """Everything that a caller can do with jobs."""
+
+    async def create(self, caller: Caller, specs: Sequence[JobSpec]) -> tuple[Created, ...]:
+        """Make jobs, all or none. Destinations are inspected as their owner first."""
+        ...
+
+    async def get(self, caller: Caller, job_id: JobId) -> Job:
+        """Return a job with its live progress."""
+        ...
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        states: frozenset[JobState] | None,
+        all_users: bool,
+        after: int,
+        limit: int,
+    ) -> JobPage:
+        """Return a page of jobs. NotAllowed(`not_allowed`): all_users without being admin."""
+        ...
+
+    async def change(
+        self, caller: Caller, job_id: JobId, change: Callable[[Settings], Settings]
+    ) -> Job:
+        """Change settings."""
+        ...
+
+    async def files(self, caller: Caller, job_id: JobId, *, after: int, limit: int) -> FilePage:
+        """Return a page of files."""
+        ...
+
+    async def add_files(
+        self, caller: Caller, job_id: JobId, specs: Sequence[FileSpec]
+    ) -> tuple[File, ...]:
+        """Append files, all or none."""
+        ...
+
+    async def set_credential(self, caller: Caller, job_id: JobId, credential: Credential) -> Job:
+        """Keep a credential in place of one for the same (target, scheme)."""
+        ...
+
+    async def remove_credential(
+        self, caller: Caller, job_id: JobId, target: Target, scheme: Scheme
+    ) -> Job:
+        """Forget a credential."""
+        ...
+
+    async def resume(self, caller: Caller, job_id: JobId) -> Job:
+        """Start or continue a job."""
+        ...
+
+    async def suspend(self, caller: Caller, job_id: JobId) -> Job:
+        """Pause a job."""
+        ...
+
+    async def complete(self, caller: Caller, job_id: JobId) -> Job:
+        """Publish what is whole and take the job out of the queue; returns its last view."""
+        ...
+
+    async def cancel(self, caller: Caller, job_id: JobId) -> Job:
+        """Take the job out of the queue and remove partial data; returns its last view."""
+        ...
+
+    async def why(self, caller: Caller, job_id: JobId) -> tuple[Blocker, ...]:
+        """Say what keeps a job from moving."""
+        ...
+
+    def blockers(self, job: Job) -> tuple[Blocker, ...]:
+        """The same, for a job at hand, without asking anybody."""
+        ...
+
+    async def counts(self) -> Mapping[JobState, int]:
+        """Return how many jobs are in each state."""
+        ...
+
+    @property
+    def worker_count(self) -> int:
+        """How many worker processes there are."""
+        ...
+
+
+class NoticeUseCases(Protocol):
+    """Everything that a caller can hear."""
+
+    def subscribe(
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+    ) -> AsyncIterator[Event]:
+        """Hear what happens, from *after* (None: from now on), until the iterator is closed.
+
+        Terminal notices that nobody has acknowledged come first, whatever *after* is.
+        """
+        ...
+
+    async def acknowledge(self, caller: Caller, number: int) -> Notice:
+        """Settle a notice; doing it again is success. NotFound(`notice_not_found`)."""
+        ...

@@ -1,0 +1,1 @@
+"""Authentication schemes as conversations: generators without a socket and without an await."""

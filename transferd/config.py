@@ -1,0 +1,152 @@
+"""The configuration: one frozen value, read once from one TOML file.
+
+Every key has its default here; `config/transferd.toml` lists them all and a test keeps both equal.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from transferd.model.errors import ConfigError
+from transferd.model.limits import Limits
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Root of the sections."""
+
+
+class Api(Section, frozen=True):
+    """The socket."""
+
+    #: Members see and steer everybody's jobs; "" for none.
+    admin_group: str = ""
+    heartbeat_seconds: Positive = 15.0
+
+
+class Queue(Section, frozen=True):
+    """Scheduling, retries, timers; what a job does not say is taken from here."""
+
+    foreground_slots: Count = 64
+    background_slots: Count = 4
+    time_slice_seconds: Positive = 300.0
+    min_retry_delay_seconds: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+    max_retry_delay_seconds: Positive = 3600.0
+    #: Delay after a failure that is neither the network's nor the server's.
+    soon_seconds: Positive = 1.0
+    #: How often a job that waits for disk space looks again.
+    space_seconds: Positive = 15.0
+    no_progress_timeout_seconds: NotNegative = 1_209_600.0
+    max_download_time_seconds: NotNegative = 7_776_000.0
+    inactivity_days: Positive = 90.0
+
+
+class Notices(Section, frozen=True):
+    """Delivery of notices."""
+
+    #: A notice that is not acknowledged is delivered again after this long.
+    redeliver_seconds: Positive = 30.0
+    #: So many deliveries to listeners without an acknowledgement, then the command runs.
+    deliveries_before_command: Count = 2
+    retention_days: Positive = 30.0
+    #: Shortest time between two modification events of a job.
+    modification_seconds: Positive = 0.5
+    command_timeout_seconds: Positive = 300.0
+
+
+class Network(Section, frozen=True):
+    """How servers are talked to."""
+
+    connect_timeout_seconds: Positive = 30.0
+    #: A body must bring stall_bytes in each window, or it counts as stalled.
+    stall_window_seconds: Positive = 60.0
+    stall_bytes: Count = 1024
+    max_redirects: Annotated[int, msgspec.Meta(ge=0)] = 10
+    header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
+
+
+class Durability(Section, frozen=True):
+    """How often the offset of a moving file is made durable."""
+
+    seconds: Positive = 2.0
+    bytes: Count = 64 * 1024 * 1024
+
+
+class Worker(Section, frozen=True):
+    """Worker processes."""
+
+    #: A worker without a job leaves after this long.
+    idle_seconds: Positive = 60.0
+
+
+class Log(Section, frozen=True):
+    """What the daemon writes to standard error."""
+
+    #: key=value or json
+    format: Annotated[str, msgspec.Meta(pattern="^(key=value|json)$")] = "key=value"
+    level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+
+class Bounds(Section, frozen=True):
+    """How much a caller may ask for."""
+
+    files_per_job: Count = 100_000
+    jobs_per_user: Count = 10_000
+    jobs_per_request: Count = 1_000
+    body_bytes: Count = 64 * 1024 * 1024
+
+    def limits(self) -> Limits:
+        """Return all limits."""
+        return Limits(
+            files_per_job=self.files_per_job,
+            jobs_per_user=self.jobs_per_user,
+            jobs_per_request=self.jobs_per_request,
+            body_bytes=self.body_bytes,
+        )
+
+
+class Config(Section, frozen=True):
+    """Everything that can be configured."""
+
+    api: Api = Api()
+    queue: Queue = Queue()
+    notices: Notices = Notices()
+    network: Network = Network()
+    durability: Durability = Durability()
+    worker: Worker = Worker()
+    log: Log = Log()
+    limits: Bounds = Bounds()
+
+
+def parse_config(text: str, source: str) -> Config:
+    """Read TOML.
+
+    Raises:
+        ConfigError: it is not TOML, a key is unknown or a value is wrong; names the key.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), Config)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"cannot use configuration {source}: {error}") from error
+
+
+def load_config(path: Path | None) -> Config:
+    """Read a file; None: the defaults.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong.
+    """
+    if path is None:
+        return Config()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from error
+    return parse_config(text, str(path))

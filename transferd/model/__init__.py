@@ -1,0 +1,1 @@
+"""Pure data and decisions about jobs; imports nothing else of transferd."""

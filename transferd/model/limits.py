@@ -1,0 +1,26 @@
+"""How large things may be (BITS.md 1.18, with larger numbers where those are dated)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what a caller may ask for."""
+
+    name_chars: int = 256
+    description_chars: int = 1024
+    url_chars: int = 8192
+    path_bytes: int = 4095
+    path_component_bytes: int = 255
+    username_chars: int = 300
+    password_bytes: int = 65535
+    headers_bytes: int = 16384
+    command_args: int = 64
+    command_bytes: int = 4000
+    proxy_chars: int = 4000
+    files_per_job: int = 100_000
+    jobs_per_user: int = 10_000
+    jobs_per_request: int = 1_000
+    body_bytes: int = 64 * 1024 * 1024

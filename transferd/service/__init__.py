@@ -1,0 +1,1 @@
+"""What the daemon does: use cases, scheduling, notification, supervision of workers."""

@@ -1,0 +1,381 @@
+"""What the service needs of the world: a clock, a queue file, an outbox. Model types only.
+
+`now` arguments are wall-clock times for people; `steady` ones are seconds of a clock that nobody
+can set (see Clock), and carry every decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.failures import Failure
+from transferd.model.job import (
+    File,
+    FileSpec,
+    Header,
+    Inode,
+    Job,
+    JobId,
+    JobSpec,
+    Priority,
+    Seconds,
+    Settings,
+    Validator,
+)
+from transferd.model.notices import Notice, NoticeKind
+from transferd.model.states import JobEvent, JobState
+
+
+class Clock(Protocol):
+    """Time, as an argument."""
+
+    def now(self) -> datetime:
+        """Wall-clock time, in UTC."""
+        ...
+
+    def steady(self) -> Seconds:
+        """Seconds since the epoch as they were at start-up plus real time since then.
+
+        Nobody can step it while the daemon runs.
+        """
+        ...
+
+    async def sleep(self, seconds: Seconds) -> None:
+        """Wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A job that was asked for; `new` is False when the same request had made it before."""
+
+    job: Job
+    new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Jobs, oldest first."""
+
+    jobs: tuple[Job, ...]
+    #: Cursor of the next page, None on the last.
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePage:
+    """Files of a job, by index."""
+
+    files: tuple[File, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a job is tried again."""
+
+    at: Seconds
+    delay: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What goes with an event into the same transaction."""
+
+    #: Becomes the job's error.
+    failure: Failure | None = None
+    #: Whether the failure counts in error_count (a lost network or a full disk does not, J11).
+    counts: bool = True
+    #: Sets retry_at and retry_delay, and raises attempts by one.
+    retry: Retry | None = None
+    #: Added to active_seconds.
+    active: Seconds = 0.0
+    #: Added to stuck_seconds.
+    stuck: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The outcome of an event."""
+
+    #: The job after it (for a final state: as it was when it left).
+    job: Job
+    before: JobState
+    #: What was written to the outbox.
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A durable offset of one file."""
+
+    job_id: JobId
+    file: int
+    offset: int
+    total: int | None
+    validator: Validator | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """A queued job, as the scheduler sees it."""
+
+    job_id: JobId
+    owner: int
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A temporary file of a job that has left the queue."""
+
+    number: int
+    owner: int
+    temporary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Secrets:
+    """A job's secrets, opened; whoever asks for them wipes them."""
+
+    credentials: tuple[Credential, ...]
+    headers: tuple[Header, ...]
+
+
+class JobStore(Protocol):
+    """The queue. Every method that changes something returns after the change is on disk.
+
+    All raise StoreError for a file that cannot be used, and NotFound(`job_not_found`) for a job
+    that is not in the queue. A caller's cancellation never reaches a statement: the change is then
+    made or not made, as a whole.
+    """
+
+    async def create(
+        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, jobs_per_user: int
+    ) -> tuple[Created, ...]:
+        """Make jobs, all or none, in state SUSPENDED, or QUEUED where the spec says start.
+
+        A spec whose id was used before gives the same job when owner and fingerprint are the same.
+
+        Raises:
+            Conflict: `id_used` (another request, or the job has left the queue),
+                `too_many_jobs`, `job_empty` (start without files).
+        """
+        ...
+
+    async def job(self, job_id: JobId) -> Job:
+        """Return a job."""
+        ...
+
+    async def jobs(
+        self,
+        *,
+        owner: int | None,
+        states: frozenset[JobState] | None,
+        after: int,
+        limit: int,
+    ) -> JobPage:
+        """Return a page of jobs; owner None: everybody's; after 0: from the start."""
+        ...
+
+    async def counts(self) -> Mapping[JobState, int]:
+        """Return how many jobs are in each state."""
+        ...
+
+    async def files(self, job_id: JobId, *, after: int, limit: int) -> FilePage:
+        """Return a page of files with an index greater than *after* (-1: from the start)."""
+        ...
+
+    async def open_files(self, job_id: JobId, limit: int) -> tuple[File, ...]:
+        """Return the first files that are not completed, by index."""
+        ...
+
+    async def publishable(self, job_id: JobId) -> tuple[File, ...]:
+        """Return the files that are completed but not published, by index."""
+        ...
+
+    async def add_files(
+        self, job_id: JobId, specs: Sequence[FileSpec], now: datetime, *, files_per_job: int
+    ) -> tuple[File, ...]:
+        """Append files, all or none.
+
+        Raises:
+            Conflict: `duplicate_destination` (also with the files that the job has).
+            BadRequest: `too_many_files`.
+        """
+        ...
+
+    async def change_settings(
+        self, job_id: JobId, change: Callable[[Settings], Settings], now: datetime
+    ) -> Job:
+        """Replace the settings with what *change* makes of them; it runs in the transaction."""
+        ...
+
+    async def set_credentials(
+        self, job_id: JobId, credentials: Sequence[Credential], now: datetime
+    ) -> Job:
+        """Seal and keep credentials, each in place of one for the same (target, scheme)."""
+        ...
+
+    async def remove_credential(
+        self, job_id: JobId, target: Target, scheme: Scheme, now: datetime
+    ) -> Job:
+        """Forget a credential.
+
+        Raises:
+            NotFound: `credential_not_found`.
+        """
+        ...
+
+    async def secrets(self, job_id: JobId) -> Secrets:
+        """Open the job's secrets.
+
+        Raises:
+            VaultError: the key is missing or another one.
+        """
+        ...
+
+    async def apply(
+        self, job_id: JobId, event: JobEvent, now: datetime, change: Change | None = None
+    ) -> Moved:
+        """Move a job by the state table, with its notices, in one transaction.
+
+        RESUME zeroes attempts, active_seconds, stuck_seconds and retry_at; RETRY and DISPATCH clear
+        retry_at; each move into QUEUED puts the job at the end of its priority's queue.
+        TRANSFERRED, ERROR notices are written when the job asks for them, ENDED always.
+        COMPLETE and CANCEL remove the job with its files and secrets, remember its id and
+        fingerprint, and turn the temporaries that may exist into strays. An explicit COMPLETE or
+        CANCEL settles the job's open notices when *change* is None.
+
+        Raises:
+            InvalidTransition: the table has no such move.
+            Conflict: `job_empty` (RESUME without files), `files_remain` (FINISH while a file is
+                not completed).
+        """
+        ...
+
+    async def opened(self, job_id: JobId, file: int, inode: Inode) -> None:
+        """Keep which temporary file a file has."""
+        ...
+
+    async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
+        """Keep durable offsets; progress clears error, attempts, retry_at and stuck_seconds.
+
+        Checkpoints of jobs that are gone are ignored.
+        """
+        ...
+
+    async def reset_file(self, job_id: JobId, file: int) -> None:
+        """Forget offset, total, validator and completion of a file."""
+        ...
+
+    async def file_done(
+        self,
+        job_id: JobId,
+        file: int,
+        size: int,
+        inode: Inode,
+        *,
+        length_unverified: bool,
+        now: datetime,
+    ) -> tuple[Notice, ...]:
+        """Mark a file as completed; returns its FILE_TRANSFERRED notice where asked for."""
+        ...
+
+    async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
+        """Mark files as published."""
+        ...
+
+    async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+        """Return queued jobs of one priority, in the order in which they were queued."""
+        ...
+
+    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
+        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
+        ...
+
+    async def next_due(self) -> Seconds | None:
+        """Return the earliest retry_at."""
+        ...
+
+    async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
+        """Return jobs whose `modified` is older than *moment*."""
+        ...
+
+    async def recover(self, steady: Seconds) -> int:
+        """After a start: running jobs come back as queued, waits are cut to their own delay.
+
+        Returns how many jobs were requeued.
+        """
+        ...
+
+    async def strays(self, limit: int, *, after: int = 0) -> tuple[Stray, ...]:
+        """Return temporaries to remove with a number greater than *after*."""
+        ...
+
+    async def forget_strays(self, numbers: Sequence[int]) -> None:
+        """Forget temporaries that are removed."""
+        ...
+
+
+class NoticeStore(Protocol):
+    """The outbox."""
+
+    async def replay(
+        self,
+        *,
+        after: int,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        limit: int,
+    ) -> tuple[Notice, ...]:
+        """Return notices with a number greater than *after*, in order."""
+        ...
+
+    async def unsettled(
+        self,
+        *,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int,
+        limit: int,
+    ) -> tuple[Notice, ...]:
+        """Return terminal notices that nobody has acknowledged, in order."""
+        ...
+
+    async def notice(self, number: int) -> Notice:
+        """Return one.
+
+        Raises:
+            NotFound: `notice_not_found`.
+        """
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return the oldest number that is still there and the newest ever given.
+
+        With an empty outbox the oldest is one more than the newest.
+        """
+        ...
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Raise the deliveries of notices by one."""
+        ...
+
+    async def settle(self, number: int) -> Notice:
+        """Mark a notice as acknowledged; doing it again is success.
+
+        Raises:
+            NotFound: `notice_not_found`.
+        """
+        ...
+
+    async def prune(self, before: datetime) -> int:
+        """Forget notices older than *before*, settled or not, and remembered ids as old."""
+        ...

@@ -1,0 +1,1 @@
+"""The queue file: SQLite speaks here only."""

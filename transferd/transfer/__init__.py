@@ -1,0 +1,1 @@
+"""Pure judgements of a transfer: what to ask, what to keep, how long to wait."""

@@ -1,0 +1,281 @@
+"""Bodies of the socket API, as they stand in JSON.
+
+Requests refuse unknown fields; answers never have a field that could hold a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+
+class Body(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Root of request bodies."""
+
+
+class FileBody(Body):
+    """A file to transfer."""
+
+    remote: str
+    local: str
+    #: `algorithm:hex`
+    checksum: str | None = None
+
+
+class FilesBody(Body):
+    """Several files, all or nothing."""
+
+    files: list[FileBody]
+
+
+class CredentialBody(Body):
+    """A credential of a new job."""
+
+    target: str = "server"
+    scheme: str
+    username: str | None = None
+    password: str | None = None
+
+    def __rich_repr__(self) -> Any:
+        yield self.scheme
+
+    def __repr__(self) -> str:
+        return f"CredentialBody(target={self.target!r}, scheme={self.scheme!r})"
+
+
+class IdentityBody(Body):
+    """User and password; target and scheme stand in the path."""
+
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return "IdentityBody(…)"
+
+
+class NotifyBody(Body):
+    """Who is told of what."""
+
+    kinds: list[str] = msgspec.field(default_factory=lambda: ["transferred", "error"])
+    command: list[str] | None = None
+
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class JobBody(Body):
+    """A job to create."""
+
+    name: str
+    id: str | None = None
+    type: str = "download"
+    description: str = ""
+    priority: str = "normal"
+    files: list[FileBody] = msgspec.field(default_factory=list)
+    credentials: list[CredentialBody] = msgspec.field(default_factory=list)
+    #: Name → value; sealed like passwords, and never readable.
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    notify: NotifyBody = msgspec.field(default_factory=NotifyBody)
+    auto_complete: bool = False
+    on_error: str = "keep"
+    overwrite: bool = True
+    allow_cleartext: bool = False
+    cacert: str | None = None
+    proxy: str | None = None
+    max_size: Count | None = None
+    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    min_retry_delay: Seconds | None = None
+    no_progress_timeout: Seconds | None = None
+    max_download_time: Seconds | None = None
+    start: bool = False
+
+    def __repr__(self) -> str:
+        return f"JobBody(name={self.name!r})"
+
+
+class JobPatch(Body):
+    """Changes to a job; what is not named stays."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    notify: NotifyBody | UnsetType = UNSET
+    auto_complete: bool | UnsetType = UNSET
+    on_error: str | UnsetType = UNSET
+    overwrite: bool | UnsetType = UNSET
+    allow_cleartext: bool | UnsetType = UNSET
+    cacert: str | UnsetType | None = UNSET
+    proxy: str | UnsetType | None = UNSET
+    max_size: Count | UnsetType | None = UNSET
+    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] | UnsetType | None = UNSET
+    min_retry_delay: Seconds | UnsetType = UNSET
+    no_progress_timeout: Seconds | UnsetType = UNSET
+    max_download_time: Seconds | UnsetType = UNSET
+
+
+class OwnerAnswer(Struct, kw_only=True):
+    """Whose job it is."""
+
+    uid: int
+    name: str
+
+
+class ErrorAnswer(Struct, kw_only=True):
+    """Why the job was interrupted last."""
+
+    code: str
+    context: str
+    message: str
+    http_status: int | None
+    file: str | None
+    #: Whether the service tries again by itself.
+    transient: bool
+
+
+class CredentialAnswer(Struct, kw_only=True):
+    """A credential without its secret."""
+
+    target: str
+    scheme: str
+    username: str
+
+
+class NotifyAnswer(Struct, kw_only=True):
+    """Who is told of what."""
+
+    kinds: list[str]
+    command: list[str] | None
+
+
+class BlockerAnswer(Struct, kw_only=True):
+    """One reason why a job does not move. Times are RFC 3339."""
+
+    code: str
+    text: str
+    since: str | None
+    until: str | None
+    remedy: str
+
+
+class BlockersAnswer(Struct, kw_only=True):
+    """All reasons; empty when the job moves or has nothing to do."""
+
+    blockers: list[BlockerAnswer]
+
+
+class JobAnswer(Struct, kw_only=True):
+    """A job. Times are RFC 3339."""
+
+    id: str
+    name: str
+    description: str
+    type: str
+    priority: str
+    state: str
+    owner: OwnerAnswer
+    files_total: int
+    files_transferred: int
+    bytes_total: int | None
+    bytes_transferred: int
+    error: ErrorAnswer | None
+    error_count: int
+    credentials: list[CredentialAnswer]
+    #: Names only.
+    headers: list[str]
+    notify: NotifyAnswer
+    auto_complete: bool
+    on_error: str
+    overwrite: bool
+    allow_cleartext: bool
+    cacert: str | None
+    proxy: str | None
+    max_size: int | None
+    streams: int | None
+    min_retry_delay: float
+    no_progress_timeout: float
+    max_download_time: float
+    created: str
+    modified: str
+    transferred_at: str | None
+    retry_at: str | None
+    blockers: list[BlockerAnswer]
+
+
+class JobsAnswer(Struct, kw_only=True):
+    """A page of jobs, oldest first; `next` goes into `after` for the next page."""
+
+    jobs: list[JobAnswer]
+    next: str | None
+
+
+class FileAnswer(Struct, kw_only=True):
+    """A file of a job."""
+
+    index: int
+    remote: str
+    local: str
+    temporary: str
+    checksum: str | None
+    bytes_total: int | None
+    bytes_transferred: int
+    completed: bool
+    length_unverified: bool
+
+
+class FilesAnswer(Struct, kw_only=True):
+    """A page of files, in order."""
+
+    files: list[FileAnswer]
+    next: str | None
+
+
+class NoticeAnswer(Struct, kw_only=True):
+    """A notice; `number` is null for modification, which is not stored."""
+
+    number: int | None
+    kind: str
+    #: As it was when this happened.
+    job: JobAnswer
+    file: int | None
+    created: str
+    #: Whether it is delivered again until somebody acknowledges it.
+    acknowledge: bool
+    deliveries: int
+
+
+class GapAnswer(Struct, kw_only=True):
+    """Notices between the two numbers are not available any more: read the list of jobs."""
+
+    after: int
+    oldest: int
+
+
+class Problem(Struct, kw_only=True):
+    """An error (RFC 9457); `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class HealthAnswer(Struct, kw_only=True):
+    """How the service is."""
+
+    status: str
+    jobs: dict[str, int]
+    workers: int
+
+
+class VersionAnswer(Struct, kw_only=True):
+    """What the service is."""
+
+    name: str
+    version: str
+    api: str
+    features: list[str]
+    schemes: list[str]

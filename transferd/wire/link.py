@@ -1,0 +1,363 @@
+"""Messages between the daemon and a worker: one JSON object a line over a socket pair.
+
+`run` numbers one dispatch of one job; messages of an earlier run are ignored by the receiver.
+`request` pairs a question with its answer. Every message names its type in `is`.
+
+A run, from the daemon's side:
+
+    Start ─► Connected, Opened, Progress, Durable, Reset/Recorded, FileDone … ─► Drained
+          Drained ─► Extend (more files, the run goes on) or Finish (the run is over)
+          Failed ends the run; Stop is answered with Stopped, after the last Durable.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from transferd.model.credentials import Scheme, Secret, Target
+from transferd.model.failures import Failure
+from transferd.model.job import File, Inode, JobId, Seconds, Settings, Validator
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="is", omit_defaults=True):
+    """Root of all messages."""
+
+
+# ── daemon → worker ────────────────────────────────────────────────────────────────────────
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the worker behaves; from the daemon's configuration."""
+
+    user_agent: str
+    connect_timeout: Seconds = 30.0
+    #: A body must bring stall_bytes in each stall_window, or it counts as stalled.
+    stall_window: Seconds = 60.0
+    stall_bytes: int = 1024
+    max_redirects: int = 10
+    header_bytes: int = 65536
+    retry_after_cap: Seconds = 3600.0
+    #: An offset is made durable at least this often while bytes move…
+    durable_seconds: Seconds = 2.0
+    #: …and after this many bytes.
+    durable_bytes: int = 64 * 1024 * 1024
+    progress_seconds: Seconds = 0.5
+    command_timeout: Seconds = 300.0
+
+
+class Configure(Message, frozen=True, tag="configure"):
+    """First message to a worker; may be repeated with other values."""
+
+    settings: WorkerSettings
+
+
+class LinkCredential(msgspec.Struct, frozen=True):
+    """A credential on its way to the worker."""
+
+    target: Target
+    scheme: Scheme
+    username: str
+    password: Secret
+
+
+class LinkHeader(msgspec.Struct, frozen=True):
+    """A secret header on its way to the worker."""
+
+    name: str
+    value: Secret
+
+
+class Start(Message, frozen=True, tag="start"):
+    """Carry a job: its files in order, each from its durable offset."""
+
+    job: JobId
+    run: int
+    settings: Settings
+    #: Not completed ones, in order; possibly only the first of many.
+    files: tuple[File, ...]
+    credentials: tuple[LinkCredential, ...] = ()
+    headers: tuple[LinkHeader, ...] = ()
+
+
+class Extend(Message, frozen=True, tag="extend"):
+    """More files for a run that has drained."""
+
+    job: JobId
+    run: int
+    files: tuple[File, ...]
+
+
+class Finish(Message, frozen=True, tag="finish"):
+    """The run is over; drop its connections and wipe its secrets."""
+
+    job: JobId
+    run: int
+
+
+class Stop(Message, frozen=True, tag="stop"):
+    """Leave the job at once: flush, report the last durable offset, answer Stopped."""
+
+    job: JobId
+    run: int
+
+
+class Recorded(Message, frozen=True, tag="recorded"):
+    """A Reset is in the queue file: the partial data may be overwritten now."""
+
+    job: JobId
+    run: int
+    file: int
+
+
+class Inspect(Message, frozen=True, tag="inspect"):
+    """May files be written under these names? Touches nothing."""
+
+    request: int
+    paths: tuple[str, ...]
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """One whole temporary file that gets its final name."""
+
+    index: int
+    local: str
+    temporary: str
+    inode: Inode
+
+
+class Publish(Message, frozen=True, tag="publish"):
+    """Give files their final names, durably. Idempotent: what is published already is success."""
+
+    request: int
+    files: tuple[Publication, ...]
+    overwrite: bool
+
+
+class Leftover(msgspec.Struct, frozen=True):
+    """A temporary file that nobody wants any more."""
+
+    number: int
+    temporary: str
+
+
+class Discard(Message, frozen=True, tag="discard"):
+    """Remove temporary files; one that is not there counts as removed."""
+
+    request: int
+    leftovers: tuple[Leftover, ...]
+
+
+class RunCommand(Message, frozen=True, tag="command"):
+    """Run a notification command: no shell, no PATH search, JSON of the notice on its stdin."""
+
+    request: int
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    stdin: str
+
+
+ToWorker: TypeAlias = (
+    Configure | Start | Extend | Finish | Stop | Recorded | Inspect | Publish | Discard | RunCommand
+)
+
+
+# ── worker → daemon ────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The worker is there."""
+
+    pid: int
+
+
+class Connected(Message, frozen=True, tag="connected"):
+    """The server of a file answered with the file."""
+
+    job: JobId
+    run: int
+
+
+class Opened(Message, frozen=True, tag="opened"):
+    """The temporary file of *file* exists."""
+
+    job: JobId
+    run: int
+    file: int
+    inode: Inode
+
+
+class Progress(Message, frozen=True, tag="progress"):
+    """How far a file is; not durable, for people to look at."""
+
+    job: JobId
+    run: int
+    file: int
+    received: int
+    total: int | None = None
+
+
+class Durable(Message, frozen=True, tag="durable"):
+    """The first *offset* bytes of a file are on disk and belong to *validator*'s version."""
+
+    job: JobId
+    run: int
+    file: int
+    offset: int
+    total: int | None = None
+    validator: Validator | None = None
+
+
+class Reset(Message, frozen=True, tag="reset"):
+    """The partial data of a file is worthless. Nothing is overwritten before Recorded."""
+
+    job: JobId
+    run: int
+    file: int
+
+
+class FileDone(Message, frozen=True, tag="file_done"):
+    """A file is whole, verified and on disk, under its temporary name."""
+
+    job: JobId
+    run: int
+    file: int
+    size: int
+    inode: Inode
+    length_unverified: bool = False
+
+
+class Drained(Message, frozen=True, tag="drained"):
+    """Every file that the worker knows of is done; it waits for Extend, Finish or Stop."""
+
+    job: JobId
+    run: int
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """The run is over; every durable offset was reported before."""
+
+    job: JobId
+    run: int
+    failure: Failure
+    retry_after: Seconds | None = None
+
+
+class Stopped(Message, frozen=True, tag="stopped"):
+    """The run is over because of Stop; every durable offset was reported before."""
+
+    job: JobId
+    run: int
+
+
+class Audited(Message, frozen=True, tag="audited"):
+    """A credential was accepted or rejected (BITS events 203, 204)."""
+
+    job: JobId
+    run: int
+    accepted: bool
+    target: Target
+    scheme: Scheme
+    host: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What is wrong with the path or file of that number."""
+
+    number: int
+    code: str
+    message: str
+
+
+class Inspected(Message, frozen=True, tag="inspected"):
+    """Answer to Inspect; numbers are positions in its paths."""
+
+    request: int
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Published(Message, frozen=True, tag="published"):
+    """Answer to Publish; numbers are file indexes. What is not refused is published."""
+
+    request: int
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Discarded(Message, frozen=True, tag="discarded"):
+    """Answer to Discard; numbers are those of the leftovers that could not be removed."""
+
+    request: int
+    refusals: tuple[Refusal, ...] = ()
+
+
+class CommandEnded(Message, frozen=True, tag="command_ended"):
+    """Answer to RunCommand; `status` is None when it could not be started or was killed."""
+
+    request: int
+    status: int | None
+    detail: str = ""
+
+
+FromWorker: TypeAlias = (
+    Hello
+    | Connected
+    | Opened
+    | Progress
+    | Durable
+    | Reset
+    | FileDone
+    | Drained
+    | Failed
+    | Stopped
+    | Audited
+    | Inspected
+    | Published
+    | Discarded
+    | CommandEnded
+)
+
+
+def _encode_secret(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise TypeError(f"cannot send a {type(value).__name__} over the worker link")
+
+
+def _decode_secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(f"cannot read a {kind.__name__} from the worker link")
+
+
+#: A longer line is not one of ours.
+MAX_LINE = 64 * 1024 * 1024
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_secret)
+_to_worker = msgspec.json.Decoder(ToWorker, dec_hook=_decode_secret)
+_from_worker = msgspec.json.Decoder(FromWorker, dec_hook=_decode_secret)
+
+
+def encode(message: Message) -> bytes:
+    """Return the line for *message*, with its newline."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_to_worker(line: bytes) -> ToWorker:
+    """Read a line that the daemon sent.
+
+    Raises:
+        msgspec.MsgspecError: it is none of the daemon's messages.
+    """
+    message: ToWorker = _to_worker.decode(line)
+    return message
+
+
+def decode_from_worker(line: bytes) -> FromWorker:
+    """Read a line that a worker sent.
+
+    Raises:
+        msgspec.MsgspecError: it is none of a worker's messages.
+    """
+    message: FromWorker = _from_worker.decode(line)
+    return message
