@@ -83,7 +83,7 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "tls_failed": FailureKind(
             _T,
             Remedy.OWNER,
-            "mend the server's certificate or name its CA with cacert, then resume",
+            "mend the certificate or name its CA with cacert, then resume",
         ),
         # remote
         "protocol_error": FailureKind(_R, Remedy.BACKOFF, _WAIT),

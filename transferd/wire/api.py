@@ -11,11 +11,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 
-class Body(Struct, forbid_unknown_fields=True, kw_only=True):
+class Body(Struct, forbid_unknown_fields=True):
     """Root of request bodies."""
 
 
-class FileBody(Body):
+class FileBody(Body, kw_only=True):
     """A file to transfer."""
 
     remote: str
@@ -24,13 +24,13 @@ class FileBody(Body):
     checksum: str | None = None
 
 
-class FilesBody(Body):
+class FilesBody(Body, kw_only=True):
     """Several files, all or nothing."""
 
     files: list[FileBody]
 
 
-class CredentialBody(Body):
+class CredentialBody(Body, kw_only=True):
     """A credential of a new job."""
 
     target: str = "server"
@@ -45,7 +45,7 @@ class CredentialBody(Body):
         return f"CredentialBody(target={self.target!r}, scheme={self.scheme!r})"
 
 
-class IdentityBody(Body):
+class IdentityBody(Body, kw_only=True):
     """User and password; target and scheme stand in the path."""
 
     username: str | None = None
@@ -55,7 +55,7 @@ class IdentityBody(Body):
         return "IdentityBody(…)"
 
 
-class NotifyBody(Body):
+class NotifyBody(Body, kw_only=True):
     """Who is told of what."""
 
     kinds: list[str] = msgspec.field(default_factory=lambda: ["transferred", "error"])
@@ -66,7 +66,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class JobBody(Body):
+class JobBody(Body, kw_only=True):
     """A job to create."""
 
     name: str
@@ -96,7 +96,7 @@ class JobBody(Body):
         return f"JobBody(name={self.name!r})"
 
 
-class JobPatch(Body):
+class JobPatch(Body, kw_only=True):
     """Changes to a job; what is not named stays."""
 
     name: str | UnsetType = UNSET
