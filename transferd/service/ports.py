@@ -7,16 +7,13 @@ can set (see Clock), and carry every decision.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.failures import Failure
 from transferd.model.job import (
     File,
     FileSpec,
-    Header,
     Inode,
     Job,
     JobId,
@@ -24,10 +21,37 @@ from transferd.model.job import (
     Priority,
     Seconds,
     Settings,
-    Validator,
 )
 from transferd.model.notices import Notice, NoticeKind
+from transferd.model.queue import (
+    Change,
+    Checkpoint,
+    Created,
+    FilePage,
+    JobPage,
+    Moved,
+    Retry,
+    Runnable,
+    Secrets,
+    Stray,
+)
 from transferd.model.states import JobEvent, JobState
+
+__all__ = [
+    "Change",
+    "Checkpoint",
+    "Clock",
+    "Created",
+    "FilePage",
+    "JobPage",
+    "JobStore",
+    "Moved",
+    "NoticeStore",
+    "Retry",
+    "Runnable",
+    "Secrets",
+    "Stray",
+]
 
 
 class Clock(Protocol):
@@ -47,103 +71,6 @@ class Clock(Protocol):
     async def sleep(self, seconds: Seconds) -> None:
         """Wait."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
-    """A job that was asked for; `new` is False when the same request had made it before."""
-
-    job: Job
-    new: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPage:
-    """Jobs, oldest first."""
-
-    jobs: tuple[Job, ...]
-    #: Cursor of the next page, None on the last.
-    next: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilePage:
-    """Files of a job, by index."""
-
-    files: tuple[File, ...]
-    next: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """When a job is tried again."""
-
-    at: Seconds
-    delay: Seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What goes with an event into the same transaction."""
-
-    #: Becomes the job's error.
-    failure: Failure | None = None
-    #: Whether the failure counts in error_count (a lost network or a full disk does not, J11).
-    counts: bool = True
-    #: Sets retry_at and retry_delay, and raises attempts by one.
-    retry: Retry | None = None
-    #: Added to active_seconds.
-    active: Seconds = 0.0
-    #: Added to stuck_seconds.
-    stuck: Seconds = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """The outcome of an event."""
-
-    #: The job after it (for a final state: as it was when it left).
-    job: Job
-    before: JobState
-    #: What was written to the outbox.
-    notices: tuple[Notice, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A durable offset of one file."""
-
-    job_id: JobId
-    file: int
-    offset: int
-    total: int | None
-    validator: Validator | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runnable:
-    """A queued job, as the scheduler sees it."""
-
-    job_id: JobId
-    owner: int
-    priority: Priority
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
-    """A temporary file of a job that has left the queue."""
-
-    number: int
-    owner: int
-    temporary: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Secrets:
-    """A job's secrets, opened; whoever asks for them wipes them."""
-
-    credentials: tuple[Credential, ...]
-    headers: tuple[Header, ...]
 
 
 class JobStore(Protocol):

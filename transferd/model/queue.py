@@ -1,0 +1,112 @@
+"""What the queue is asked and answers, beside the jobs themselves.
+
+`now` arguments are wall-clock times for people; `steady` ones are seconds of a clock that nobody
+can set, and carry every decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transferd.model.credentials import Credential
+from transferd.model.failures import Failure
+from transferd.model.job import File, Header, Job, JobId, Priority, Seconds, Validator
+from transferd.model.notices import Notice
+from transferd.model.states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A job that was asked for; `new` is False when the same request had made it before."""
+
+    job: Job
+    new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Jobs, oldest first."""
+
+    jobs: tuple[Job, ...]
+    #: Cursor of the next page, None on the last.
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePage:
+    """Files of a job, by index."""
+
+    files: tuple[File, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a job is tried again."""
+
+    at: Seconds
+    delay: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What goes with an event into the same transaction."""
+
+    #: Becomes the job's error.
+    failure: Failure | None = None
+    #: Whether the failure counts in error_count (a lost network or a full disk does not, J11).
+    counts: bool = True
+    #: Sets retry_at and retry_delay, and raises attempts by one.
+    retry: Retry | None = None
+    #: Added to active_seconds.
+    active: Seconds = 0.0
+    #: Added to stuck_seconds.
+    stuck: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The outcome of an event."""
+
+    #: The job after it (for a final state: as it was when it left).
+    job: Job
+    before: JobState
+    #: What was written to the outbox.
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A durable offset of one file."""
+
+    job_id: JobId
+    file: int
+    offset: int
+    total: int | None
+    validator: Validator | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runnable:
+    """A queued job, as the scheduler sees it."""
+
+    job_id: JobId
+    owner: int
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A temporary file of a job that has left the queue."""
+
+    number: int
+    owner: int
+    temporary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Secrets:
+    """A job's secrets, opened; whoever asks for them wipes them."""
+
+    credentials: tuple[Credential, ...]
+    headers: tuple[Header, ...]
