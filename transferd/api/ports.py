@@ -6,33 +6,14 @@ A job that the caller may not see is NotFound(`job_not_found`), never NotAllowed
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
-from transferd.model.notices import Notice, NoticeKind
+from transferd.model.notices import Event, Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.service.ports import Created, FilePage, JobPage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Modified:
-    """A job has changed in some way; merged under load, never stored."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """Notices after `after` and before `oldest` are not available any more."""
-
-    after: int
-    oldest: int
-
-
-Event: TypeAlias = Notice | Modified | Gap
 
 
 class JobUseCases(Protocol):

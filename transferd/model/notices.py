@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from transferd.model.errors import BadRequest
 from transferd.model.job import Job, JobId
@@ -81,3 +82,22 @@ class Notice:
     settled: bool
     #: How often it was handed to a listener or to the command.
     deliveries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modified:
+    """A job has changed in some way; merged under load, never stored."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Notices after `after` and before `oldest` are not available any more."""
+
+    after: int
+    oldest: int
+
+
+#: What a listener hears.
+Event: TypeAlias = Notice | Modified | Gap
