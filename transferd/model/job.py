@@ -7,8 +7,10 @@ field and holds none.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import NewType, TypeAlias
 
 from transferd.model.credentials import Credential, CredentialLabel, Secret
@@ -48,11 +50,31 @@ class OnError(enum.StrEnum):
     CANCEL = "cancel"
 
 
+#: Digests that can be expected of a file, by hashlib's name, with their length in bytes. The broken
+#: ones stay: they still catch damage, and many servers publish nothing better.
+CHECKSUM_ALGORITHMS: Mapping[str, int] = MappingProxyType(
+    {
+        "md5": 16,
+        "sha1": 20,
+        "sha224": 28,
+        "sha256": 32,
+        "sha384": 48,
+        "sha512": 64,
+        "sha3_224": 28,
+        "sha3_256": 32,
+        "sha3_384": 48,
+        "sha3_512": 64,
+        "blake2b": 64,
+        "blake2s": 32,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checksum:
     """The expected digest of a whole file."""
 
-    #: A name of hashlib's: sha256, sha512, blake2b…
+    #: A key of CHECKSUM_ALGORITHMS.
     algorithm: str
     #: Lower-case hexadecimal.
     digest: str
