@@ -1,0 +1,47 @@
+"""Fixtures for everybody: the real servers, one of each for a test process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import apache as apache_server
+from tests.support import lighttpd as lighttpd_server
+from tests.support import nginx as nginx_server
+from tests.support.servers import Server, public_directory, require_server
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Honour `@pytest.mark.server(name)`: such a test needs that server's program."""
+    for mark in item.iter_markers("server"):
+        require_server(*mark.args)
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Path]:
+    """The directory that all shared servers serve; put files there with `Server.put`."""
+    with public_directory() as root:
+        yield root
+
+
+@pytest.fixture(scope="session")
+def nginx(served: Path) -> Iterator[Server]:
+    """A running nginx; its places stand in tests/support/nginx.py."""
+    with nginx_server.nginx(served) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apache(served: Path) -> Iterator[Server]:
+    """A running Apache httpd; its places stand in tests/support/apache.py."""
+    with apache_server.apache(served) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lighttpd(served: Path) -> Iterator[Server]:
+    """A running lighttpd; its places stand in tests/support/lighttpd.py."""
+    with lighttpd_server.lighttpd(served) as server:
+        yield server
