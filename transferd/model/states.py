@@ -112,7 +112,13 @@ TRANSITIONS: Mapping[JobState, Mapping[JobEvent, JobState]] = MappingProxyType(
         },
         _S.ERROR: _ENDS | {_E.RESUME: _S.QUEUED, _E.SUSPEND: _S.ERROR},
         _S.TRANSFERRED: _ENDS
-        | {_E.RESUME: _S.TRANSFERRED, _E.SUSPEND: _S.TRANSFERRED, _E.REOPEN: _S.QUEUED},
+        | {
+            _E.RESUME: _S.TRANSFERRED,
+            _E.SUSPEND: _S.TRANSFERRED,
+            _E.REOPEN: _S.QUEUED,
+            # The daemon's own completion was refused: a file could not get its name.
+            _E.FAIL: _S.ERROR,
+        },
         _S.ACKNOWLEDGED: {},
         _S.CANCELLED: {},
     }

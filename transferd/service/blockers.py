@@ -1,0 +1,50 @@
+"""Why a job does not move, and what would unstick it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from transferd.model.job import Blocker, Job, Priority, Seconds
+from transferd.model.states import JobState
+
+
+def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]:
+    """Return the reasons why *job* does not move; none when it does, or has left the queue."""
+    match job.state:
+        case JobState.SUSPENDED if job.files_total == 0:
+            return (_blocker(job, "empty", "the job has no files", "add a file, then resume"),)
+        case JobState.SUSPENDED:
+            return (_blocker(job, "suspended", "the job is suspended", "resume it"),)
+        case JobState.QUEUED:
+            return (_queued(job),)
+        case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
+            until = None
+            if job.state is JobState.TRANSIENT_ERROR and job.retry_at is not None:
+                until = now + timedelta(seconds=max(0.0, job.retry_at - steady))
+            return (
+                Blocker(
+                    code=job.error.code,
+                    text=job.error.message,
+                    since=job.modified,
+                    until=until,
+                    remedy=job.error.kind.advice,
+                ),
+            )
+        case JobState.TRANSFERRED:
+            text = "every file is here; they get their names when the job is completed"
+            return (_blocker(job, "not_completed", text, "complete the job"),)
+        case _:
+            return ()
+
+
+def _queued(job: Job) -> Blocker:
+    if job.settings.priority is Priority.FOREGROUND:
+        text, remedy = "other foreground jobs hold all slots", "wait, or suspend one of them"
+    else:
+        text = "jobs of its own or a higher priority hold the background slots"
+        remedy = "wait, or raise its priority"
+    return _blocker(job, "no_slot", text, remedy)
+
+
+def _blocker(job: Job, code: str, text: str, remedy: str) -> Blocker:
+    return Blocker(code=code, text=text, since=job.modified, until=None, remedy=remedy)

@@ -1,0 +1,26 @@
+"""One lock per job, for use cases of several steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+from transferd.model.job import JobId
+
+
+class JobLocks:
+    """Locks that exist while somebody holds or awaits them."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[JobId, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, job_id: JobId) -> AsyncIterator[None]:
+        """Be the only one who works on the job."""
+        lock = self._locks.get(job_id)
+        if lock is None:
+            lock = self._locks[job_id] = asyncio.Lock()
+        async with lock:
+            yield

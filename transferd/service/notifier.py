@@ -1,0 +1,206 @@
+"""Delivery of the outbox: to listeners, again until acknowledged, then by the job's command.
+
+Listeners read the outbox by cursor, so that a slow one costs nothing but its own delay. Only
+terminal notices are followed up. Who acknowledges settles a notice for everybody (BITS.md N2, M5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from transferd.model.caller import Caller
+from transferd.model.errors import NotFound, StoreError
+from transferd.model.job import Job, JobId, Seconds
+from transferd.model.notices import TERMINAL, Event, Notice, NoticeKind
+from transferd.service.ports import Clock, NoticeStore
+from transferd.service.subscription import Subscription
+from transferd.service.workers import WorkerGone, Workers
+from transferd.wire import link
+
+log = logging.getLogger(__name__)
+
+_PAGE = 100
+#: Commands that run at once (BITS.md N6).
+_COMMANDS = 4
+#: Doublings of a delay.
+_DOUBLINGS = 6
+_LONGEST: Seconds = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """When what is not acknowledged comes again."""
+
+    redeliver: Seconds
+    #: Deliveries to listeners before the command takes over.
+    before_command: int
+    #: Shortest time between two modification events of a job.
+    modification: Seconds
+
+
+#: What a notification command gets: environment and standard input.
+Describe = Callable[[Notice], tuple[Mapping[str, str], str]]
+
+
+class Notifier:
+    """Everything between the outbox and those who listen."""
+
+    def __init__(
+        self,
+        store: NoticeStore,
+        workers: Workers,
+        clock: Clock,
+        delivery: Delivery,
+        describe: Describe,
+        view: Callable[[JobId], Awaitable[Job]],
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._clock = clock
+        self._delivery = delivery
+        self._describe = describe
+        self._view = view
+        self._subscriptions: set[Subscription] = set()
+        self._due: list[tuple[Seconds, int]] = []
+        self._commanding: set[int] = set()
+        self._slots = asyncio.Semaphore(_COMMANDS)
+        self._wake = asyncio.Event()
+
+    # ── what happened ────────────────────────────────────────────────────────────────────
+
+    def raised(self, notices: Sequence[Notice]) -> None:
+        """Deliver notices that were just written to the outbox."""
+        for notice in notices:
+            listeners = self._listeners(notice)
+            for subscription in listeners:
+                subscription.wake()
+            if not notice.settled and notice.job.settings.notify_command is not None:
+                self._follow(notice.number, self._delivery.redeliver if listeners else 0.0)
+
+    def modified(self, owner: int, job_id: JobId) -> None:
+        """Tell listeners, soon, that a job changed."""
+        for subscription in self._subscriptions:
+            subscription.touch(owner, job_id)
+
+    # ── listeners ────────────────────────────────────────────────────────────────────────
+
+    async def subscribe(
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+    ) -> AsyncIterator[Event]:
+        """Hear what happens; see NoticeUseCases.subscribe."""
+        subscription = Subscription(
+            owner=None if caller.admin else caller.uid,
+            job_id=job_id,
+            kinds=kinds,
+            interval=self._delivery.modification,
+            clock=self._clock,
+            view=self._view,
+        )
+        self._subscriptions.add(subscription)
+        try:
+            async for event in subscription.events(self._store, after):
+                yield event
+                if isinstance(event, Notice) and not event.settled:
+                    await self._delivered(event)
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def acknowledge(self, caller: Caller, number: int) -> Notice:
+        """Settle a notice; see NoticeUseCases.acknowledge."""
+        notice = await self._store.notice(number)
+        if not caller.may_see(notice.owner):
+            raise NotFound("notice_not_found", f"there is no notice {number}")
+        return notice if notice.settled else await self._store.settle(number)
+
+    # ── following up ─────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Deliver again and run commands until cancelled."""
+        await self._remember()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                while self._due and self._due[0][0] <= self._clock.steady():
+                    _, number = heapq.heappop(self._due)
+                    await self._follow_up(number, group)
+                delay = self._due[0][0] - self._clock.steady() if self._due else None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
+
+    async def _remember(self) -> None:
+        """After a start: the commands that are still owed."""
+        after = 0
+        while page := await self._store.unsettled(
+            owner=None, job_id=None, kinds=TERMINAL, after=after, limit=_PAGE
+        ):
+            after = page[-1].number
+            for notice in page:
+                if notice.job.settings.notify_command is not None:
+                    self._follow(notice.number, 0.0)
+
+    def _follow(self, number: int, delay: Seconds) -> None:
+        heapq.heappush(self._due, (self._clock.steady() + delay, number))
+        self._wake.set()
+
+    async def _delivered(self, notice: Notice) -> None:
+        await self._store.delivered([notice.number])
+        doublings = min(notice.deliveries, _DOUBLINGS)
+        self._follow(notice.number, self._delivery.redeliver * 2**doublings)
+
+    async def _follow_up(self, number: int, group: asyncio.TaskGroup) -> None:
+        try:
+            notice = await self._store.notice(number)
+        except NotFound:
+            return
+        if notice.settled or number in self._commanding:
+            return
+        listeners = self._listeners(notice)
+        command = notice.job.settings.notify_command
+        if command is not None and (
+            not listeners or notice.deliveries >= self._delivery.before_command
+        ):
+            self._commanding.add(number)
+            group.create_task(self._command(notice, command), name=f"notice {number} command")
+        else:
+            for subscription in listeners:
+                subscription.again(notice)
+
+    async def _command(self, notice: Notice, command: tuple[str, ...]) -> None:
+        environment, stdin = self._describe(notice)
+        try:
+            async with self._slots:
+                ended = await self._workers.ask(
+                    notice.owner,
+                    lambda request: link.RunCommand(request, command, dict(environment), stdin),
+                    link.CommandEnded,
+                )
+            status, detail = ended.status, ended.detail
+        except WorkerGone as error:
+            status, detail = None, str(error)
+        finally:
+            self._commanding.discard(notice.number)
+        fields = {"job": notice.job_id, "notice": notice.number, "status": status}
+        with suppress(NotFound, StoreError):
+            if status == 0:
+                await self._store.settle(notice.number)
+                log.info("notify.exec", extra={"fields": fields})
+                return
+            log.warning("notify.exec_failed", extra={"fields": fields | {"detail": detail}})
+            await self._store.delivered([notice.number])
+        first = notice.job.settings.timers.min_retry_delay
+        delay = min(first * 2 ** min(notice.deliveries, _DOUBLINGS), max(_LONGEST, first))
+        self._follow(notice.number, delay)
+
+    def _listeners(self, notice: Notice) -> list[Subscription]:
+        return [s for s in self._subscriptions if s.wants(notice)]

@@ -1,0 +1,69 @@
+"""Tells everybody concerned how a job fares: listeners, the scheduler, the closing of jobs."""
+
+from __future__ import annotations
+
+import logging
+
+from transferd.model.job import Job, JobId
+from transferd.model.states import JobState
+from transferd.service.closing import Closing
+from transferd.service.notifier import Notifier
+from transferd.service.ports import Moved
+from transferd.service.runs import Runs
+from transferd.service.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+_EVENTS = {
+    JobState.TRANSFERRED: "job.transferred",
+    JobState.ERROR: "job.error",
+    JobState.TRANSIENT_ERROR: "job.transient_error",
+    JobState.ACKNOWLEDGED: "job.completed",
+    JobState.CANCELLED: "job.cancelled",
+}
+
+
+class Outcomes:
+    """Fits `runs.Outcome` and `closing.Moves`. State first, then signal: all of it is stored."""
+
+    def __init__(
+        self, notifier: Notifier, scheduler: Scheduler, closing: Closing, runs: Runs
+    ) -> None:
+        self._notifier = notifier
+        self._scheduler = scheduler
+        self._closing = closing
+        self._runs = runs
+
+    def moved(self, moved: Moved) -> None:
+        """A job changed its state, with these notices."""
+        job = moved.job
+        if job.state is not moved.before:
+            self._log(job)
+            self._scheduler.wake()
+            self._closing.consider(job)
+        self._notifier.raised(moved.notices)
+        self._notifier.modified(job.owner, job.id)
+
+    def changed(self, job: Job) -> None:
+        """A job was made, or something about it that is not its state is new."""
+        self._scheduler.wake()
+        self._notifier.modified(job.owner, job.id)
+
+    def progressed(self, job_id: JobId) -> None:
+        """Bytes of a job have moved."""
+        owner = self._runs.owner(job_id)
+        if owner is not None:
+            self._notifier.modified(owner, job_id)
+
+    def ended(self, job_id: JobId) -> None:
+        """A run is over; its slot is free."""
+        self._scheduler.wake()
+
+    def _log(self, job: Job) -> None:
+        event = _EVENTS.get(job.state)
+        if event is None:
+            return
+        fields: dict[str, object] = {"job": job.id, "owner": job.owner}
+        if job.error is not None and job.state in (JobState.ERROR, JobState.TRANSIENT_ERROR):
+            fields |= {"code": job.error.code, "reason": job.error.message}
+        log.info(event, extra={"fields": fields})

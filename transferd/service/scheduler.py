@@ -1,0 +1,180 @@
+"""Who may run: a pure choice (BITS.md 1.6), and the loop that carries it out.
+
+All foreground jobs run at once, up to a bound. Background jobs share their own slots: a lower
+priority gets nothing while a higher one is runnable, and within one priority jobs take turns by
+time slices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from transferd.model.errors import InvalidTransition, NotFound
+from transferd.model.job import JobId, Priority, Seconds
+from transferd.model.states import JobEvent
+from transferd.service.ports import Clock, JobStore, Runnable
+from transferd.service.runs import Runs
+
+log = logging.getLogger(__name__)
+
+BACKGROUND = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+#: Due jobs that are queued again in one go.
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """How many jobs run at once, and for how long in one go."""
+
+    foreground: int
+    background: int
+    slice: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A job that holds a slot."""
+
+    job_id: JobId
+    priority: Priority
+    since: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to do now."""
+
+    start: tuple[Runnable, ...]
+    preempt: tuple[JobId, ...]
+    #: When a time slice ends that somebody waits for.
+    look_again: Seconds | None
+
+
+def choose(
+    running: Sequence[Running],
+    waiting: Mapping[Priority, Sequence[Runnable]],
+    slots: Slots,
+    now: Seconds,
+) -> Choice:
+    """Decide which waiting jobs start and which running ones make room.
+
+    *waiting* is in the order of each priority's queue. A job that makes room goes to the end of
+    its queue, so its successor starts at the next look.
+    """
+    front = [job for job in running if job.priority is Priority.FOREGROUND]
+    free = max(0, slots.foreground - len(front))
+    start = list(waiting.get(Priority.FOREGROUND, ())[:free])
+
+    back = [job for job in running if job.priority is not Priority.FOREGROUND]
+    level = _level(back, waiting)
+    if level is None:
+        return Choice(start=tuple(start), preempt=(), look_again=None)
+    preempt = [job.job_id for job in back if job.priority > level]
+    peers = [job for job in back if job.priority == level]
+    queue = list(waiting.get(level, ()))
+    free = max(0, slots.background - len(peers))
+    # A pre-empted job gives its slot back first: what starts now fits beside what still ends.
+    start += queue[: max(0, free - len(preempt))]
+    waits = len(queue) - free
+    look_again = None
+    if waits > 0 and peers:
+        peers.sort(key=lambda job: job.since)
+        ends = [job.since + slots.slice for job in peers]
+        preempt += [job.job_id for job, end in zip(peers, ends, strict=True) if end <= now][:waits]
+        look_again = min((end for end in ends if end > now), default=None)
+    return Choice(start=tuple(start), preempt=tuple(preempt), look_again=look_again)
+
+
+def _level(
+    back: Sequence[Running], waiting: Mapping[Priority, Sequence[Runnable]]
+) -> Priority | None:
+    """Return the highest background priority that has a job."""
+    for priority in BACKGROUND:
+        if waiting.get(priority) or any(job.priority == priority for job in back):
+            return priority
+    return None
+
+
+class Scheduler:
+    """Starts queued jobs, pre-empts running ones, queues those whose delay is over."""
+
+    def __init__(self, store: JobStore, runs: Runs, slots: Slots, clock: Clock) -> None:
+        self._store = store
+        self._runs = runs
+        self._slots = slots
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._since: dict[JobId, Seconds] = {}
+
+    def wake(self) -> None:
+        """Say that something changed: a job was queued, a slot is free."""
+        self._wake.set()
+
+    async def retry_all(self) -> None:
+        """Queue every job in transient error at once: the network is back (BITS.md Y5)."""
+        await self._requeue_due(math.inf)
+        self.wake()
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        while True:
+            self._wake.clear()
+            look_again = await self._step()
+            delay = None if look_again is None else max(0.0, look_again - self._clock.steady())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    async def _step(self) -> Seconds | None:
+        await self._requeue_due(self._clock.steady())
+        choice = choose(self._running(), await self._waiting(), self._slots, self._clock.steady())
+        async with asyncio.TaskGroup() as group:
+            for job_id in choice.preempt:
+                group.create_task(self._preempt(job_id))
+        for claim in choice.start:
+            self._since[claim.job_id] = self._clock.steady()
+            self._runs.start(claim)
+        moments = [choice.look_again, await self._store.next_due()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _running(self) -> list[Running]:
+        claims = self._runs.running
+        alive = {claim.job_id for claim in claims}
+        self._since = {job: since for job, since in self._since.items() if job in alive}
+        return [
+            Running(job_id=c.job_id, priority=c.priority, since=self._since.get(c.job_id, 0.0))
+            for c in claims
+        ]
+
+    async def _waiting(self) -> dict[Priority, Sequence[Runnable]]:
+        """Read as much of the queue as there are slots; a run that still ends hides its job."""
+        busy = len(self._runs.running)
+        waiting: dict[Priority, Sequence[Runnable]] = {}
+        for priority in Priority:
+            front = priority is Priority.FOREGROUND
+            slots = self._slots.foreground if front else self._slots.background
+            queue = await self._store.runnable(priority, slots + busy)
+            waiting[priority] = [c for c in queue if not self._runs.holds(c.job_id)]
+            if waiting[priority] and not front:
+                break  # lower priorities get nothing
+        return waiting
+
+    async def _preempt(self, job_id: JobId) -> None:
+        with suppress(InvalidTransition, NotFound):
+            await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now())
+            await self._runs.stop(job_id)
+
+    async def _requeue_due(self, steady: Seconds) -> None:
+        while due := await self._store.due(steady, _BATCH):
+            async with asyncio.TaskGroup() as group:  # one commit for all of them
+                for job_id in due:
+                    group.create_task(self._retry(job_id))
+
+    async def _retry(self, job_id: JobId) -> None:
+        with suppress(InvalidTransition, NotFound):
+            await self._store.apply(job_id, JobEvent.RETRY, self._clock.now())

@@ -1,0 +1,141 @@
+"""One listener: where it stands in the outbox, and what it has yet to hear."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from transferd.model.errors import NotFound
+from transferd.model.job import Job, JobId, Seconds
+from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
+from transferd.service.ports import Clock, NoticeStore
+
+_PAGE = 100
+
+
+class Subscription:
+    """A cursor into the outbox, notices that come again, and jobs that changed."""
+
+    def __init__(
+        self,
+        *,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        interval: Seconds,
+        clock: Clock,
+        view: Callable[[JobId], Awaitable[Job]],
+    ) -> None:
+        self._owner = owner
+        self._job_id = job_id
+        self._kinds = kinds
+        self._interval = interval
+        self._clock = clock
+        self._view = view
+        self._cursor = 0
+        self._again: dict[int, None] = {}
+        #: Changed jobs, and when each may be told of.
+        self._touched: dict[JobId, Seconds] = {}
+        self._told: dict[JobId, Seconds] = {}
+        self._wake = asyncio.Event()
+
+    def wants(self, notice: Notice) -> bool:
+        """Whether this listener hears such a notice."""
+        return bool(notice.kind & self._kinds) and self._concerns(notice.owner, notice.job_id)
+
+    def wake(self) -> None:
+        """Say that the outbox has grown."""
+        self._wake.set()
+
+    def again(self, notice: Notice) -> None:
+        """Deliver a notice once more."""
+        self._again[notice.number] = None
+        self._wake.set()
+
+    def touch(self, owner: int, job_id: JobId) -> None:
+        """Say that a job changed; merged with what is not told yet."""
+        if self._kinds & NoticeKind.MODIFICATION and self._concerns(owner, job_id):
+            if job_id not in self._touched:
+                told = self._told.get(job_id)
+                self._touched[job_id] = told + self._interval if told is not None else 0.0
+            self._wake.set()
+
+    async def events(self, store: NoticeStore, after: int | None) -> AsyncIterator[Event]:
+        """Yield what this listener hears, for ever; *after* as in NoticeUseCases.subscribe."""
+        oldest, newest = await store.bounds()
+        self._cursor = newest if after is None else after
+        if self._cursor > newest:  # a cursor of another queue file
+            yield Gap(after=self._cursor, oldest=oldest)
+            self._cursor = newest
+        async for owed in self._owed(store):
+            yield owed
+        while True:
+            self._wake.clear()
+            async for event in self._news(store):
+                yield event
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._next_told()):
+                    await self._wake.wait()
+
+    async def _owed(self, store: NoticeStore) -> AsyncIterator[Notice]:
+        """Yield terminal notices up to the cursor that nobody has acknowledged."""
+        number = 0
+        kinds = self._kinds & TERMINAL
+        while kinds and (
+            page := await store.unsettled(
+                owner=self._owner, job_id=self._job_id, kinds=kinds, after=number, limit=_PAGE
+            )
+        ):
+            for notice in page:
+                if notice.number > self._cursor:
+                    return
+                yield notice
+            number = page[-1].number
+
+    async def _news(self, store: NoticeStore) -> AsyncIterator[Event]:
+        oldest, newest = await store.bounds()
+        if self._cursor + 1 < oldest and self._cursor < newest:
+            yield Gap(after=self._cursor, oldest=oldest)
+            self._cursor = oldest - 1
+        while page := await store.replay(
+            after=self._cursor,
+            owner=self._owner,
+            job_id=self._job_id,
+            kinds=self._kinds,
+            limit=_PAGE,
+        ):
+            for notice in page:
+                self._cursor = notice.number
+                self._again.pop(notice.number, None)
+                yield notice
+        self._cursor = max(self._cursor, newest)
+        for number in list(self._again):
+            del self._again[number]
+            with suppress(NotFound):
+                notice = await store.notice(number)
+                if not notice.settled:
+                    yield notice
+        for job in await self._changed():
+            yield Modified(job=job)
+
+    async def _changed(self) -> list[Job]:
+        """Take the changed jobs whose time has come."""
+        now = self._clock.steady()
+        jobs = []
+        for job_id in [job_id for job_id, at in self._touched.items() if at <= now]:
+            del self._touched[job_id]
+            with suppress(NotFound):
+                jobs.append(await self._view(job_id))
+                self._told[job_id] = now
+        horizon = now - self._interval
+        self._told = {job_id: at for job_id, at in self._told.items() if at > horizon}
+        return jobs
+
+    def _next_told(self) -> Seconds | None:
+        if not self._touched:
+            return None
+        return max(0.0, min(self._touched.values()) - self._clock.steady())
+
+    def _concerns(self, owner: int, job_id: JobId) -> bool:
+        return self._owner in (None, owner) and self._job_id in (None, job_id)
