@@ -1,0 +1,177 @@
+"""One request and its answer, over aiohttp: no redirect is followed, no credential is invented."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from transferd.model.errors import TransferFailed
+from transferd.wire.link import WorkerSettings
+from transferd.worker.connection import Connector, open_session
+from transferd.worker.faults import Peer, translate
+
+#: Of the body of an answer that nobody wants, so much is read to keep its connection.
+_DRAIN_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A GET, with everything that it carries."""
+
+    #: Absolute and escaped; it goes out byte for byte.
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    #: Without userinfo.
+    proxy: URL | None = None
+    #: Goes to the proxy only: with CONNECT where there is a tunnel, with the request otherwise.
+    proxy_authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def parsed(self) -> URL:
+        """The URL in parts, never quoted again."""
+        return URL(self.url, encoded=True)
+
+    @property
+    def peer(self) -> Peer:
+        """Who is asked, for messages."""
+        proxy = self.proxy
+        return Peer(_place(self.parsed), None if proxy is None else _place(proxy))
+
+    @property
+    def tunnelled(self) -> bool:
+        """Whether a proxy carries it without seeing it."""
+        return self.proxy is not None and self.parsed.scheme == "https"
+
+    @property
+    def target(self) -> str:
+        """The request target as it goes out (RFC 9112 3.2)."""
+        if self.proxy is not None and not self.tunnelled:
+            return str(self.parsed.with_fragment(None))
+        return self.parsed.raw_path_qs
+
+
+class Answer:
+    """What came back for a request; whoever gets one drains, reads or closes it."""
+
+    def __init__(
+        self,
+        request: Request,
+        status: int,
+        headers: CIMultiDictProxy[str],
+        connection: object,
+        response: aiohttp.ClientResponse | None,
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.headers = headers
+        #: Equal for two answers exactly when they came over the same connection.
+        self.connection = connection
+        self._response = response
+
+    @property
+    def from_proxy(self) -> bool:
+        """Whether a proxy refused to open the tunnel: the server was not reached."""
+        return self._response is None
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Every line of a header, in order."""
+        return tuple(self.headers.getall(name, ()))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body says where it ends without a length."""
+        return "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+
+    async def read(self) -> bytes:
+        """Return some bytes of the body, b"" at its end.
+
+        Raises:
+            TransferFailed: `connection_lost`, `stalled`, `protocol_error`.
+        """
+        if self._response is None:
+            return b""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise translate(error, self.request.peer) from error
+
+    async def drain(self) -> None:
+        """Throw the body away; one that is long costs the connection."""
+        drained = 0
+        try:
+            while drained <= _DRAIN_BYTES and (data := await self.read()):
+                drained += len(data)
+        except TransferFailed:
+            # Nobody wants these bytes, so nobody misses them.
+            drained = _DRAIN_BYTES + 1
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up the rest of the body, and the connection if there is any rest."""
+        if self._response is not None:
+            self._response.close()
+
+
+class Exchange:
+    """Sends the requests of one lane, one at a time."""
+
+    def __init__(self, connector: Connector, context: ssl.SSLContext, settings: WorkerSettings):
+        self._connector = connector
+        self._context = context
+        self._user_agent = settings.user_agent
+        self._session = open_session(connector, settings)
+
+    async def send(self, request: Request) -> Answer:
+        """Send *request*; returns when the headers of its answer are in, whatever they say.
+
+        Raises:
+            TransferFailed: there is no answer, or none that is HTTP.
+        """
+        try:
+            response = await self._session.request(
+                "GET",
+                request.parsed,
+                headers=self._headers(request),
+                allow_redirects=False,
+                ssl=self._context,
+                proxy=request.proxy,
+                proxy_headers=self._proxy_headers(request),
+            )
+        except aiohttp.ClientHttpProxyError as refusal:
+            headers = CIMultiDictProxy(CIMultiDict(refusal.headers or {}))
+            return Answer(request, refusal.status, headers, object(), None)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            raise translate(error, request.peer) from error
+        return Answer(request, response.status, response.headers, self._connector.latest, response)
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        await self._session.close()
+
+    def _headers(self, request: Request) -> CIMultiDict[str]:
+        headers = CIMultiDict(request.headers)
+        headers.setdefault("User-Agent", self._user_agent)
+        headers["Accept-Encoding"] = "identity"
+        if request.authorization is not None:
+            headers["Authorization"] = request.authorization
+        if request.proxy_authorization is not None and not request.tunnelled:
+            headers["Proxy-Authorization"] = request.proxy_authorization
+        return headers
+
+    def _proxy_headers(self, request: Request) -> CIMultiDict[str] | None:
+        if not request.tunnelled:
+            return None
+        headers = CIMultiDict([("User-Agent", self._user_agent)])
+        if request.proxy_authorization is not None:
+            headers["Proxy-Authorization"] = request.proxy_authorization
+        return headers
+
+
+def _place(url: URL) -> str:
+    return f"{url.host_subcomponent}:{url.port}"
