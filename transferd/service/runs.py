@@ -1,137 +1,36 @@
-"""Jobs in the hands of a worker: one Run per dispatched job, from DISPATCH to its last message.
-
-A run moves its job by events only. When the owner moved the job meanwhile the table refuses the
-run's event: the store wins, and the run just ends.
-"""
+"""Jobs in the hands of workers: which ones, how far, and how to end them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from dataclasses import replace
 
-from transferd.model.errors import (
-    Conflict,
-    InvalidTransition,
-    NotFound,
-    StoreError,
-    VaultError,
-)
-from transferd.model.failures import Failure
-from transferd.model.job import File, Job, JobId, Priority, Seconds
-from transferd.model.states import JobEvent
+from transferd.model.job import Job, JobId, Priority
+from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.ports import (
-    Change,
-    Checkpoint,
-    Clock,
-    JobStore,
-    Moved,
-    Retry,
     Runnable,
-    Secrets,
 )
-from transferd.service.progress import Progress
-from transferd.service.workers import Worker, WorkerGone, Workers
-from transferd.transfer.retry import RetryPolicy
+from transferd.service.run import Lost, Run, RunMessage
 from transferd.wire import link
 
 log = logging.getLogger(__name__)
-
-#: Files that a worker is told of at a time.
-BATCH = 1000
-#: A worker that does not answer Stop within this time is given up.
-STOP_PATIENCE: Seconds = 5.0
-
-RunMessage: TypeAlias = (
-    link.Connected
-    | link.Opened
-    | link.Progress
-    | link.Durable
-    | link.Reset
-    | link.FileDone
-    | link.Drained
-    | link.Failed
-    | link.Stopped
-    | link.Audited
-)
-
-
-class Outcome(Protocol):
-    """Who hears how jobs fare."""
-
-    def moved(self, moved: Moved) -> None:
-        """A job changed its state, with these notices."""
-        ...
-
-    def progressed(self, job_id: JobId) -> None:
-        """Bytes of a job have moved."""
-        ...
-
-    def ended(self, job_id: JobId) -> None:
-        """A run is over; its slot is free."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The worker died."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryTimes:
-    """The parts of the retry policy that are the daemon's, not the job's."""
-
-    cap: Seconds
-    soon: Seconds
-    space: Seconds
-
-
-class Run:
-    """One dispatch of one job."""
-
-    def __init__(self, number: int, claim: Runnable) -> None:
-        self.number = number
-        self.claim = claim
-        self.inbox: asyncio.Queue[RunMessage | Lost] = asyncio.Queue()
-        self.progress = Progress.fresh()
-        self.moved_bytes = False
-        self.connected = False
-        self.stopping = False
-        #: Whether the worker still has something to say of it.
-        self.live = False
-        self.worker: Worker | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.over = asyncio.Event()
 
 
 class Runs:
     """All runs of the daemon. Fits `workers.Listener`."""
 
-    def __init__(
-        self,
-        store: JobStore,
-        workers: Workers,
-        clock: Clock,
-        times: RetryTimes,
-        jitter: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._workers = workers
-        self._clock = clock
-        self._times = times
-        self._jitter = jitter
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
         self._numbers = itertools.count(1)
         self._runs: dict[JobId, Run] = {}
         self._outcome: Outcome | None = None
-        workers.listen(self)
 
     def report_to(self, outcome: Outcome) -> None:
         """Say who hears how jobs fare; before the first start."""
         self._outcome = outcome
+        self._carrier.report_to(outcome)
 
     @property
     def running(self) -> tuple[Runnable, ...]:
@@ -162,7 +61,9 @@ class Runs:
         """Dispatch a queued job."""
         run = Run(next(self._numbers), claim)
         self._runs[claim.job_id] = run
-        run.task = asyncio.create_task(self._carry(run), name=f"run {run.number} {claim.job_id}")
+        run.task = asyncio.create_task(
+            self._carrier.carry(run), name=f"run {run.number} {claim.job_id}"
+        )
         run.task.add_done_callback(lambda _: self._over(run))
 
     async def stop(self, job_id: JobId) -> None:
@@ -174,7 +75,7 @@ class Runs:
         if run is None:
             return
         run.stopping = True
-        await self._halt(run)
+        await self._carrier.halt(run)
         try:
             async with asyncio.timeout(STOP_PATIENCE):
                 await run.over.wait()
@@ -209,247 +110,6 @@ class Runs:
             if run.claim.owner == owner and run.worker is not None:
                 run.inbox.put_nowait(Lost())
 
-    # ── one run ──────────────────────────────────────────────────────────────────────────
-
-    async def _carry(self, run: Run) -> None:
-        job_id = run.claim.job_id
-        started = self._clock.steady()
-        try:
-            moved = await self._store.apply(job_id, JobEvent.DISPATCH, self._clock.now())
-        except (InvalidTransition, NotFound):
-            return  # its owner was faster
-        self._tell(moved)
-        try:
-            await self._serve(run, moved.job, started)
-        except (InvalidTransition, NotFound) as error:
-            log.debug("run.overtaken", extra={"fields": {"job": job_id, "reason": str(error)}})
-            await self._halt(run)
-            await self._drain(run)
-        except WorkerGone as error:
-            await self._stumble(run, _worker_lost(str(error)), None, started)
-        except StoreError as error:
-            await self._give_back(run, str(error), started)
-        finally:
-            if run.worker is not None:
-                self._workers.release(run.worker, run.number)
-
-    async def _serve(self, run: Run, job: Job, started: Seconds) -> None:
-        limit = job.settings.timers.max_download_time
-        left = limit - job.active_seconds if limit else None
-        try:
-            async with asyncio.timeout(left):
-                await self._converse(run, job, started)
-        except TimeoutError:
-            await self._halt(run)
-            await self._drain(run)
-            failure = Failure(
-                code="time_limit",
-                message=f"cannot go on: the job was active for {limit:.0f} s, which is its limit",
-            )
-            await self._fail(run, failure, started)
-
-    async def _converse(self, run: Run, job: Job, started: Seconds) -> None:
-        if not await self._begin(run, job, started):
-            return
-        while True:
-            message = await self._next(run)
-            match message:
-                case link.Drained():
-                    if await self._extend_or_finish(run):
-                        return
-                case link.Failed():
-                    await self._failed(run, message, started)
-                    return
-                case Lost():
-                    if not run.stopping:
-                        failure = _worker_lost("the worker process died")
-                        await self._stumble(run, failure, None, started)
-                    return
-                case link.Stopped():
-                    return
-                case _:
-                    await self._note(run, message)
-
-    async def _next(self, run: Run) -> RunMessage | Lost:
-        message = await run.inbox.get()
-        if isinstance(message, Lost | link.Failed | link.Stopped):
-            run.live = False
-        return message
-
-    async def _begin(self, run: Run, job: Job, started: Seconds) -> bool:
-        """Hand the job to a worker; False when there was nothing to hand over."""
-        files = await self._store.open_files(job.id, BATCH)
-        if not files:
-            self._tell(await self._store.apply(job.id, JobEvent.FINISH, self._clock.now()))
-            return False
-        try:
-            secrets = await self._store.secrets(job.id)
-        except VaultError as error:
-            failure = Failure(
-                code="secrets_unreadable", message=f"cannot open the job's credentials: {error}"
-            )
-            await self._fail(run, failure, started)
-            return False
-        for file in files:
-            run.progress.kept(file.index, file.bytes_transferred)
-        run.worker = await self._workers.hold(run.claim.owner, run.number)
-        run.live = True
-        try:
-            await self._workers.send(run.worker, _start(run, job, files, secrets))
-        finally:
-            _wipe(secrets)
-        if run.stopping:  # stop() came before there was a worker to tell
-            await self._halt(run)
-        return True
-
-    async def _note(self, run: Run, message: RunMessage | Lost) -> None:
-        """Put what does not end the run into the queue file."""
-        job_id, now = run.claim.job_id, self._clock.now()
-        match message:
-            case link.Connected() if not run.connected:
-                run.connected = True
-                self._tell(await self._store.apply(job_id, JobEvent.CONNECT, now))
-            case link.Opened():
-                await self._store.opened(job_id, message.file, message.inode)
-            case link.Durable():
-                await self._checkpoint(run, message)
-            case link.Reset():
-                await self._store.reset_file(job_id, message.file)
-                run.progress.lost(message.file)
-                await self._reply(run, link.Recorded(job_id, run.number, message.file))
-            case link.FileDone():
-                await self._file_done(run, message)
-            case link.Audited():
-                _audit(job_id, message)
-            case _:
-                pass
-
-    async def _checkpoint(self, run: Run, message: link.Durable) -> None:
-        checkpoint = Checkpoint(
-            job_id=run.claim.job_id,
-            file=message.file,
-            offset=message.offset,
-            total=message.total,
-            validator=message.validator,
-        )
-        await self._store.checkpoint([checkpoint], self._clock.now())
-        run.moved_bytes = run.moved_bytes or message.offset > 0
-        run.progress.kept(message.file, message.offset)
-        self._tell_progress(run)
-
-    async def _file_done(self, run: Run, message: link.FileDone) -> None:
-        job_id, now = run.claim.job_id, self._clock.now()
-        notices = await self._store.file_done(
-            job_id,
-            message.file,
-            message.size,
-            message.inode,
-            length_unverified=message.length_unverified,
-            now=now,
-        )
-        run.moved_bytes = True
-        run.progress.done(message.file)
-        if notices:
-            job = await self._store.job(job_id)
-            self._tell(Moved(job=job, before=job.state, notices=notices))
-        self._tell_progress(run)
-
-    async def _extend_or_finish(self, run: Run) -> bool:
-        """Answer Drained: more files where there are some, else the end of the job."""
-        job_id = run.claim.job_id
-        while not (files := await self._store.open_files(job_id, BATCH)):
-            try:
-                moved = await self._store.apply(job_id, JobEvent.FINISH, self._clock.now())
-            except InvalidTransition:
-                raise
-            except Conflict:  # files_remain: one was added just now
-                continue
-            self._tell(moved)
-            run.live = False
-            await self._reply(run, link.Finish(job_id, run.number))
-            return True
-        await self._reply(run, link.Extend(job_id, run.number, files))
-        return False
-
-    # ── failures ─────────────────────────────────────────────────────────────────────────
-
-    async def _failed(self, run: Run, message: link.Failed, started: Seconds) -> None:
-        if message.failure.kind.transient:
-            await self._stumble(run, message.failure, message.retry_after, started)
-        else:
-            await self._fail(run, message.failure, started)
-
-    async def _stumble(
-        self, run: Run, failure: Failure, retry_after: Seconds | None, started: Seconds
-    ) -> None:
-        job = await self._store.job(run.claim.job_id)
-        spent = self._clock.steady() - started
-        stuck = 0.0 if run.moved_bytes else spent
-        timers = job.settings.timers
-        policy = RetryPolicy(
-            first=timers.min_retry_delay,
-            cap=max(self._times.cap, timers.min_retry_delay),
-            soon=self._times.soon,
-            space=self._times.space,
-            patience=timers.no_progress_timeout,
-        )
-        attempts = 0 if run.moved_bytes else job.attempts
-        stuck_for = stuck if run.moved_bytes else job.stuck_seconds + stuck
-        delay = policy.delay(failure, attempts, stuck_for, retry_after, self._jitter())
-        if delay is None:
-            await self._fail(run, _no_progress(failure, timers.no_progress_timeout), started)
-            return
-        change = Change(
-            failure=failure,
-            counts=failure.code not in _UNCOUNTED,
-            retry=Retry(at=self._clock.steady() + delay, delay=delay),
-            active=spent,
-            stuck=stuck + delay,
-        )
-        self._tell(await self._move(run, JobEvent.STUMBLE, change))
-
-    async def _give_back(self, run: Run, reason: str, started: Seconds) -> None:
-        """Let go of a job whose queue file could not be written, once it can be again."""
-        log.error("store.failed", extra={"fields": {"job": run.claim.job_id, "reason": reason}})
-        await self._halt(run)
-        while True:
-            await self._clock.sleep(self._times.soon)
-            with suppress(StoreError):
-                await self._drain(run)
-                await self._stumble(run, _worker_lost(reason), None, started)
-                return
-
-    async def _fail(self, run: Run, failure: Failure, started: Seconds) -> None:
-        change = Change(failure=failure, active=self._clock.steady() - started)
-        self._tell(await self._move(run, JobEvent.FAIL, change))
-
-    async def _move(self, run: Run, event: JobEvent, change: Change) -> Moved | None:
-        try:
-            return await self._store.apply(run.claim.job_id, event, self._clock.now(), change)
-        except (InvalidTransition, NotFound):
-            return None  # its owner moved it meanwhile
-
-    # ── the worker's end of the run ──────────────────────────────────────────────────────
-
-    async def _halt(self, run: Run) -> None:
-        if run.worker is not None and run.live:
-            with suppress(WorkerGone):
-                stop = link.Stop(run.claim.job_id, run.number)
-                await self._workers.send(run.worker, stop)
-
-    async def _drain(self, run: Run) -> None:
-        """Take a stopped run's last offsets, until it says that it is over."""
-        with suppress(TimeoutError, NotFound):
-            async with asyncio.timeout(STOP_PATIENCE):
-                while run.live:
-                    message = await self._next(run)
-                    if isinstance(message, link.Durable | link.FileDone | link.Reset):
-                        await self._note(run, message)
-
-    async def _reply(self, run: Run, message: link.Message) -> None:
-        if run.worker is not None:
-            await self._workers.send(run.worker, message)
-
     def _over(self, run: Run) -> None:
         """Free the slot, however the run's task ended, and even if it never began."""
         job_id = run.claim.job_id
@@ -462,58 +122,6 @@ class Runs:
         if self._outcome is not None:
             self._outcome.ended(job_id)
 
-    def _tell(self, moved: Moved | None) -> None:
-        if moved is not None and self._outcome is not None:
-            self._outcome.moved(moved)
-
     def _tell_progress(self, run: Run) -> None:
         if self._outcome is not None:
             self._outcome.progressed(run.claim.job_id)
-
-
-#: Failures that do not count as interruptions (BITS.md J11).
-_UNCOUNTED = frozenset({"network_unreachable", "disk_full", "worker_lost"})
-
-
-def _worker_lost(reason: str) -> Failure:
-    return Failure(code="worker_lost", message=f"cannot go on at once: {reason}")
-
-
-def _no_progress(failure: Failure, patience: Seconds) -> Failure:
-    return Failure(
-        code="no_progress",
-        message=f"gave up: no byte came for {patience:.0f} s; last: {failure.message}",
-        http_status=failure.http_status,
-        file=failure.file,
-    )
-
-
-def _start(run: Run, job: Job, files: tuple[File, ...], secrets: Secrets) -> link.Start:
-    return link.Start(
-        job=job.id,
-        run=run.number,
-        settings=job.settings,
-        files=files,
-        credentials=tuple(
-            link.LinkCredential(c.target, c.scheme, c.username, c.password)
-            for c in secrets.credentials
-        ),
-        headers=tuple(link.LinkHeader(h.name, h.value) for h in secrets.headers),
-    )
-
-
-def _wipe(secrets: Secrets) -> None:
-    for credential in secrets.credentials:
-        credential.password.wipe()
-    for header in secrets.headers:
-        header.value.wipe()
-
-
-def _audit(job_id: JobId, message: link.Audited) -> None:
-    fields = {
-        "job": job_id,
-        "host": message.host,
-        "target": message.target,
-        "scheme": message.scheme,
-    }
-    log.info("auth.accepted" if message.accepted else "auth.rejected", extra={"fields": fields})
