@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from transferd.model.errors import TransferFailed
+from transferd.model.failures import Failure
 from transferd.wire.link import WorkerSettings
 from transferd.worker.connection import Connector, open_session
 from transferd.worker.faults import Peer, translate
@@ -131,7 +133,7 @@ class Exchange:
         """Send *request*; returns when the headers of its answer are in, whatever they say.
 
         Raises:
-            TransferFailed: there is no answer, or none that is HTTP.
+            TransferFailed: there is no answer, none that is HTTP, or the proxy opens no tunnel.
         """
         try:
             response = await self._session.request(
@@ -144,8 +146,7 @@ class Exchange:
                 proxy_headers=self._proxy_headers(request),
             )
         except aiohttp.ClientHttpProxyError as refusal:
-            headers = CIMultiDictProxy(CIMultiDict(refusal.headers or {}))
-            return Answer(request, refusal.status, headers, object(), None)
+            return _no_tunnel(request, refusal)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             raise translate(error, request.peer) from error
         return Answer(request, response.status, response.headers, self._connector.latest, response)
@@ -171,6 +172,21 @@ class Exchange:
         if request.proxy_authorization is not None:
             headers["Proxy-Authorization"] = request.proxy_authorization
         return headers
+
+
+def _no_tunnel(request: Request, refusal: aiohttp.ClientHttpProxyError) -> Answer:
+    """Return a proxy's challenge; whatever else it says instead of a tunnel is a failure."""
+    if refusal.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        headers = CIMultiDictProxy(CIMultiDict(refusal.headers or {}))
+        return Answer(request, refusal.status, headers, object(), None)
+    peer = request.peer
+    code = (
+        f"http_{refusal.status}" if refusal.status >= HTTPStatus.BAD_REQUEST else "protocol_error"
+    )
+    message = (
+        f"cannot reach {peer.server}: proxy {peer.proxy} answered CONNECT with {refusal.status}"
+    )
+    raise TransferFailed(Failure(code=code, message=message, http_status=refusal.status))
 
 
 def _place(url: URL) -> str:
