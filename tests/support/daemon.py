@@ -1,0 +1,142 @@
+"""A real daemon as a child process, and the command line beside it.
+
+Readiness is the daemon's own word on its notify socket, so that nothing here guesses or polls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 15.0
+#: Short waits, so that tests see retries without waiting for them.
+CONFIG = """
+[queue]
+min_retry_delay_seconds = 1
+soon_seconds = 0.05
+space_seconds = 0.2
+[notices]
+redeliver_seconds = 0.5
+modification_seconds = 0.05
+[network]
+connect_timeout_seconds = 5
+stall_window_seconds = 5
+[durability]
+seconds = 0.1
+"""
+
+
+class DaemonProcess:
+    """One state directory and socket, and the daemon that serves them at the moment, if any."""
+
+    def __init__(self, directory: Path, config: str = CONFIG) -> None:
+        self.directory = directory
+        self.socket = directory / "transferd.sock"
+        self.state = directory / "state"
+        self.log = directory / "daemon.log"
+        self._config = directory / "transferd.toml"
+        self._config.write_text(config, encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for a client."""
+        plain = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        return plain | {"TRANSFERD_SOCKET": str(self.socket), "COLUMNS": "100"}
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *options: str) -> Self:
+        """Start the daemon and wait until it says that it is ready."""
+        ready = self.directory / "notify"
+        ready.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(str(ready))
+            notices.settimeout(_START_SECONDS)
+            self._process = self.spawn(*options, NOTIFY_SOCKET=str(ready))
+            try:
+                while b"READY=1" not in notices.recv(4096).split(b"\n"):
+                    pass
+            except TimeoutError:
+                self.stop()
+                raise AssertionError(f"the daemon did not start:\n{self.logged()}") from None
+        return self
+
+    def spawn(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a daemon for this state directory without waiting for anything."""
+        command = [sys.executable, "-m", "transferd", "--socket", str(self.socket)]
+        command += ["--state-dir", str(self.state), "--config", str(self._config), *options]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command, stderr=log, stdout=log, env=self.environment | variables
+            )
+
+    def kill(self) -> None:
+        """End the daemon as a power cut would: SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End the daemon as systemd would: SIGTERM. Returns its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def workers(self) -> list[int]:
+        """The ids of the daemon's worker processes."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def ctl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run transferctl to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "transferd.cli", *arguments],
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=100,
+            check=False,
+        )
+
+    def json(self, *arguments: str, stdin: str | None = None) -> Any:
+        """Run transferctl with --json and return its one document; it must succeed."""
+        done = self.ctl(*arguments, "--json", stdin=stdin)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}{self.logged()}"
+        return json.loads(done.stdout)
+
+    def logged(self) -> str:
+        """Everything that daemon and workers wrote to their log."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the daemon did not stop:\n{self.logged()}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
