@@ -1,3 +1,132 @@
-"""Move files in the background, and survive restarts."""
+"""Move files in the background, and survive restarts.
+
+    async with transferd.connect(start=True) as manager:
+        job = await manager.create_job("nightly")
+        await job.add_file("https://host/a.iso", "~/a.iso")
+        await job.resume()
+        await job.wait()
+        await job.complete()
+
+The names below are the public ones. They are fetched when they are first used (PEP 562), so that
+the import costs nothing to programs that need one of them, or only the version.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transferd.client.callbacks import Callback
+    from transferd.client.errors import DaemonFault, JobFailed, JobGone
+    from transferd.client.job import Job
+    from transferd.client.manager import Manager, connect
+    from transferd.model.credentials import Scheme, Secret, Target
+    from transferd.model.errors import (
+        BadRequest,
+        CallerError,
+        Conflict,
+        NoDaemon,
+        NotAllowed,
+        NotFound,
+        TooLarge,
+        TransferdError,
+        Unavailable,
+    )
+    from transferd.model.notices import NoticeKind
+    from transferd.model.states import JobState
+    from transferd.wire.api import (
+        BlockerAnswer,
+        CredentialBody,
+        ErrorAnswer,
+        FileAnswer,
+        FileBody,
+        GapAnswer,
+        JobAnswer,
+        JobBody,
+        NoticeAnswer,
+        NotifyBody,
+    )
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "client.callbacks": ["Callback"],
+    "client.errors": ["DaemonFault", "JobFailed", "JobGone"],
+    "client.job": ["Job"],
+    "client.manager": ["Manager", "connect"],
+    "model.credentials": ["Scheme", "Secret", "Target"],
+    "model.errors": [
+        "BadRequest",
+        "CallerError",
+        "Conflict",
+        "NoDaemon",
+        "NotAllowed",
+        "NotFound",
+        "TooLarge",
+        "TransferdError",
+        "Unavailable",
+    ],
+    "model.notices": ["NoticeKind"],
+    "model.states": ["JobState"],
+    "wire.api": [
+        "BlockerAnswer",
+        "CredentialBody",
+        "ErrorAnswer",
+        "FileAnswer",
+        "FileBody",
+        "GapAnswer",
+        "JobAnswer",
+        "JobBody",
+        "NoticeAnswer",
+        "NotifyBody",
+    ],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BadRequest",
+    "BlockerAnswer",
+    "Callback",
+    "CallerError",
+    "Conflict",
+    "CredentialBody",
+    "DaemonFault",
+    "ErrorAnswer",
+    "FileAnswer",
+    "FileBody",
+    "GapAnswer",
+    "Job",
+    "JobAnswer",
+    "JobBody",
+    "JobFailed",
+    "JobGone",
+    "JobState",
+    "Manager",
+    "NoDaemon",
+    "NotAllowed",
+    "NotFound",
+    "NoticeAnswer",
+    "NoticeKind",
+    "NotifyBody",
+    "Scheme",
+    "Secret",
+    "Target",
+    "TooLarge",
+    "TransferdError",
+    "Unavailable",
+    "connect",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

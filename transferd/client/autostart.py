@@ -1,0 +1,133 @@
+"""Start a daemon of the user's own, which outlives the program that needed it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+
+from transferd.model.errors import ConfigError, NoDaemon
+from transferd.model.job import Seconds
+from transferd.wire.paths import state_directory
+
+START_SECONDS: Seconds = 10.0
+#: A daemon that is just leaving still holds the state directory for a moment.
+ATTEMPTS = 3
+LOG_NAME = "transferd.log"
+
+_LOG_BYTES = 1024 * 1024
+_QUOTED_BYTES = 2048
+_FIRST_DELAY: Seconds = 0.01
+_LONGEST_DELAY: Seconds = 0.25
+
+#: Says why nobody answers at a socket; None if somebody does.
+Unreachable = Callable[[Path], Awaitable[str | None]]
+
+
+async def start_daemon(socket: Path, environ: Mapping[str, str], unreachable: Unreachable) -> None:
+    """Start a daemon that leaves when it has nothing to do; return when *socket* answers.
+
+    Programs that come at the same time start one between them.
+
+    Raises:
+        NoDaemon: it did not start, in its own words, or not within START_SECONDS.
+    """
+    with _start_files(environ) as (log, lock):
+        clock = asyncio.get_running_loop().time
+        deadline, delay = clock() + START_SECONDS, _FIRST_DELAY
+        child: Child | None = None
+        attempts, mine = 0, False
+        while clock() < deadline:
+            if await unreachable(socket) is None:
+                return
+            if child is not None and child.ended():
+                if attempts == ATTEMPTS:
+                    raise NoDaemon(f"cannot start a daemon: {child.last_words()}")
+                child = None
+            elif child is None and mine:
+                child, attempts = Child(log, environ), attempts + 1
+            elif child is None:
+                mine = _locked(lock)  # and look once more: whoever had it may have started one
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+    raise NoDaemon(
+        f"cannot start a daemon: {socket} does not answer after {START_SECONDS:.0f} s; see {log}"
+    )
+
+
+class Child:
+    """A daemon in a session of its own, with nothing of ours but its standard error."""
+
+    def __init__(self, log: Path, environ: Mapping[str, str]) -> None:
+        with _open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
+            self._log = log
+            self._offset = os.fstat(descriptor).st_size
+            # -P: `-m` would otherwise import from the directory where the caller happens to be.
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-m", "transferd", "--on-demand"],
+                environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, descriptor, 2),
+                ],
+                setsid=True,
+            )
+        self._status: int | None = None
+
+    def ended(self) -> bool:
+        """Whether it is dead."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status is not None
+
+    def last_words(self) -> str:
+        """Return the last line that it wrote to its log."""
+        with _open(self._log, os.O_RDONLY) as descriptor:
+            size = os.fstat(descriptor).st_size
+            begin = max(self._offset, size - _QUOTED_BYTES)
+            text = os.pread(descriptor, _QUOTED_BYTES, begin).decode("utf-8", "replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            return f"it ended with status {self._status} and said nothing"
+        return lines[-1].strip()
+
+
+@contextlib.contextmanager
+def _start_files(environ: Mapping[str, str]) -> Iterator[tuple[Path, int]]:
+    """Make the state directory; yield the log's path and the descriptor of the starters' lock."""
+    try:
+        directory = state_directory(environ, system=False)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = directory / LOG_NAME
+        with _open(directory / "start.lock", os.O_RDWR | os.O_CREAT) as lock:
+            if log.exists() and log.stat().st_size > _LOG_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+            yield log, lock
+    except (OSError, ConfigError) as error:
+        raise NoDaemon(f"cannot start a daemon: {error}") from error
+
+
+@contextlib.contextmanager
+def _open(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _locked(lock: int) -> bool:
+    """Take the starters' lock, which goes with its descriptor; whether we have it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

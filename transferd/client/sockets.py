@@ -1,0 +1,73 @@
+"""Which daemon to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from transferd.client.autostart import start_daemon
+from transferd.model.errors import NoDaemon
+from transferd.wire.paths import SOCKET_VARIABLE, fallback_directory, system_socket, user_socket
+
+#: Connecting takes no time, unless the daemon hangs with a full queue of callers.
+_CONNECT_SECONDS = 2.0
+
+
+async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool) -> Path:
+    """Return the socket of a daemon that answers.
+
+    That is *given*, or what `$TRANSFERD_SOCKET` names, and no other; without either it is the
+    user's own or else the system's, or else, with *start*, that of a daemon that is started now.
+
+    Raises:
+        NoDaemon: none answers, or none could be started.
+    """
+    only = given or (Path(named) if (named := environ.get(SOCKET_VARIABLE)) else None)
+    own = user_socket(environ, os.geteuid())
+    reasons: list[str] = []
+    for candidate in [only] if only else [own, system_socket()]:
+        reason = await unreachable(candidate)
+        if reason is None:
+            return candidate
+        reasons.append(f"{candidate}: {reason}")
+    if start and only is None:
+        await start_daemon(own, environ, unreachable)
+        return own
+    remedy = "is it running there?" if only else "start one with `transferd`"
+    raise NoDaemon(f"cannot reach a daemon: {', '.join(reasons)}; {remedy}")
+
+
+async def unreachable(path: Path) -> str | None:
+    """Say why nobody can be talked to at *path*; None if somebody answers."""
+    uid = os.geteuid()
+    if path.parent == fallback_directory(uid) and (doubt := distrust(path.parent, uid)):
+        return doubt
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+        attempt.setblocking(False)
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_connect(attempt, str(path))
+        except TimeoutError:
+            return "it does not answer"
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
+
+
+def distrust(directory: Path, uid: int) -> str | None:
+    """Say why a directory that anybody could have made is not *uid*'s private one."""
+    try:
+        found = directory.lstat()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{directory} is not a directory; remove it"
+    if found.st_uid != uid:
+        return f"{directory} belongs to somebody else; set XDG_RUNTIME_DIR to a directory of yours"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"{directory} is open to others; chmod it to 0700"
+    return None
