@@ -8,20 +8,44 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from transferd.model.credentials import Scheme, Target
+from transferd.model.job import JobType, OnError, Priority
+from transferd.model.notices import NoticeKind
 
 
-class Body(Struct, forbid_unknown_fields=True):
+class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Root of request bodies."""
+
+
+# What the schema tells beside the type; the checks of model/checks.py decide.
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})]
+Remote = Annotated[str, Meta(extra_json_schema={"format": "uri", "pattern": "^https?://"})]
+AbsolutePath = Annotated[str, Meta(extra_json_schema={"pattern": "^/"})]
+ChecksumText = Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z0-9_]+:[0-9a-f]+$"})]
+TypeName = Annotated[str, Meta(extra_json_schema={"enum": [kind.value for kind in JobType]})]
+PriorityName = Annotated[str, Meta(extra_json_schema={"enum": [level.label for level in Priority]})]
+OnErrorName = Annotated[str, Meta(extra_json_schema={"enum": [choice.value for choice in OnError]})]
+KindName = Annotated[str, Meta(extra_json_schema={"enum": [kind.label for kind in NoticeKind]})]
+TargetName = Annotated[str, Meta(extra_json_schema={"enum": [target.value for target in Target]})]
+SchemeName = Annotated[str, Meta(extra_json_schema={"enum": [scheme.value for scheme in Scheme]})]
+Password = Annotated[str, Meta(extra_json_schema={"format": "password", "writeOnly": True})]
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 class FileBody(Body, kw_only=True):
     """A file to transfer."""
 
-    remote: str
-    local: str
+    remote: Remote
+    local: AbsolutePath
     #: `algorithm:hex`
-    checksum: str | None = None
+    checksum: ChecksumText | None = None
+
+    def __repr__(self) -> str:
+        # The URL may still hold a password.
+        return f"FileBody(local={self.local!r})"
 
 
 class FilesBody(Body, kw_only=True):
@@ -33,10 +57,10 @@ class FilesBody(Body, kw_only=True):
 class CredentialBody(Body, kw_only=True):
     """A credential of a new job."""
 
-    target: str = "server"
-    scheme: str
+    target: TargetName = "server"
+    scheme: SchemeName
     username: str | None = None
-    password: str | None = None
+    password: Password | None = None
 
     def __rich_repr__(self) -> Any:
         yield self.scheme
@@ -49,7 +73,7 @@ class IdentityBody(Body, kw_only=True):
     """User and password; target and scheme stand in the path."""
 
     username: str | None = None
-    password: str | None = None
+    password: Password | None = None
 
     def __repr__(self) -> str:
         return "IdentityBody(…)"
@@ -58,35 +82,36 @@ class IdentityBody(Body, kw_only=True):
 class NotifyBody(Body, kw_only=True):
     """Who is told of what."""
 
-    kinds: list[str] = msgspec.field(default_factory=lambda: ["transferred", "error"])
+    kinds: list[KindName] = msgspec.field(default_factory=lambda: ["transferred", "error"])
     command: list[str] | None = None
 
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Streams = Annotated[int, Meta(ge=1, le=64)]
 
 
 class JobBody(Body, kw_only=True):
     """A job to create."""
 
-    name: str
-    id: str | None = None
-    type: str = "download"
+    name: Name
+    id: Uuid | None = None
+    type: TypeName = "download"
     description: str = ""
-    priority: str = "normal"
+    priority: PriorityName = "normal"
     files: list[FileBody] = msgspec.field(default_factory=list)
     credentials: list[CredentialBody] = msgspec.field(default_factory=list)
     #: Name → value; sealed like passwords, and never readable.
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     notify: NotifyBody = msgspec.field(default_factory=NotifyBody)
     auto_complete: bool = False
-    on_error: str = "keep"
+    on_error: OnErrorName = "keep"
     overwrite: bool = True
     allow_cleartext: bool = False
-    cacert: str | None = None
+    cacert: AbsolutePath | None = None
     proxy: str | None = None
     max_size: Count | None = None
-    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    streams: Streams | None = None
     min_retry_delay: Seconds | None = None
     no_progress_timeout: Seconds | None = None
     max_download_time: Seconds | None = None
@@ -96,24 +121,34 @@ class JobBody(Body, kw_only=True):
         return f"JobBody(name={self.name!r})"
 
 
+class JobsBody(Body, kw_only=True):
+    """Several jobs to create, all or none."""
+
+    jobs: list[JobBody]
+
+
 class JobPatch(Body, kw_only=True):
     """Changes to a job; what is not named stays."""
 
-    name: str | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
     description: str | UnsetType = UNSET
-    priority: str | UnsetType = UNSET
+    priority: PriorityName | UnsetType = UNSET
     notify: NotifyBody | UnsetType = UNSET
     auto_complete: bool | UnsetType = UNSET
-    on_error: str | UnsetType = UNSET
+    on_error: OnErrorName | UnsetType = UNSET
     overwrite: bool | UnsetType = UNSET
     allow_cleartext: bool | UnsetType = UNSET
-    cacert: str | UnsetType | None = UNSET
+    cacert: AbsolutePath | UnsetType | None = UNSET
     proxy: str | UnsetType | None = UNSET
     max_size: Count | UnsetType | None = UNSET
-    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] | UnsetType | None = UNSET
+    streams: Streams | UnsetType | None = UNSET
     min_retry_delay: Seconds | UnsetType = UNSET
     no_progress_timeout: Seconds | UnsetType = UNSET
     max_download_time: Seconds | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        # The proxy may still hold a password.
+        return "JobPatch(…)"
 
 
 class OwnerAnswer(Struct, kw_only=True):
@@ -155,8 +190,8 @@ class BlockerAnswer(Struct, kw_only=True):
 
     code: str
     text: str
-    since: str | None
-    until: str | None
+    since: Moment | None
+    until: Moment | None
     remedy: str
 
 
@@ -197,10 +232,10 @@ class JobAnswer(Struct, kw_only=True):
     min_retry_delay: float
     no_progress_timeout: float
     max_download_time: float
-    created: str
-    modified: str
-    transferred_at: str | None
-    retry_at: str | None
+    created: Moment
+    modified: Moment
+    transferred_at: Moment | None
+    retry_at: Moment | None
     blockers: list[BlockerAnswer]
 
 
@@ -240,7 +275,7 @@ class NoticeAnswer(Struct, kw_only=True):
     #: As it was when this happened.
     job: JobAnswer
     file: int | None
-    created: str
+    created: Moment
     #: Whether it is delivered again until somebody acknowledges it.
     acknowledge: bool
     deliveries: int
