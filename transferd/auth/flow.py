@@ -8,13 +8,19 @@ returning (the last reply stands, whatever its status) or by raising.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from transferd.auth.challenge import Challenge
 from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import TransferdError
+
+#: Returns so many bytes that nobody can guess.
+Randomness: TypeAlias = Callable[[int], bytes]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +29,28 @@ class RequestLine:
 
     method: str
     #: The request target exactly as it goes out (origin-form, or absolute-form through a proxy).
-    target: str
+    #: A query may be a secret of its own.
+    target: str = field(repr=False)
     #: The body of the request, for auth-int; transferd authenticates without a body.
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Send the request with this value in (Proxy-)Authorization; None: without one."""
+    """Send the request with this value in (Proxy-)Authorization; None: without one.
+
+    Raises:
+        AuthError: the value has control characters. Schemes refuse them where they come from; this
+            is the last door before the wire.
+    """
 
     authorization: str | None = field(repr=False)
     #: This and the following attempts must travel on one connection.
     pinned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.authorization is not None and _CONTROL.search(self.authorization):
+            raise AuthError("cannot send credentials: the header would have control characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +70,35 @@ Conversation: TypeAlias = Generator[Attempt, Reply, None]
 
 
 class Session(Protocol):
-    """One credential in use at one origin."""
+    """One credential in use at one origin.
 
-    scheme: Scheme
+    It reveals the password only while it writes down an attempt, and keeps nothing made from it.
+    Conversations of one session may overlap, in one thread.
+    """
+
+    @property
+    def scheme(self) -> Scheme:
+        """Which scheme this is."""
+        ...
 
     def converse(self, request: RequestLine, challenge: Challenge | None) -> Conversation:
         """Authenticate *request*.
 
         *challenge* is the one that made the authenticator choose this session, None for a later
-        request of a session that succeeded before (it then starts with what it remembers).
+        request of a session that succeeded before (it then starts with what it remembers, and
+        without credentials when it remembers nothing).
+
+        It returns with a challenge status when the server does not ask for what this session
+        speaks: nothing was refused, the authenticator chooses again by the last reply.
 
         Raises (from the generator):
-            AuthRejected: the server refused the credential.
+            AuthRejected: the server refused the credential, or it cannot be expressed.
             NotMutual: the server failed to prove that it knows the secret.
         """
+        ...
+
+    def close(self) -> None:
+        """Forget what the server said; the credential is its owner's to wipe."""
         ...
 
 
@@ -83,8 +114,11 @@ class NotMutual(AuthError):
     """The server's own proof (rspauth) is wrong: this is not the server that knows the secret."""
 
 
+#: A scheme, and for Digest the family of its hash: what is tried once.
+Step: TypeAlias = tuple[Scheme, str | None]
+
 #: Strength, strongest first; the authenticator takes the first that is offered and held.
-LADDER: Sequence[tuple[Scheme, str | None]] = (
+LADDER: Sequence[Step] = (
     (Scheme.NEGOTIATE, None),
     (Scheme.DIGEST, "sha"),
     (Scheme.NTLM, None),
