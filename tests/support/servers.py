@@ -43,6 +43,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "strace": "strace",
     "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
     "wget2": "wget2",
 }
 
