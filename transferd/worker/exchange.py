@@ -100,6 +100,7 @@ class Answer:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
+            self.close()
             raise translate(error, self.request.peer) from error
 
     async def drain(self) -> None:

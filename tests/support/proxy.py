@@ -1,0 +1,111 @@
+"""A forward proxy on raw streams: absolute-form requests, CONNECT, and an acceptor before both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from tests.support.acceptors import Acceptor, judge
+from tests.support.origin import Seen, Wire, read_head
+
+_HOP = {"proxy-authorization", "proxy-connection", "connection"}
+
+
+class ForwardProxy:
+    """Forwards for whoever an acceptor admits; without acceptors, for everybody."""
+
+    def __init__(self, *acceptors: Acceptor, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = 0
+        self.seen: list[Seen] = []
+        #: Answers every CONNECT with that status, once set.
+        self.refuse_with: int | None = None
+        self._acceptors = acceptors
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """What goes into a job's proxy setting."""
+        return f"http://{self.host}:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[ForwardProxy]:
+        """Serve until the block ends."""
+        server = await asyncio.start_server(self._connected, self.host, 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        wire = Wire(reader, writer)
+        try:
+            while wire.open:
+                await self._serve(wire)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            await _end(writer)
+
+    async def _serve(self, wire: Wire) -> None:
+        seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), len(self.seen))
+        self.seen.append(seen)
+        verdict = judge(seen, seen.get("proxy-authorization"), self._acceptors)
+        if self._acceptors and not verdict.admitted:
+            lines = [line for acceptor in self._acceptors for line in acceptor.challenges()]
+            await wire.answer(407, [("Proxy-Authenticate", line) for line in lines], b"who?\n")
+        elif self.refuse_with is not None:
+            await wire.answer(self.refuse_with, [("Location", "http://elsewhere.invalid/")])
+        elif seen.method == "CONNECT":
+            host, _, port = seen.target.rpartition(":")
+            await self._forward(wire, host, int(port), None)
+        else:
+            await self._forward(wire, *_rewritten(seen))
+
+    async def _forward(self, wire: Wire, host: str, port: int, first: bytes | None) -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            if first is None:
+                await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")
+            else:
+                writer.write(first)
+            async with asyncio.TaskGroup() as group:
+                up = group.create_task(_pump(wire.reader, writer))
+                await group.create_task(_pump(reader, wire.writer))
+                up.cancel()
+        finally:
+            wire.close()
+            await _end(writer)
+
+
+def _rewritten(seen: Seen) -> tuple[str, int, bytes]:
+    url = urlsplit(seen.target)
+    target = seen.target.split("/", 3)[3]
+    headers = [(name, value) for name, value in seen.headers if name not in _HOP]
+    lines = [f"GET /{target} HTTP/1.1", *(f"{n}: {v}" for n, v in headers), "connection: close"]
+    return url.hostname or "", url.port or 80, "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await writer.wait_closed()
