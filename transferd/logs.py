@@ -105,7 +105,7 @@ class Prioritised(logging.Formatter):
 FORMATS: Mapping[str, Callable[[], logging.Formatter]] = {"key=value": Lines, "json": JsonLines}
 
 
-def configure(
+def set_up_logging(
     log_format: str, level: str, environ: Mapping[str, str], stream: TextIO = sys.stderr
 ) -> None:
     """Send all logging of this process to *stream*, in place of where it went before.

@@ -193,8 +193,8 @@ def run_configured(
     """
     script = (
         "import logging, os, warnings\n"
-        "from transferd.logs import configure\n"
-        f"configure({log_format!r}, {level!r}, os.environ)\n"
+        "from transferd.logs import set_up_logging\n"
+        f"set_up_logging({log_format!r}, {level!r}, os.environ)\n"
         "log = logging.getLogger('transferd.test')\n"
         f"{code}\n"
     )

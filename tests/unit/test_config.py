@@ -1,0 +1,89 @@
+"""The configuration: the sample file and the code say the same, and mistakes are named."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from transferd.config import Bounds, Config, load_config, parse_config
+from transferd.model.errors import ConfigError
+from transferd.model.limits import Limits
+
+SAMPLE = Path(__file__).parents[2] / "config" / "transferd.toml"
+
+
+def keys(values: object) -> dict[str, list[str]]:
+    """Section → its keys, in order."""
+    plain: dict[str, dict[str, object]] = msgspec.to_builtins(values)
+    return {section: list(entries) for section, entries in plain.items()}
+
+
+def test_the_sample_file_lists_every_key_and_no_other() -> None:
+    """Rule: config/transferd.toml is the reference: all sections and keys, in the code's order."""
+    assert keys(tomllib.loads(SAMPLE.read_text())) == keys(Config())
+
+
+def test_the_sample_file_is_the_defaults() -> None:
+    """Rule: what the sample says of a default is true."""
+    assert load_config(SAMPLE) == Config()
+
+
+def test_every_key_of_the_sample_is_explained() -> None:
+    """Rule: each key has a comment beside it."""
+    assert re.findall(r"(?m)^(\w+) = [^#\n]*$", SAMPLE.read_text()) == []
+
+
+def test_no_file_means_defaults() -> None:
+    """Rule: nothing has to be configured."""
+    assert load_config(None) == parse_config("", "empty") == Config()
+
+
+def test_one_key_changes_nothing_else() -> None:
+    """Rule: what is left out keeps its default."""
+    config = parse_config("[queue]\nbackground_slots = 9\n", "x.toml")
+    assert config.queue.background_slots == 9
+    assert msgspec.structs.replace(config, queue=Config().queue) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[queue]\nbackground_slot = 1", r"`background_slot` - at `\$\.queue`"),
+        ("[que]\n", "`que`"),
+        ("[queue]\nbackground_slots = 0", r">= 1 - at `\$\.queue\.background_slots`"),
+        ("[queue]\nbackground_slots = 'many'", r"got `str` - at `\$\.queue\.background_slots`"),
+        ("[queue]\nmin_retry_delay_seconds = 0.5", r">= 1.* - at `\$\.queue\.min_retry_delay"),
+        ("[network]\nheader_bytes = 1", r">= 8192 - at `\$\.network\.header_bytes`"),
+        ("[durability]\nseconds = 0", r"> 0.* - at `\$\.durability\.seconds`"),
+        ("[log]\nformat = 'xml'", r"at `\$\.log\.format`"),
+        ("[log]\nlevel = 'INFO'", r"at `\$\.log\.level`"),
+        ("[limits]\nfiles_per_job = -1", r"at `\$\.limits\.files_per_job`"),
+        ("queue = 1", r"at `\$\.queue`"),
+        ("[queue\n", "at line 1"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_file(text: str, named: str) -> None:
+    """Rule: an unknown key, a wrong type, a bad range or broken TOML says where it is."""
+    with pytest.raises(ConfigError, match=rf"cannot use configuration x\.toml: .*{named}"):
+        parse_config(text, "x.toml")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Rule: a missing file, a directory or a file that is no text is a ConfigError, no default."""
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "missing.toml", tmp_path, binary):
+        with pytest.raises(ConfigError, match=f"cannot read configuration {path}: "):
+            load_config(path)
+
+
+def test_the_configured_limits_are_the_models() -> None:
+    """Rule: defaults of the limits stand in one place and say the same in both."""
+    assert Config().limits.limits() == Limits()
+    changed = Bounds(files_per_job=1, jobs_per_user=2, jobs_per_request=3, body_bytes=4).limits()
+    assert (changed.files_per_job, changed.jobs_per_user) == (1, 2)
+    assert (changed.jobs_per_request, changed.body_bytes) == (3, 4)
