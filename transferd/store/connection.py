@@ -1,0 +1,153 @@
+"""Threads that own a connection: the event loop never waits for the disk, and no cancellation
+reaches a statement.
+
+A caller hands over a plain function of the connection and waits for its outcome. A caller that is
+cancelled stops waiting; its function still runs, as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+from transferd.model.errors import StoreError
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[sqlite3.Connection], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An operation that returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An operation that raised."""
+
+    error: Exception
+
+
+Outcome: TypeAlias = Done | Failed
+#: Carries operations on a connection; one outcome each, in their order. It never raises.
+Carrier: TypeAlias = Callable[[sqlite3.Connection, Sequence[Operation[Any]]], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    operation: Operation[Any]
+    outcome: asyncio.Future[Any]
+
+
+class ConnectionThread:
+    """One thread with one connection, which takes operations in the order in which they came."""
+
+    def __init__(
+        self, name: str, connect: Callable[[], sqlite3.Connection], carry: Carrier, group: int
+    ) -> None:
+        """Prepare a thread that hands at most *group* operations at once to *carry*."""
+        self._connect = connect
+        self._carry = carry
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+        # Not to be waited for at exit: a daemon that forgot to close must end all the same, and a
+        # transaction that is cut off there is rolled back by the next start.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    async def open(self) -> None:
+        """Start the thread and open its connection.
+
+        Raises: what *connect* raises.
+        """
+        self._thread.start()
+        await asyncio.shield(self._opened)
+
+    async def call(self, operation: Operation[T]) -> T:
+        """Run an operation in the thread and return what it returns.
+
+        Raises: what the operation raises, and StoreError when the connection is closed.
+        """
+        if self._closing:
+            raise StoreError("cannot use the queue file: it is closed; the daemon is going down")
+        call = _Call(operation, self._loop.create_future())
+        self._calls.put(call)
+        value: T = await call.outcome
+        return value
+
+    async def close(self) -> None:
+        """Run what waits, close the connection and end the thread; again is success."""
+        if not self._thread.ident:
+            return
+        if not self._closing:
+            self._closing = True
+            self._calls.put(None)
+        await asyncio.shield(self._ended)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            connection = self._connect()
+        except Exception as error:  # noqa: BLE001 - belongs to the one who waits in open()
+            self._post(_settle, self._opened, Failed(error))
+        else:
+            self._post(_settle, self._opened, Done(None))
+            try:
+                self._serve(connection)
+            finally:
+                connection.close()
+        finally:
+            self._post(_settle, self._ended, Done(None))
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        more = True
+        while more:
+            calls, more = self._take()
+            outcomes = self._carry(connection, [call.operation for call in calls])
+            self._post(_settle_all, calls, outcomes)
+
+    def _take(self) -> tuple[list[_Call], bool]:
+        """Wait for a call and take with it what else waits; False after the last of all."""
+        calls: list[_Call] = []
+        try:
+            while len(calls) < self._group:
+                call = self._calls.get(block=not calls)
+                if call is None:
+                    return calls, False
+                calls.append(call)
+        except Empty:
+            pass
+        return calls, True
+
+    def _post(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            if not self._loop.is_closed():
+                raise
+
+
+def _settle_all(calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:
+    for call, outcome in zip(calls, outcomes, strict=True):
+        _settle(call.outcome, outcome)
+
+
+def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    match outcome:
+        case Done(value):
+            future.set_result(value)
+        case Failed(error):
+            future.set_exception(error)

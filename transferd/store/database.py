@@ -1,0 +1,144 @@
+"""The queue file: one connection writes, another reads, each in its own thread.
+
+Plain sqlite3 rather than a library that awaits each statement: a transaction is one function, so
+that nothing can come in between and no cancellation can leave it open.
+
+Exactly one connection of this process ever writes or checkpoints. SQLite before 3.51.3 could
+damage a file in WAL mode when two of them did so at the same moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transferd.store.connection import ConnectionThread, Done, Failed, Operation, Outcome, T
+from transferd.store.faults import describe
+from transferd.store.migrations import MIGRATIONS
+from transferd.store.schema import open_reader, open_writer
+
+#: Operations in one transaction at most; bounds how long the first of them waits for the last.
+_GROUP = 256
+
+
+class Database:
+    """An open queue file."""
+
+    def __init__(self, writer: ConnectionThread, reader: ConnectionThread) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    async def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Database:
+        """Open the file at an absolute *path*, or make it; bring its schema up to date.
+
+        The caller holds the state directory's lock.
+
+        Raises:
+            StoreDamaged: it is not a sound queue file.
+            StoreTooNew: a newer transferd has written it.
+            StoreError: it cannot be used.
+        """
+        writer = ConnectionThread(
+            "transferd-store-writer",
+            partial(open_writer, path, migrations),
+            partial(transact, path),
+            _GROUP,
+        )
+        reader = ConnectionThread(
+            "transferd-store-reader", partial(open_reader, path), partial(look, path), 1
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(writer.close)
+            await writer.open()
+            stack.push_async_callback(reader.close)
+            await reader.open()
+            stack.pop_all()
+        return cls(writer, reader)
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run an operation in a transaction; return when its changes are on disk.
+
+        Operations that wait share a transaction and its one fsync. One that raises is undone
+        alone. It must not keep the connection, nor return anything that reads from it.
+
+        Raises: what the operation raises, StoreError for sqlite3's own errors and a failed commit.
+        """
+        return await self._writer.call(operation)
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run an operation on one snapshot, which holds every write acknowledged before."""
+        return await self._reader.call(operation)
+
+    async def close(self) -> None:
+        """Finish what waits and close the file; again is success."""
+        # The writer is the last to close, so that it can fold the WAL into the file.
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._writer.close)
+            await self._reader.close()
+
+
+def transact(
+    path: Path, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]
+) -> Sequence[Outcome]:
+    """Run operations in one transaction, each of them undone alone when it raises.
+
+    When the transaction itself fails, every one of them fails.
+    """
+    if not operations:
+        return []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes = [_attempt(path, connection, operation) for operation in operations]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        # An exception of its own for each caller: raising one in several tasks mixes their traces.
+        return [Failed(describe(error, f"write to {path}")) for _ in operations]
+    return outcomes
+
+
+def _attempt(path: Path, connection: sqlite3.Connection, operation: Operation[Any]) -> Outcome:
+    connection.execute("SAVEPOINT operation")
+    try:
+        outcome: Outcome = Done(operation(connection))
+    except Exception as error:
+        if not connection.in_transaction:
+            # After some errors (disk full, I/O) SQLite gives up the whole transaction.
+            raise sqlite3.OperationalError(f"the transaction has ended early ({error})") from error
+        connection.execute("ROLLBACK TO operation")
+        outcome = Failed(_translated(error, f"write to {path}"))
+    connection.execute("RELEASE operation")
+    return outcome
+
+
+def look(
+    path: Path, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]
+) -> Sequence[Outcome]:
+    """Run operations that only read, each on a snapshot of its own."""
+    return [_look(path, connection, operation) for operation in operations]
+
+
+def _look(path: Path, connection: sqlite3.Connection, operation: Operation[Any]) -> Outcome:
+    try:
+        connection.execute("BEGIN")
+        return Done(operation(connection))
+    except Exception as error:  # noqa: BLE001 - belongs to the caller
+        return Failed(_translated(error, f"read {path}"))
+    finally:
+        _roll_back(connection)
+
+
+def _translated(error: Exception, what: str) -> Exception:
+    return describe(error, what) if isinstance(error, sqlite3.Error) else error
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # Fails only for what has ended the transaction already.
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,247 @@
+"""Files of jobs, and the sums over them that the job's row keeps."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from transferd.model.errors import BadRequest, Conflict, NotFound
+from transferd.model.job import File, FileSpec, Inode
+from transferd.model.queue import Checkpoint, FilePage
+from transferd.model.states import JobState
+from transferd.store.rows import SELECT_FILE, Row, file_of, microseconds, signed, text_of
+
+_INSERT = "INSERT INTO files (job, file, remote, local, checksum) VALUES (?, ?, ?, ?, ?)"
+
+
+def append_files(
+    cx: sqlite3.Connection, job: int, first: int, specs: Sequence[FileSpec]
+) -> tuple[File, ...]:
+    """Add files to a job that has *first* of them; sums are the caller's.
+
+    Raises:
+        Conflict: `duplicate_destination`.
+    """
+    files = tuple(File(index=index, spec=spec) for index, spec in enumerate(specs, first))
+    try:
+        cx.executemany(
+            _INSERT,
+            (
+                (
+                    job,
+                    file.index,
+                    file.spec.remote,
+                    file.spec.local,
+                    None if file.spec.checksum is None else str(file.spec.checksum),
+                )
+                for file in files
+            ),
+        )
+    except sqlite3.IntegrityError:
+        local = _repeated(cx, job, first, specs)
+        raise Conflict(
+            "duplicate_destination",
+            f"cannot write two files of one job to {local}; give each a destination of its own",
+        ) from None
+    return files
+
+
+def _repeated(cx: sqlite3.Connection, job: int, first: int, specs: Sequence[FileSpec]) -> str:
+    """Find the destination that is there twice, after an insertion that stopped at it."""
+    query = "SELECT file FROM files WHERE job = ? AND local = ?"
+    for index, spec in enumerate(specs, first):
+        found = cx.execute(query, [job, spec.local]).fetchone()
+        if found is not None and found["file"] != index:
+            return spec.local
+    raise AssertionError("a destination was refused that is there once")
+
+
+def add_files(
+    cx: sqlite3.Connection,
+    job: int,
+    specs: Sequence[FileSpec],
+    now: datetime,
+    *,
+    files_per_job: int,
+) -> tuple[File, ...]:
+    """Append files to a job, with its sums.
+
+    Raises:
+        Conflict: `duplicate_destination`.
+        BadRequest: `too_many_files`.
+    """
+    (there,) = cx.execute("SELECT files_total FROM jobs WHERE number = ?", [job]).fetchone()
+    if there + len(specs) > files_per_job:
+        raise BadRequest(
+            "too_many_files",
+            f"cannot add {len(specs)} files to the {there} that the job has:"
+            f" {files_per_job} are allowed; use another job",
+        )
+    files = append_files(cx, job, there, specs)
+    cx.execute(
+        """
+        UPDATE jobs SET files_total = files_total + ?1, sizes_unknown = sizes_unknown + ?1,
+                        modified = ?2
+        WHERE number = ?3
+        """,
+        [len(files), microseconds(now), job],
+    )
+    return files
+
+
+def page_of_files(cx: sqlite3.Connection, job: int, *, after: int, limit: int) -> FilePage:
+    """Return a page of files."""
+    query = SELECT_FILE + "WHERE job = ? AND file > ? ORDER BY file LIMIT ?"
+    files = tuple(map(file_of, cx.execute(query, [job, after, limit + 1])))
+    shown = files[:limit]
+    return FilePage(files=shown, next=shown[-1].index if len(files) > limit else None)
+
+
+def open_files(cx: sqlite3.Connection, job: int, limit: int) -> tuple[File, ...]:
+    """Return the first files that are not completed."""
+    query = SELECT_FILE + "WHERE job = ? AND completed = 0 ORDER BY file LIMIT ?"
+    return tuple(map(file_of, cx.execute(query, [job, limit])))
+
+
+def publishable_files(cx: sqlite3.Connection, job: int) -> tuple[File, ...]:
+    """Return the files that are completed but not published."""
+    query = SELECT_FILE + "WHERE job = ? AND completed = 1 AND published = 0 ORDER BY file"
+    return tuple(map(file_of, cx.execute(query, [job])))
+
+
+def set_inode(cx: sqlite3.Connection, job: int, file: int, inode: Inode) -> None:
+    """Keep which temporary file a file has."""
+    _get(cx, job, file)
+    cx.execute(
+        "UPDATE files SET device = ?, inode = ? WHERE job = ? AND file = ?",
+        [signed(inode.device), signed(inode.number), job, file],
+    )
+
+
+def checkpoint(cx: sqlite3.Connection, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
+    """Keep durable offsets, in their order."""
+    for each in checkpoints:
+        job = cx.execute("SELECT number FROM jobs WHERE id = ?", [each.job_id]).fetchone()
+        row = None if job is None else _find(cx, job["number"], each.file)
+        # A completed file has its size already; what comes late must not take it away.
+        if row is not None and not row["completed"]:
+            _keep_offset(cx, row, each, now)
+
+
+def _keep_offset(cx: sqlite3.Connection, row: Row, checkpoint: Checkpoint, now: datetime) -> None:
+    validator = checkpoint.validator
+    cx.execute(
+        "UPDATE files SET offset = ?, total = ?, validator = ? WHERE job = ? AND file = ?",
+        [
+            checkpoint.offset,
+            checkpoint.total,
+            None if validator is None else text_of(validator),
+            row["job"],
+            row["file"],
+        ],
+    )
+    _count(cx, row, offset=checkpoint.offset, total=checkpoint.total)
+    if checkpoint.offset > row["offset"]:
+        _progressed(cx, row["job"], now)
+
+
+def reset_file(cx: sqlite3.Connection, job: int, file: int) -> None:
+    """Forget what was fetched of a file; its temporary file stays the same."""
+    row = _get(cx, job, file)
+    cx.execute(
+        """
+        UPDATE files SET offset = 0, total = NULL, validator = NULL, completed = 0,
+                         published = 0, length_unverified = 0
+        WHERE job = ? AND file = ?
+        """,
+        [job, file],
+    )
+    _count(cx, row, offset=0, total=None)
+
+
+def complete_file(
+    cx: sqlite3.Connection,
+    job: int,
+    file: int,
+    size: int,
+    inode: Inode,
+    *,
+    length_unverified: bool,
+    now: datetime,
+) -> bool:
+    """Mark a file as completed; False when it was before."""
+    row = _get(cx, job, file)
+    if row["completed"]:
+        return False
+    cx.execute(
+        """
+        UPDATE files SET completed = 1, offset = ?1, total = ?1, length_unverified = ?2,
+                         device = ?3, inode = ?4
+        WHERE job = ?5 AND file = ?6
+        """,
+        [size, length_unverified, signed(inode.device), signed(inode.number), job, file],
+    )
+    _count(cx, row, offset=size, total=size, completed=True)
+    _progressed(cx, job, now)
+    return True
+
+
+def publish_files(cx: sqlite3.Connection, job: int, files: Sequence[int]) -> None:
+    """Mark files as published."""
+    cx.executemany(
+        "UPDATE files SET published = 1 WHERE job = ? AND file = ? AND completed = 1",
+        [(job, file) for file in files],
+    )
+
+
+def _find(cx: sqlite3.Connection, job: int, file: int) -> Row | None:
+    query = "SELECT job, file, offset, total, completed FROM files WHERE job = ? AND file = ?"
+    row: Row | None = cx.execute(query, [job, file]).fetchone()
+    return row
+
+
+def _get(cx: sqlite3.Connection, job: int, file: int) -> Row:
+    row = _find(cx, job, file)
+    if row is None:
+        raise NotFound("file_not_found", f"cannot find file {file}: the job has no such file")
+    return row
+
+
+def _count(
+    cx: sqlite3.Connection, before: Row, *, offset: int, total: int | None, completed: bool = False
+) -> None:
+    """Bring the job's sums up to date with one file that has changed."""
+    cx.execute(
+        """
+        UPDATE jobs SET files_transferred = files_transferred + ?,
+                        sizes_unknown = sizes_unknown + ?,
+                        bytes_known = bytes_known + ?,
+                        bytes_transferred = bytes_transferred + ?
+        WHERE number = ?
+        """,
+        [
+            completed - before["completed"],
+            (total is None) - (before["total"] is None),
+            (total or 0) - (before["total"] or 0),
+            offset - before["offset"],
+            before["job"],
+        ],
+    )
+
+
+def _progressed(cx: sqlite3.Connection, job: int, now: datetime) -> None:
+    """Bytes have moved: what held the job up before is over.
+
+    Not so for a job that failed meanwhile: its error is newer than these bytes, and without its
+    retry_at it would never be tried again.
+    """
+    cx.execute("UPDATE jobs SET modified = ? WHERE number = ?", [microseconds(now), job])
+    cx.execute(
+        """
+        UPDATE jobs SET error = NULL, attempts = 0, retry_at = NULL, retry_delay = 0,
+                        stuck_seconds = 0
+        WHERE number = ? AND state NOT IN (?, ?)
+        """,
+        [job, JobState.ERROR, JobState.TRANSIENT_ERROR],
+    )

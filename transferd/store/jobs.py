@@ -1,0 +1,234 @@
+"""The queue as the service sees it: each method is one transaction on the queue file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+
+from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.job import (
+    File,
+    FileSpec,
+    Inode,
+    Job,
+    JobId,
+    JobSpec,
+    Priority,
+    Seconds,
+    Settings,
+)
+from transferd.model.notices import Notice, NoticeKind
+from transferd.model.queue import (
+    Change,
+    Checkpoint,
+    Created,
+    FilePage,
+    JobPage,
+    Moved,
+    Runnable,
+    Secrets,
+    Stray,
+)
+from transferd.model.states import JobEvent, JobState
+from transferd.store import credentials as sealed
+from transferd.store import files as file_rows
+from transferd.store import moves, queries, queue
+from transferd.store.connection import T
+from transferd.store.database import Database
+from transferd.store.outbox import write_notice
+from transferd.store.rows import microseconds, text_of
+from transferd.store.vault import Vault
+
+
+class SqliteJobStore:
+    """The queue, in an SQLite file (service.ports.JobStore)."""
+
+    def __init__(self, database: Database, vault: Vault, new_id: Callable[[], JobId]) -> None:
+        self._database = database
+        self._vault = vault
+        self._new_id = new_id
+
+    async def create(
+        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, jobs_per_user: int
+    ) -> tuple[Created, ...]:
+        """Make jobs, all or none."""
+        drafts = [queue.draft(spec, self._vault, self._new_id) for spec in specs]
+        return await self._database.write(
+            partial(queue.create, owner=owner, drafts=drafts, now=now, jobs_per_user=jobs_per_user)
+        )
+
+    async def job(self, job_id: JobId) -> Job:
+        """Return a job."""
+        return await self._read(job_id, queue.load)
+
+    async def jobs(
+        self,
+        *,
+        owner: int | None,
+        states: frozenset[JobState] | None,
+        after: int,
+        limit: int,
+    ) -> JobPage:
+        """Return a page of jobs."""
+        return await self._database.read(
+            partial(queries.page_of_jobs, owner=owner, states=states, after=after, limit=limit)
+        )
+
+    async def counts(self) -> Mapping[JobState, int]:
+        """Return how many jobs are in each state."""
+        return await self._database.read(queries.counts)
+
+    async def files(self, job_id: JobId, *, after: int, limit: int) -> FilePage:
+        """Return a page of files."""
+        return await self._read(job_id, partial(file_rows.page_of_files, after=after, limit=limit))
+
+    async def open_files(self, job_id: JobId, limit: int) -> tuple[File, ...]:
+        """Return the first files that are not completed."""
+        return await self._read(job_id, partial(file_rows.open_files, limit=limit))
+
+    async def publishable(self, job_id: JobId) -> tuple[File, ...]:
+        """Return the files that are completed but not published."""
+        return await self._read(job_id, file_rows.publishable_files)
+
+    async def add_files(
+        self, job_id: JobId, specs: Sequence[FileSpec], now: datetime, *, files_per_job: int
+    ) -> tuple[File, ...]:
+        """Append files, all or none."""
+        return await self._write(
+            job_id, partial(file_rows.add_files, specs=specs, now=now, files_per_job=files_per_job)
+        )
+
+    async def change_settings(
+        self, job_id: JobId, change: Callable[[Settings], Settings], now: datetime
+    ) -> Job:
+        """Replace the settings with what *change* makes of them."""
+
+        def operation(cx: sqlite3.Connection, number: int) -> Job:
+            settings = change(queue.load(cx, number).settings)
+            cx.execute(
+                "UPDATE jobs SET settings = ?, priority = ? WHERE number = ?",
+                [text_of(settings), settings.priority, number],
+            )
+            return _touch(cx, number, now)
+
+        return await self._write(job_id, operation)
+
+    async def set_credentials(
+        self, job_id: JobId, credentials: Sequence[Credential], now: datetime
+    ) -> Job:
+        """Seal and keep credentials."""
+        rows = sealed.seal(self._vault, job_id, credentials)
+
+        def operation(cx: sqlite3.Connection, number: int) -> Job:
+            sealed.put_credentials(cx, number, rows)
+            return _touch(cx, number, now)
+
+        return await self._write(job_id, operation)
+
+    async def remove_credential(
+        self, job_id: JobId, target: Target, scheme: Scheme, now: datetime
+    ) -> Job:
+        """Forget a credential."""
+
+        def operation(cx: sqlite3.Connection, number: int) -> Job:
+            sealed.drop_credential(cx, number, target, scheme)
+            return _touch(cx, number, now)
+
+        return await self._write(job_id, operation)
+
+    async def secrets(self, job_id: JobId) -> Secrets:
+        """Open the job's secrets."""
+        return sealed.unseal(self._vault, job_id, await self._read(job_id, sealed.read_secrets))
+
+    async def apply(
+        self, job_id: JobId, event: JobEvent, now: datetime, change: Change | None = None
+    ) -> Moved:
+        """Move a job by the state table, with its notices.
+
+        An event that leaves the state as it is (a resume of a running job) changes nothing at all.
+        """
+        return await self._database.write(
+            partial(moves.apply, job_id=job_id, event=event, now=now, change=change)
+        )
+
+    async def opened(self, job_id: JobId, file: int, inode: Inode) -> None:
+        """Keep which temporary file a file has; NotFound(`file_not_found`)."""
+        await self._write(job_id, partial(file_rows.set_inode, file=file, inode=inode))
+
+    async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
+        """Keep durable offsets."""
+        await self._database.write(partial(file_rows.checkpoint, checkpoints=checkpoints, now=now))
+
+    async def reset_file(self, job_id: JobId, file: int) -> None:
+        """Forget offset, total, validator and completion of a file."""
+        await self._write(job_id, partial(file_rows.reset_file, file=file))
+
+    async def file_done(
+        self,
+        job_id: JobId,
+        file: int,
+        size: int,
+        inode: Inode,
+        *,
+        length_unverified: bool,
+        now: datetime,
+    ) -> tuple[Notice, ...]:
+        """Mark a file as completed; again is success, without another notice."""
+
+        def operation(cx: sqlite3.Connection, number: int) -> tuple[Notice, ...]:
+            new = file_rows.complete_file(
+                cx, number, file, size, inode, length_unverified=length_unverified, now=now
+            )
+            job = queue.load(cx, number)
+            if not new or not job.settings.notify_kinds & NoticeKind.FILE_TRANSFERRED:
+                return ()
+            return (write_notice(cx, NoticeKind.FILE_TRANSFERRED, job, now, file=file),)
+
+        return await self._write(job_id, operation)
+
+    async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
+        """Mark files as published."""
+        await self._write(job_id, partial(file_rows.publish_files, files=files))
+
+    async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+        """Return queued jobs of one priority, in the order in which they were queued."""
+        return await self._database.read(partial(queries.runnable, priority=priority, limit=limit))
+
+    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
+        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
+        return await self._database.read(partial(queries.due, steady=steady, limit=limit))
+
+    async def next_due(self) -> Seconds | None:
+        """Return the earliest retry_at."""
+        return await self._database.read(queries.next_due)
+
+    async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
+        """Return jobs whose `modified` is older than *moment*."""
+        return await self._database.read(
+            partial(queries.untouched_since, moment=moment, limit=limit)
+        )
+
+    async def recover(self, steady: Seconds) -> int:
+        """Bring running jobs back as queued, ahead of those that waited behind them."""
+        return await self._database.write(partial(moves.recover, steady=steady))
+
+    async def strays(self, limit: int, *, after: int = 0) -> tuple[Stray, ...]:
+        """Return temporaries to remove."""
+        return await self._database.read(partial(queries.strays, after=after, limit=limit))
+
+    async def forget_strays(self, numbers: Sequence[int]) -> None:
+        """Forget temporaries that are removed."""
+        await self._database.write(partial(moves.forget_strays, numbers=numbers))
+
+    async def _read(self, job_id: JobId, operation: Callable[[sqlite3.Connection, int], T]) -> T:
+        return await self._database.read(lambda cx: operation(cx, queue.find(cx, job_id)))
+
+    async def _write(self, job_id: JobId, operation: Callable[[sqlite3.Connection, int], T]) -> T:
+        return await self._database.write(lambda cx: operation(cx, queue.find(cx, job_id)))
+
+
+def _touch(cx: sqlite3.Connection, number: int, now: datetime) -> Job:
+    cx.execute("UPDATE jobs SET modified = ? WHERE number = ?", [microseconds(now), number])
+    return queue.load(cx, number)

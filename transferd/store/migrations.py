@@ -1,0 +1,155 @@
+"""The schema of the queue file, as numbered steps; a step that was released is never changed.
+
+Step N brings a file of schema N-1 to schema N. Times are microseconds since the epoch, or seconds
+of the steady clock where the column is REAL.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FIRST: Final = """
+CREATE TABLE jobs (
+    -- Order of creation and cursor of the list; never used twice, or a cursor could skip a job.
+    number            INTEGER PRIMARY KEY AUTOINCREMENT,
+    id                TEXT    NOT NULL UNIQUE,
+    owner             INTEGER NOT NULL,
+    fingerprint       BLOB    NOT NULL,
+    type              TEXT    NOT NULL,
+    state             INTEGER NOT NULL CHECK (state BETWEEN 0 AND 6),
+    -- Copy of the one in settings, for the index.
+    priority          INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
+    -- Order of queueing, over all priorities.
+    position          INTEGER NOT NULL,
+    -- Whether a worker ever had the job: only then can there be temporary files.
+    dispatched        INTEGER NOT NULL DEFAULT 0 CHECK (dispatched IN (0, 1)),
+    settings          TEXT    NOT NULL,
+    -- Sums over the job's files, kept by the transaction that changes those.
+    files_total       INTEGER NOT NULL DEFAULT 0 CHECK (files_total >= 0),
+    files_transferred INTEGER NOT NULL DEFAULT 0
+                      CHECK (files_transferred BETWEEN 0 AND files_total),
+    sizes_unknown     INTEGER NOT NULL DEFAULT 0
+                      CHECK (sizes_unknown BETWEEN 0 AND files_total),
+    bytes_known       INTEGER NOT NULL DEFAULT 0 CHECK (bytes_known >= 0),
+    bytes_transferred INTEGER NOT NULL DEFAULT 0 CHECK (bytes_transferred >= 0),
+    error             TEXT,
+    error_count       INTEGER NOT NULL DEFAULT 0,
+    created           INTEGER NOT NULL,
+    modified          INTEGER NOT NULL,
+    transferred_at    INTEGER,
+    attempts          INTEGER NOT NULL DEFAULT 0,
+    retry_at          REAL,
+    retry_delay       REAL    NOT NULL DEFAULT 0,
+    active_seconds    REAL    NOT NULL DEFAULT 0,
+    stuck_seconds     REAL    NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE INDEX jobs_by_owner ON jobs (owner, state);
+CREATE INDEX jobs_by_modified ON jobs (modified);
+CREATE INDEX jobs_queued ON jobs (priority, position) WHERE state = 0;
+CREATE INDEX jobs_waiting ON jobs (retry_at) WHERE state = 5 AND retry_at IS NOT NULL;
+
+-- How many jobs each owner has in each state, so that nobody ever counts them.
+CREATE TABLE tallies (
+    owner INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    jobs  INTEGER NOT NULL CHECK (jobs >= 0),
+    PRIMARY KEY (owner, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER jobs_made AFTER INSERT ON jobs BEGIN
+    INSERT INTO tallies (owner, state, jobs) VALUES (new.owner, new.state, 1)
+        ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
+    UPDATE tallies SET jobs = jobs - 1 WHERE owner = old.owner AND state = old.state;
+    INSERT INTO tallies (owner, state, jobs) VALUES (new.owner, new.state, 1)
+        ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER jobs_gone AFTER DELETE ON jobs BEGIN
+    UPDATE tallies SET jobs = jobs - 1 WHERE owner = old.owner AND state = old.state;
+END;
+
+-- One row: the last position that was given.
+CREATE TABLE positions (last INTEGER NOT NULL) STRICT;
+INSERT INTO positions (last) VALUES (0);
+
+CREATE TABLE files (
+    job               INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+    file              INTEGER NOT NULL CHECK (file >= 0),
+    remote            TEXT    NOT NULL,
+    local             TEXT    NOT NULL,
+    checksum          TEXT,
+    total             INTEGER CHECK (total >= 0),
+    offset            INTEGER NOT NULL DEFAULT 0 CHECK (offset >= 0),
+    validator         TEXT,
+    -- Unsigned numbers of 64 bits, kept as signed ones.
+    device            INTEGER,
+    inode             INTEGER,
+    completed         INTEGER NOT NULL DEFAULT 0 CHECK (completed IN (0, 1)),
+    published         INTEGER NOT NULL DEFAULT 0 CHECK (published IN (0, 1)),
+    length_unverified INTEGER NOT NULL DEFAULT 0 CHECK (length_unverified IN (0, 1)),
+    PRIMARY KEY (job, file)
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX files_by_local ON files (job, local);
+CREATE INDEX files_open ON files (job, file) WHERE completed = 0;
+CREATE INDEX files_unpublished ON files (job, file) WHERE completed = 1 AND published = 0;
+
+CREATE TABLE credentials (
+    job      INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+    target   TEXT    NOT NULL,
+    scheme   TEXT    NOT NULL,
+    username TEXT    NOT NULL,
+    sealed   BLOB    NOT NULL,
+    PRIMARY KEY (job, target, scheme)
+) STRICT, WITHOUT ROWID;
+
+-- All headers of a job as one sealed text.
+CREATE TABLE headers (
+    job    INTEGER PRIMARY KEY REFERENCES jobs (number) ON DELETE CASCADE,
+    sealed BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE notices (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind       INTEGER NOT NULL,
+    owner      INTEGER NOT NULL,
+    job_id     TEXT    NOT NULL,
+    -- The job as it was; the row of the job may be gone by now.
+    job        TEXT    NOT NULL,
+    file       INTEGER,
+    created    INTEGER NOT NULL,
+    settled    INTEGER NOT NULL CHECK (settled IN (0, 1)),
+    deliveries INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX notices_by_owner ON notices (owner);
+CREATE INDEX notices_by_job ON notices (job_id);
+CREATE INDEX notices_by_created ON notices (created);
+CREATE INDEX notices_open ON notices (number) WHERE settled = 0;
+CREATE INDEX notices_open_by_owner ON notices (owner) WHERE settled = 0;
+CREATE INDEX notices_open_by_job ON notices (job_id) WHERE settled = 0;
+
+-- Jobs that have left the queue, so that their ids are not used again.
+CREATE TABLE ended (
+    id          TEXT    PRIMARY KEY NOT NULL,
+    owner       INTEGER NOT NULL,
+    fingerprint BLOB    NOT NULL,
+    state       INTEGER NOT NULL CHECK (state IN (7, 8)),
+    ended_at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX ended_by_time ON ended (ended_at);
+
+-- Temporary files of jobs that have left the queue.
+CREATE TABLE strays (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner     INTEGER NOT NULL,
+    temporary TEXT    NOT NULL
+) STRICT;
+"""
+
+#: SQL scripts; the schema number of a file is how many of them it has seen.
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)

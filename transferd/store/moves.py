@@ -1,0 +1,180 @@
+"""Events of jobs: the state, what goes with it and the notice, in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from transferd.model.errors import Conflict
+from transferd.model.job import Job, JobId, Seconds
+from transferd.model.notices import Notice
+from transferd.model.paths import temporary_path
+from transferd.model.queue import Change, Moved
+from transferd.model.states import RUNNING, JobEvent, JobState, advance
+from transferd.store.outbox import kind_due, settle_job, write_notice
+from transferd.store.queue import find, load, next_position
+from transferd.store.rows import microseconds, text_of
+
+#: The owner takes the job up again: what held it up before is forgotten.
+_TAKEN_UP = frozenset({JobEvent.RESUME, JobEvent.REOPEN})
+_ENDING = frozenset({JobEvent.COMPLETE, JobEvent.CANCEL})
+#: No worker has more files open at once (the most `streams` that a job may ask for); so many of a
+#: job's next files may have a temporary file that the queue was not told of yet.
+_AHEAD = 64
+
+
+def moved(job: Job, event: JobEvent, now: datetime, change: Change) -> Job:
+    """Return the job after an event that changes its state.
+
+    Raises:
+        InvalidTransition: the table has no such move.
+    """
+    state = advance(job.state, event)
+    again, finished = event in _TAKEN_UP, event is JobEvent.FINISH
+    # Only a waiting job has something to wait for; without a retry it waits for an event.
+    retry = change.retry if state is JobState.TRANSIENT_ERROR else None
+    return replace(
+        job,
+        state=state,
+        modified=now,
+        transferred_at=now if finished else None if again else job.transferred_at,
+        error=None if finished else change.failure or job.error,
+        error_count=job.error_count + (change.failure is not None and change.counts),
+        attempts=0 if again else job.attempts + (retry is not None),
+        retry_at=None if retry is None else retry.at,
+        retry_delay=0.0 if again else job.retry_delay if retry is None else retry.delay,
+        active_seconds=0.0 if again else job.active_seconds + change.active,
+        stuck_seconds=0.0 if again else job.stuck_seconds + change.stuck,
+    )
+
+
+def apply(
+    cx: sqlite3.Connection, job_id: JobId, event: JobEvent, now: datetime, change: Change | None
+) -> Moved:
+    """Move a job; an event that leaves its state as it is changes nothing.
+
+    Raises:
+        InvalidTransition, Conflict(`job_empty`, `files_remain`), NotFound(`job_not_found`).
+    """
+    number = find(cx, job_id)
+    before = load(cx, number)
+    after = moved(before, event, now, change or Change())
+    _guard(before, event)
+    if after.state is before.state:
+        return Moved(job=before, before=before.state, notices=())
+    if event in _TAKEN_UP or (event in _ENDING and change is None):
+        settle_job(cx, after)
+    if after.state.final:
+        _remove(cx, number, after, now)
+    else:
+        _keep(cx, number, after, event)
+    return Moved(job=after, before=before.state, notices=tuple(_notices(cx, after, now)))
+
+
+def _guard(job: Job, event: JobEvent) -> None:
+    if event is JobEvent.RESUME and not job.files_total:
+        raise Conflict("job_empty", "cannot resume a job without files; add one first")
+    if event is JobEvent.FINISH and job.files_transferred < job.files_total:
+        remaining = job.files_total - job.files_transferred
+        raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
+
+
+def _notices(cx: sqlite3.Connection, job: Job, now: datetime) -> Iterator[Notice]:
+    kind = kind_due(job)
+    if kind is not None:
+        yield write_notice(cx, kind, job, now)
+
+
+def _keep(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
+    cx.execute(
+        """
+        UPDATE jobs SET state = ?, error = ?, error_count = ?, modified = ?, transferred_at = ?,
+                        attempts = ?, retry_at = ?, retry_delay = ?, active_seconds = ?,
+                        stuck_seconds = ?
+        WHERE number = ?
+        """,
+        [
+            job.state,
+            None if job.error is None else text_of(job.error),
+            job.error_count,
+            microseconds(job.modified),
+            None if job.transferred_at is None else microseconds(job.transferred_at),
+            job.attempts,
+            job.retry_at,
+            job.retry_delay,
+            job.active_seconds,
+            job.stuck_seconds,
+            number,
+        ],
+    )
+    if job.state is JobState.QUEUED:
+        position = next_position(cx)
+        cx.execute("UPDATE jobs SET position = ? WHERE number = ?", [position, number])
+    if event is JobEvent.DISPATCH:
+        cx.execute("UPDATE jobs SET dispatched = 1 WHERE number = ?", [number])
+
+
+def _remove(cx: sqlite3.Connection, number: int, job: Job, now: datetime) -> None:
+    """Take a job out of the queue with its files and secrets; remember what others may need."""
+    cx.executemany(
+        "INSERT INTO strays (owner, temporary) VALUES (?, ?)",
+        [(job.owner, temporary_path(local, job.id)) for local in _temporaries(cx, number)],
+    )
+    cx.execute(
+        """
+        INSERT INTO ended (id, owner, fingerprint, state, ended_at)
+        SELECT id, owner, fingerprint, ?, ? FROM jobs WHERE number = ?
+        """,
+        [job.state, microseconds(now), number],
+    )
+    cx.execute("DELETE FROM jobs WHERE number = ?", [number])
+
+
+def _temporaries(cx: sqlite3.Connection, number: int) -> list[str]:
+    """Return the destinations beside which a temporary file may lie.
+
+    A worker makes the file first and tells of it then, so that the next files in order are among
+    them; none are when no worker ever had the job.
+    """
+    rows = cx.execute(
+        """
+        SELECT local FROM files
+        WHERE job = ?1 AND published = 0 AND (inode IS NOT NULL OR offset > 0 OR completed = 1)
+        UNION ALL
+        SELECT local FROM (
+            SELECT local FROM files
+            WHERE job = ?1 AND completed = 0 AND inode IS NULL AND offset = 0
+              AND (SELECT dispatched FROM jobs WHERE number = ?1)
+            ORDER BY file LIMIT ?2
+        )
+        """,
+        [number, _AHEAD],
+    )
+    return [row["local"] for row in rows]
+
+
+def recover(cx: sqlite3.Connection, steady: Seconds) -> int:
+    """Bring running jobs back into the queue, at their old places, and cut waits to their delay.
+
+    Returns how many jobs were brought back.
+    """
+    requeued = 0
+    for state in sorted(RUNNING):
+        requeued += cx.execute(
+            "UPDATE jobs SET state = ? WHERE state = ?", [advance(state, JobEvent.REQUEUE), state]
+        ).rowcount
+    cx.execute(
+        """
+        UPDATE jobs SET retry_at = ?1 + retry_delay
+        WHERE state = 5 AND retry_at IS NOT NULL AND retry_at > ?1 AND retry_at > ?1 + retry_delay
+        """,
+        [steady],
+    )
+    return requeued
+
+
+def forget_strays(cx: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Forget temporaries that are removed."""
+    cx.executemany("DELETE FROM strays WHERE number = ?", [(number,) for number in numbers])

@@ -1,0 +1,164 @@
+"""The outbox as the service sees it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+from transferd.model.errors import NotFound
+from transferd.model.job import JobId
+from transferd.model.notices import TERMINAL, Notice, NoticeKind
+from transferd.store.database import Database
+from transferd.store.rows import SELECT_NOTICE, microseconds, notice_of
+
+#: Rows that one transaction forgets, so that a long outbox does not hold up the queue.
+_PRUNED_AT_ONCE = 2000
+
+
+class SqliteNoticeStore:
+    """The outbox, in an SQLite file (service.ports.NoticeStore)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def replay(
+        self,
+        *,
+        after: int,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        limit: int,
+    ) -> tuple[Notice, ...]:
+        """Return notices with a number greater than *after*, in order."""
+        return await self._database.read(
+            partial(_select, after=after, owner=owner, job_id=job_id, kinds=kinds, limit=limit)
+        )
+
+    async def unsettled(
+        self,
+        *,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int,
+        limit: int,
+    ) -> tuple[Notice, ...]:
+        """Return terminal notices that nobody has acknowledged, in order."""
+        return await self._database.read(
+            partial(
+                _select,
+                after=after,
+                owner=owner,
+                job_id=job_id,
+                kinds=kinds & TERMINAL,
+                limit=limit,
+                open_only=True,
+            )
+        )
+
+    async def notice(self, number: int) -> Notice:
+        """Return one."""
+        return await self._database.read(partial(_get, number=number))
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return the oldest number that is still there and the newest ever given."""
+        return await self._database.read(_bounds)
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Raise the deliveries of notices by one; those that are gone are ignored."""
+
+        def operation(cx: sqlite3.Connection) -> None:
+            cx.executemany(
+                "UPDATE notices SET deliveries = deliveries + 1 WHERE number = ?",
+                [(number,) for number in numbers],
+            )
+
+        await self._database.write(operation)
+
+    async def settle(self, number: int) -> Notice:
+        """Mark a notice as acknowledged; doing it again is success."""
+
+        def operation(cx: sqlite3.Connection) -> Notice:
+            cx.execute("UPDATE notices SET settled = 1 WHERE number = ?", [number])
+            return _get(cx, number)
+
+        return await self._database.write(operation)
+
+    async def prune(self, before: datetime) -> int:
+        """Forget notices older than *before*, and remembered ids as old.
+
+        Returns how many notices were forgotten. It takes several transactions when there are many.
+        """
+        forgotten = 0
+        while True:
+            notices, ids = await self._database.write(partial(_prune, before=microseconds(before)))
+            forgotten += notices
+            if not notices and not ids:
+                return forgotten
+
+
+def _get(cx: sqlite3.Connection, number: int) -> Notice:
+    row = cx.execute(SELECT_NOTICE + "WHERE number = ?", [number]).fetchone()
+    if row is None:
+        raise NotFound(
+            "notice_not_found", f"cannot find notice {number}: there is none, or none any more"
+        )
+    return notice_of(row)
+
+
+def _bounds(cx: sqlite3.Connection) -> tuple[int, int]:
+    # AUTOINCREMENT keeps the last number that was ever given in this table.
+    last = cx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notices'").fetchone()
+    newest = 0 if last is None else int(last["seq"])
+    (oldest,) = cx.execute("SELECT min(number) FROM notices").fetchone()
+    return newest + 1 if oldest is None else int(oldest), newest
+
+
+def _select(
+    cx: sqlite3.Connection,
+    *,
+    after: int,
+    owner: int | None,
+    job_id: JobId | None,
+    kinds: NoticeKind,
+    limit: int,
+    open_only: bool = False,
+) -> tuple[Notice, ...]:
+    # Only what is asked for stands in the query, so that each has an index of its own; the job is
+    # the narrowest, the plus keeps the planner from taking the owner's instead.
+    conditions = ["number > ?", "kind & ?"]
+    values: list[int | str] = [after, int(kinds)]
+    if job_id is not None:
+        conditions.append("job_id = ?")
+        values.append(job_id)
+    if owner is not None:
+        conditions.append("owner = ?" if job_id is None else "+owner = ?")
+        values.append(owner)
+    if open_only:
+        conditions.append("settled = 0")
+    query = f"{SELECT_NOTICE} WHERE {' AND '.join(conditions)} ORDER BY number LIMIT ?"
+    return tuple(map(notice_of, cx.execute(query, [*values, limit])))
+
+
+def _prune(cx: sqlite3.Connection, before: int) -> tuple[int, int]:
+    bounds = [before, _PRUNED_AT_ONCE]
+    notices = cx.execute(
+        """
+        DELETE FROM notices WHERE number IN (
+            SELECT number FROM notices WHERE created < ? ORDER BY created LIMIT ?
+        )
+        """,
+        bounds,
+    ).rowcount
+    ids = cx.execute(
+        """
+        DELETE FROM ended WHERE id IN (
+            SELECT id FROM ended WHERE ended_at < ? ORDER BY ended_at LIMIT ?
+        )
+        """,
+        bounds,
+    ).rowcount
+    return notices, ids

@@ -1,0 +1,60 @@
+"""From a state directory to the two stores, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transferd.model.job import JobId
+from transferd.store.credentials import anything_sealed
+from transferd.store.database import Database
+from transferd.store.directory import prepare_directory
+from transferd.store.jobs import SqliteJobStore
+from transferd.store.keys import load_keys
+from transferd.store.lock import StateLock
+from transferd.store.notices import SqliteNoticeStore
+from transferd.store.vault import Vault
+
+QUEUE_FILE = "queue.sqlite"
+KEY_FILE = "vault.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """What is kept on disk."""
+
+    jobs: SqliteJobStore
+    notices: SqliteNoticeStore
+
+
+@contextlib.asynccontextmanager
+async def open_store(
+    directory: Path,
+    *,
+    new_id: Callable[[], JobId],
+    random: Callable[[int], bytes] = os.urandom,
+) -> AsyncIterator[Store]:
+    """Hold a state directory and open what is in it; make both when they are not there.
+
+    On leaving, what waits is written, the file is closed, and then others may have the directory.
+
+    Raises:
+        StoreLocked: another daemon holds the directory.
+        StoreDamaged: the queue file is not sound; it is left as it is.
+        StoreTooNew: a newer transferd has written it; it is left as it is.
+        StoreError: the directory, the file or the key cannot be used.
+    """
+    directory = prepare_directory(directory)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(StateLock.acquire(directory))
+        database = await Database.open(directory / QUEUE_FILE)
+        stack.push_async_callback(database.close)
+        in_use = await database.read(anything_sealed)
+        vault = Vault(load_keys(directory / KEY_FILE, random, in_use=in_use), random)
+        yield Store(
+            jobs=SqliteJobStore(database, vault, new_id),
+            notices=SqliteNoticeStore(database),
+        )

@@ -1,0 +1,59 @@
+"""Rows of the outbox; written by the transaction that changes the job."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from transferd.model.job import Job
+from transferd.model.notices import Notice, NoticeKind
+from transferd.model.states import JobState
+from transferd.store.rows import microseconds, text_of
+
+#: What a job's listeners are told when it comes into a state.
+_KINDS = {
+    JobState.TRANSFERRED: NoticeKind.TRANSFERRED,
+    JobState.ERROR: NoticeKind.ERROR,
+    JobState.ACKNOWLEDGED: NoticeKind.ENDED,
+    JobState.CANCELLED: NoticeKind.ENDED,
+}
+
+
+def kind_due(job: Job) -> NoticeKind | None:
+    """Return what a job that has just come into its state gives notice of.
+
+    ENDED always; TRANSFERRED and ERROR when the job asks for them.
+    """
+    kind = _KINDS.get(job.state)
+    if kind is None or kind is NoticeKind.ENDED or kind & job.settings.notify_kinds:
+        return kind
+    return None
+
+
+def write_notice(
+    cx: sqlite3.Connection, kind: NoticeKind, job: Job, now: datetime, *, file: int | None = None
+) -> Notice:
+    """Write a notice; only a terminal one waits for an acknowledgement."""
+    settled = not kind.terminal
+    number = cx.execute(
+        """
+        INSERT INTO notices (kind, owner, job_id, job, file, created, settled)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+        """,
+        [int(kind), job.owner, job.id, text_of(job), file, microseconds(now), settled],
+    ).lastrowid
+    return Notice(
+        number=int(number or 0),
+        kind=kind,
+        owner=job.owner,
+        job_id=job.id,
+        job=job,
+        file=file,
+        created=now,
+        settled=settled,
+    )
+
+
+def settle_job(cx: sqlite3.Connection, job: Job) -> None:
+    """Settle a job's open notices: something newer has made them moot."""
+    cx.execute("UPDATE notices SET settled = 1 WHERE job_id = ? AND settled = 0", [job.id])

@@ -1,0 +1,135 @@
+"""Questions about many jobs; each is answered from an index, however long the queue is.
+
+States are written out where a partial index depends on them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime
+from heapq import merge
+from itertools import islice
+
+from transferd.model.job import JobId, Priority, Seconds
+from transferd.model.queue import JobPage, Runnable, Stray
+from transferd.model.states import FINAL, JobState
+from transferd.store.queue import load
+from transferd.store.rows import microseconds
+
+_IN_QUEUE = frozenset(JobState) - FINAL
+
+
+def page_of_jobs(
+    cx: sqlite3.Connection,
+    *,
+    owner: int | None,
+    states: frozenset[JobState] | None,
+    after: int,
+    limit: int,
+) -> JobPage:
+    """Return a page of jobs, oldest first."""
+    numbers = _numbers(cx, owner, states, after, limit + 1)
+    shown = numbers[:limit]
+    return JobPage(
+        jobs=tuple(load(cx, number) for number in shown),
+        next=shown[-1] if len(numbers) > limit else None,
+    )
+
+
+def _numbers(
+    cx: sqlite3.Connection,
+    owner: int | None,
+    states: frozenset[JobState] | None,
+    after: int,
+    limit: int,
+) -> list[int]:
+    if owner is None and states is None:
+        rows = cx.execute(
+            "SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?", [after, limit]
+        )
+        return [row["number"] for row in rows]
+    # One query for each state and a merge: an index gives the order within one state only.
+    wanted = _IN_QUEUE if states is None else _IN_QUEUE & states
+    each = [_numbers_in(cx, owner, state, after, limit) for state in wanted]
+    return list(islice(merge(*each), limit))
+
+
+def _numbers_in(
+    cx: sqlite3.Connection, owner: int | None, state: JobState, after: int, limit: int
+) -> list[int]:
+    if owner is None:
+        rows = cx.execute(
+            "SELECT number FROM jobs WHERE state = ? AND number > ? ORDER BY number LIMIT ?",
+            [state, after, limit],
+        )
+    else:
+        rows = cx.execute(
+            """
+            SELECT number FROM jobs WHERE owner = ? AND state = ? AND number > ?
+            ORDER BY number LIMIT ?
+            """,
+            [owner, state, after, limit],
+        )
+    return [row["number"] for row in rows]
+
+
+def counts(cx: sqlite3.Connection) -> Mapping[JobState, int]:
+    """Return how many jobs are in each state that a job in the queue can have."""
+    found = dict.fromkeys(sorted(_IN_QUEUE), 0)
+    for row in cx.execute("SELECT state, sum(jobs) AS jobs FROM tallies GROUP BY state"):
+        found[JobState(row["state"])] = row["jobs"]
+    return found
+
+
+def runnable(cx: sqlite3.Connection, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+    """Return queued jobs of one priority, in the order in which they were queued."""
+    rows = cx.execute(
+        """
+        SELECT id, owner FROM jobs WHERE state = 0 AND priority = ? ORDER BY position LIMIT ?
+        """,
+        [priority, limit],
+    )
+    return tuple(
+        Runnable(job_id=JobId(row["id"]), owner=row["owner"], priority=priority) for row in rows
+    )
+
+
+def due(cx: sqlite3.Connection, steady: Seconds, limit: int) -> tuple[JobId, ...]:
+    """Return waiting jobs whose retry_at has come, the longest overdue first."""
+    rows = cx.execute(
+        "SELECT id FROM jobs WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?",
+        [steady, limit],
+    )
+    return tuple(JobId(row["id"]) for row in rows)
+
+
+def next_due(cx: sqlite3.Connection) -> Seconds | None:
+    """Return the earliest retry_at of a waiting job."""
+    row = cx.execute(
+        """
+        SELECT retry_at FROM jobs WHERE state = 5 AND retry_at IS NOT NULL
+        ORDER BY retry_at LIMIT 1
+        """
+    ).fetchone()
+    return None if row is None else float(row["retry_at"])
+
+
+def untouched_since(cx: sqlite3.Connection, moment: datetime, limit: int) -> tuple[JobId, ...]:
+    """Return jobs that were modified before a moment, the oldest first."""
+    rows = cx.execute(
+        "SELECT id FROM jobs WHERE modified < ? ORDER BY modified LIMIT ?",
+        [microseconds(moment), limit],
+    )
+    return tuple(JobId(row["id"]) for row in rows)
+
+
+def strays(cx: sqlite3.Connection, *, after: int, limit: int) -> tuple[Stray, ...]:
+    """Return temporaries to remove."""
+    rows = cx.execute(
+        "SELECT number, owner, temporary FROM strays WHERE number > ? ORDER BY number LIMIT ?",
+        [after, limit],
+    )
+    return tuple(
+        Stray(number=row["number"], owner=row["owner"], temporary=row["temporary"]) for row in rows
+    )

@@ -1,0 +1,131 @@
+"""Jobs in the queue file: making and finding them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from transferd.model.errors import Conflict, NotFound
+from transferd.model.job import Job, JobId, JobSpec
+from transferd.model.queue import Created
+from transferd.model.states import JobEvent, JobState, advance
+from transferd.store.credentials import SealedCredential, put_credentials, put_headers, seal
+from transferd.store.files import append_files
+from transferd.store.rows import SELECT_JOB, job_of, microseconds, text_of
+from transferd.store.vault import Vault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A job to make; its secrets are sealed, so that those of the spec may be wiped."""
+
+    id: JobId
+    spec: JobSpec
+    credentials: tuple[SealedCredential, ...]
+    headers: bytes | None
+    #: What the queue file may hold for the same request; the first is what is written.
+    marks: tuple[bytes, ...]
+
+
+def draft(spec: JobSpec, vault: Vault, new_id: Callable[[], JobId]) -> Draft:
+    """Seal the secrets of a spec, and give it an id where it has none."""
+    job_id = spec.id or new_id()
+    return Draft(
+        id=job_id,
+        spec=spec,
+        credentials=seal(vault, job_id, spec.credentials),
+        headers=vault.seal_headers(job_id, spec.headers) if spec.headers else None,
+        marks=vault.marks(spec.fingerprint),
+    )
+
+
+def create(
+    cx: sqlite3.Connection,
+    owner: int,
+    drafts: Sequence[Draft],
+    now: datetime,
+    *,
+    jobs_per_user: int,
+) -> tuple[Created, ...]:
+    """Make jobs, all or none.
+
+    Raises:
+        Conflict: `id_used`, `too_many_jobs`, `job_empty`, `duplicate_destination`.
+    """
+    created = tuple(_create(cx, owner, each, now) for each in drafts)
+    row = cx.execute("SELECT sum(jobs) FROM tallies WHERE owner = ?", [owner]).fetchone()
+    if any(each.new for each in created) and (row[0] or 0) > jobs_per_user:
+        raise Conflict(
+            "too_many_jobs",
+            f"cannot make more than {jobs_per_user} jobs for one user;"
+            " complete or cancel some first",
+        )
+    return created
+
+
+def _create(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> Created:
+    known = cx.execute(
+        "SELECT number, owner, fingerprint FROM jobs WHERE id = ?", [each.id]
+    ).fetchone()
+    if known is not None and known["owner"] == owner and known["fingerprint"] in each.marks:
+        return Created(job=load(cx, known["number"]), new=False)
+    if known is not None:
+        raise Conflict(
+            "id_used", f"cannot make job {each.id}: another request has used this id; choose one"
+        )
+    if cx.execute("SELECT 1 FROM ended WHERE id = ?", [each.id]).fetchone():
+        raise Conflict(
+            "id_used", f"cannot make job {each.id}: it has left the queue; choose another id"
+        )
+    if each.spec.start and not each.spec.files:
+        raise Conflict("job_empty", "cannot start a job without files; add one first")
+    return Created(job=load(cx, _insert(cx, owner, each, now)), new=True)
+
+
+def _insert(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> int:
+    spec, made = each.spec, microseconds(now)
+    state = JobState.SUSPENDED
+    if spec.start:
+        state = advance(state, JobEvent.RESUME)
+    number = cx.execute(
+        """
+        INSERT INTO jobs (id, owner, fingerprint, type, state, priority, position, settings,
+                          files_total, sizes_unknown, created, modified)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10)
+        """,
+        [
+            *(each.id, owner, each.marks[0], spec.type, state, spec.settings.priority),
+            *(next_position(cx), text_of(spec.settings), len(spec.files), made),
+        ],
+    ).lastrowid
+    job = int(number or 0)
+    append_files(cx, job, 0, spec.files)
+    put_credentials(cx, job, each.credentials)
+    if each.headers is not None:
+        put_headers(cx, job, each.headers)
+    return job
+
+
+def next_position(cx: sqlite3.Connection) -> int:
+    """Give the next place at the end of the queue."""
+    (last,) = cx.execute("UPDATE positions SET last = last + 1 RETURNING last").fetchone()
+    return int(last)
+
+
+def find(cx: sqlite3.Connection, job_id: JobId) -> int:
+    """Return a job's number.
+
+    Raises:
+        NotFound: `job_not_found`.
+    """
+    row = cx.execute("SELECT number FROM jobs WHERE id = ?", [job_id]).fetchone()
+    if row is None:
+        raise NotFound("job_not_found", f"cannot find job {job_id}: the queue has no such job")
+    return int(row["number"])
+
+
+def load(cx: sqlite3.Connection, number: int) -> Job:
+    """Return the job with a number that is known to be there."""
+    return job_of(cx.execute(SELECT_JOB + "WHERE number = ?", [number]).fetchone())
