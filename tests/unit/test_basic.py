@@ -128,6 +128,14 @@ def test_a_wrong_password_is_sent_once() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_refusal_without_a_challenge_is_a_refusal() -> None:
+    """A 401 that no longer asks for Basic, after an answer, refuses the answer."""
+    talk = session().converse(GET, ASKED)
+    next(talk)
+    with pytest.raises(AuthRejected):
+        talk.send(Reply(status=401, authenticate=("Negotiate",)))
+
+
 def test_a_password_refused_later_is_not_sent_again() -> None:
     """Credentials that went along unasked and are refused are refused for good."""
     basic = session()

@@ -119,6 +119,7 @@ def test_no_control_character_survives_in_a_value(text: str) -> None:
         ('"quoted", "again" , Basic', ["basic"]),
         ('Digest realm="never closed, Basic', ["digest"]),
         ('Digest realm = "never closed, Basic', ["digest"]),
+        ('Basic, realm = "never closed', ["basic"]),
         ('Digest realm="ends in a backslash\\', ["digest"]),
         ("Basic realm=two words, Digest", ["basic", "digest"]),
         ('Digest realm="a"b, NTLM', ["digest", "ntlm"]),
