@@ -1,0 +1,122 @@
+"""The systemd units are sound, and say what the code relies on."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import require_program
+from transferd.wire.paths import state_directory, system_socket, user_socket
+
+UNITS = Path(__file__).parents[2] / "systemd"
+#: Option of systemd-analyze → folder of the units.
+MANAGERS = {"system": UNITS, "user": UNITS / "user"}
+
+#: systemd-analyze's own score for the system service, in tenths; more is worse.
+EXPOSURE = 35
+
+
+class UnitParser(configparser.ConfigParser):
+    """Reads unit files, whose names have capitals that matter."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def unit(manager: str, name: str) -> UnitParser:
+    """A unit file, read."""
+    parsed = UnitParser(interpolation=None)
+    parsed.read_string((MANAGERS[manager] / name).read_text())
+    return parsed
+
+
+def analyze(manager: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze in *tmp_path* on the units, with a program that is sure to exist."""
+    program = require_program("systemd-analyze")
+    for original in MANAGERS[manager].glob("transferd.*"):
+        text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", original.read_text())
+        (tmp_path / original.name).write_text(text)
+    return subprocess.run(
+        [program, f"--{manager}", *arguments],
+        cwd=tmp_path,
+        env=dict(os.environ) | {"XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_units_pass_systemds_own_check(manager: str, tmp_path: Path) -> None:
+    """Rule: `systemd-analyze verify` has nothing to say."""
+    options = ("--man=no", "--recursive-errors=no")
+    units = ("./transferd.service", "./transferd.socket")
+    run = analyze(manager, tmp_path, "verify", *options, *units)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_the_system_service_is_hardened(tmp_path: Path) -> None:
+    """Rule: what a multi-user service can give up, it gives up."""
+    options = ("--offline=yes", f"--threshold={EXPOSURE}", "--no-pager")
+    run = analyze("system", tmp_path, "security", *options, "./transferd.service")
+    assert run.returncode == 0, run.stdout[-500:]
+
+
+def test_the_daemon_becomes_its_users_and_nothing_else() -> None:
+    """Rule: three capabilities, none of them ambient: an ambient one would reach the workers."""
+    service = unit("system", "transferd.service")["Service"]
+    capabilities = set(service["CapabilityBoundingSet"].split())
+    assert capabilities == {"CAP_SETUID", "CAP_SETGID", "CAP_KILL"}
+    assert service["AmbientCapabilities"] == ""
+
+
+@pytest.mark.parametrize("name", ["ProtectHome", "PrivateTmp", "UMask", "User", "ProtectSystem"])
+def test_users_can_write_where_they_may(name: str) -> None:
+    """Rule: the sandbox hides no place from workers in which their users may have files."""
+    service = unit("system", "transferd.service")["Service"]
+    assert service.get(name, "") == ("full" if name == "ProtectSystem" else "")
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_service_reports_to_its_manager(manager: str) -> None:
+    """Rule: ready is what the daemon says, hanging is what the watchdog finds."""
+    service = unit(manager, "transferd.service")["Service"]
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) > 0
+    assert service["Restart"] == "on-failure"
+    assert service["KillMode"] == "mixed"
+    assert service["OOMPolicy"] == "continue"
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_socket_comes_from_the_socket_unit(manager: str) -> None:
+    """Rule: the service needs its socket; a RuntimeDirectory= would remove it with each stop."""
+    service = unit(manager, "transferd.service")
+    assert service["Unit"]["Requires"] == "transferd.socket"
+    assert service["Install"]["Also"] == "transferd.socket"
+    assert "RuntimeDirectory" not in service["Service"]
+
+
+def test_clients_find_the_sockets_where_the_units_put_them() -> None:
+    """Rule: units and clients agree on paths, and on who gets in."""
+    system = unit("system", "transferd.socket")["Socket"]
+    assert Path(system["ListenStream"]) == system_socket()
+    assert system["SocketMode"] == "0666"
+    user = unit("user", "transferd.socket")["Socket"]
+    runtime = "/run/user/1000"
+    expected = user_socket({"XDG_RUNTIME_DIR": runtime}, 1000)
+    assert Path(user["ListenStream"].replace("%t", runtime)) == expected
+    assert user["SocketMode"] == "0600"
+
+
+def test_the_state_directory_is_the_daemons_default() -> None:
+    """Rule: a daemon that root starts by hand finds the service's queue, which is root's alone."""
+    service = unit("system", "transferd.service")["Service"]
+    assert Path("/var/lib") / service["StateDirectory"] == state_directory({}, system=True)
+    assert service["StateDirectoryMode"] == "0700"
