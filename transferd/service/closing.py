@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from transferd.model.errors import (
     Conflict,
@@ -25,7 +24,7 @@ from transferd.model.job import File, Job, JobId, OnError, Seconds
 from transferd.model.paths import temporary_path
 from transferd.model.states import JobEvent, JobState
 from transferd.service.locks import JobLocks
-from transferd.service.ports import Change, Clock, JobStore, Moved, Stray
+from transferd.service.ports import Change, Clock, JobStore, Moved, Moves, Stray
 from transferd.service.runs import Runs
 from transferd.service.workers import WorkerGone, Workers
 from transferd.wire import link
@@ -34,14 +33,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _PAGE = 100
-
-
-class Moves(Protocol):
-    """Who hears that a job has moved."""
-
-    def moved(self, moved: Moved) -> None:
-        """A job changed its state, with these notices."""
-        ...
+#: Jobs that are closed at once.
+_HANDS = 8
 
 
 class Closing:
@@ -112,6 +105,11 @@ class Closing:
         """Close what is to close by itself until cancelled; first what a crash left over."""
         await self._remember()
         await self.sweep()
+        async with asyncio.TaskGroup() as group:
+            for number in range(_HANDS):
+                group.create_task(self._close_all(), name=f"closing {number}")
+
+    async def _close_all(self) -> None:
         while True:
             job_id = await self._automatic.get()
             with suppress(NotFound, InvalidTransition):

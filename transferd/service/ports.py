@@ -46,6 +46,7 @@ __all__ = [
     "JobPage",
     "JobStore",
     "Moved",
+    "Moves",
     "NoticeStore",
     "Retry",
     "Runnable",
@@ -70,6 +71,14 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: Seconds) -> None:
         """Wait."""
+        ...
+
+
+class Moves(Protocol):
+    """Who hears that a job has moved."""
+
+    def moved(self, moved: Moved) -> None:
+        """A job changed its state, with these notices."""
         ...
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from transferd.model.errors import InvalidTransition, NotFound
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
-from transferd.service.ports import Clock, JobStore, Runnable
+from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,11 @@ class Scheduler:
         self._clock = clock
         self._wake = asyncio.Event()
         self._since: dict[JobId, Seconds] = {}
+        self._moves: Moves | None = None
+
+    def report_to(self, moves: Moves) -> None:
+        """Say who hears that a job has moved; before run."""
+        self._moves = moves
 
     def wake(self) -> None:
         """Say that something changed: a job was queued, a slot is free."""
@@ -166,7 +171,7 @@ class Scheduler:
 
     async def _preempt(self, job_id: JobId) -> None:
         with suppress(InvalidTransition, NotFound):
-            await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now())
+            self._tell(await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now()))
             await self._runs.stop(job_id)
 
     async def _requeue_due(self, steady: Seconds) -> None:
@@ -177,4 +182,8 @@ class Scheduler:
 
     async def _retry(self, job_id: JobId) -> None:
         with suppress(InvalidTransition, NotFound):
-            await self._store.apply(job_id, JobEvent.RETRY, self._clock.now())
+            self._tell(await self._store.apply(job_id, JobEvent.RETRY, self._clock.now()))
+
+    def _tell(self, moved: Moved) -> None:
+        if self._moves is not None:
+            self._moves.moved(moved)

@@ -1,0 +1,474 @@
+"""The service carries jobs: real queue file, real link, a worker that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import (
+    ME,
+    QUICK,
+    SETTINGS,
+    STRANGER,
+    TIMERS,
+    Service,
+    running_service,
+    spec,
+)
+from transferd.model.credentials import Credential, Scheme, Secret, Target
+from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
+from transferd.model.job import FileSpec, Job, OnError, Priority
+from transferd.model.notices import NoticeKind
+from transferd.model.states import JobState
+from transferd.wire import link
+
+DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A running service with an empty queue."""
+    async with running_service(tmp_path / "state") as running:
+        yield running
+
+
+async def _transferred(service: Service, job: Job) -> None:
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.carry(start)
+    await service.next_notice(job, DONE)
+
+
+async def test_a_job_is_transferred_and_leaves_the_queue_when_it_is_completed(
+    service: Service,
+) -> None:
+    """BITS S9: completing is the owner's act; only then do files get their names."""
+    job = await service.create(spec("/a", "/b"))
+    worker = await service.worker()
+    await worker.carry(await worker.hears(link.Start))
+    notice = await service.next_notice(job, DONE)
+    assert notice.job.state is JobState.TRANSFERRED
+    assert not [m for m in worker.heard if isinstance(m, link.Publish)]
+    left = await service.parts.jobs.complete(ME, job.id)
+    assert left.state is JobState.ACKNOWLEDGED
+    published = await worker.hears(link.Publish)
+    assert [file.local for file in published.files] == ["/a", "/b"]
+    with pytest.raises(NotFound):
+        await service.parts.jobs.get(ME, job.id)
+
+
+async def test_a_job_waits_suspended_until_it_is_resumed(service: Service) -> None:
+    """BITS S8: nothing moves before resume."""
+    job = await service.create(spec("/a", start=False))
+    assert job.state is JobState.SUSPENDED
+    await service.parts.jobs.resume(ME, job.id)
+    await _transferred(service, job)
+
+
+async def test_a_transient_failure_is_retried_and_a_byte_clears_the_error(
+    service: Service,
+) -> None:
+    """BITS Y1, J10: the error stays visible until data moves again."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    await worker.fail(await worker.hears(link.Start), "connection_lost")
+    again = await worker.hears(link.Start, 2)
+    waiting = await service.parts.jobs.get(ME, job.id)
+    assert waiting.error is not None
+    assert waiting.error.code == "connection_lost"
+    assert waiting.error_count == 1
+    assert waiting.attempts == 1
+    await worker.carry(again)
+    notice = await service.next_notice(job, DONE)
+    assert notice.job.error is None
+
+
+async def test_a_fatal_failure_ends_in_error_and_resume_tries_again(service: Service) -> None:
+    """BITS T11, T18: the owner mends the cause and resumes."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    await worker.fail(await worker.hears(link.Start), "http_404")
+    notice = await service.next_notice(job, FAILED)
+    assert notice.job.state is JobState.ERROR
+    (blocker,) = await service.parts.jobs.why(ME, job.id)
+    assert blocker.code == "http_404"
+    await service.parts.jobs.resume(ME, job.id)
+    await worker.carry(await worker.hears(link.Start, 2))
+    await service.next_notice(job, DONE)
+
+
+async def test_no_progress_for_too_long_is_an_error_that_names_the_last_failure(
+    service: Service,
+) -> None:
+    """BITS T13: patience shorter than the delay means no retry at all."""
+    settings = replace(SETTINGS, timers=replace(TIMERS, no_progress_timeout=0))
+    job = await service.create(spec("/a", settings=settings))
+    worker = await service.worker()
+    await worker.fail(await worker.hears(link.Start), "connection_refused")
+    notice = await service.next_notice(job, FAILED)
+    assert notice.job.error is not None
+    assert notice.job.error.code == "no_progress"
+    assert "connection_refused" in notice.job.error.message
+
+
+async def test_a_dead_worker_is_a_transient_error_of_its_jobs(service: Service) -> None:
+    """DESIGN: its death is not the daemon's, and not the job's fault."""
+    job = await service.create(spec("/a"))
+    first = await service.worker()
+    await first.hears(link.Start)
+    first.kill()
+    second = await service.worker(1)
+    await second.carry(await second.hears(link.Start))
+    notice = await service.next_notice(job, DONE)
+    assert notice.job.error_count == 0
+
+
+async def test_durable_offsets_are_kept_and_handed_to_the_next_run(service: Service) -> None:
+    """What was durable is not asked for again."""
+    await service.create(spec("/a"))
+    first = await service.worker()
+    start = await first.hears(link.Start)
+    await first.say(link.Connected(start.job, start.run))
+    await first.say(link.Durable(start.job, start.run, 0, 4096, 9000))
+    await first.say(link.Reset(start.job, start.run, 0))
+    await first.hears(link.Recorded)
+    await first.say(link.Durable(start.job, start.run, 0, 8192, 9000))
+    await first.fail(start, "connection_lost")
+    again = await first.hears(link.Start, 2)
+    assert again.files[0].bytes_transferred == 8192
+    assert again.files[0].bytes_total == 9000
+
+
+async def test_suspend_stops_the_run_and_keeps_its_last_offset(service: Service) -> None:
+    """State first, then signal: what the worker still reports is kept."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.say(link.Durable(start.job, start.run, 0, 4096, 9000))
+    suspended = await service.parts.jobs.suspend(ME, job.id)
+    assert suspended.state is JobState.SUSPENDED
+    assert suspended.bytes_transferred == 4096
+    assert not service.parts.runs.holds(job.id)
+    await worker.hears(link.Stop)
+
+
+async def test_a_late_connect_does_not_wake_a_suspended_job(service: Service) -> None:
+    """The store wins over a run that was overtaken by its owner."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    worker.obedient = False
+    start = await worker.hears(link.Start)
+    suspending = asyncio.create_task(service.parts.jobs.suspend(ME, job.id))
+    await worker.hears(link.Stop)
+    await worker.say(link.Connected(start.job, start.run))
+    await worker.say(link.Stopped(start.job, start.run))
+    assert (await suspending).state is JobState.SUSPENDED
+
+
+async def test_messages_of_an_earlier_run_are_ignored(service: Service) -> None:
+    """A run number is given once."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    first = await worker.hears(link.Start)
+    await worker.fail(first, "connection_lost")
+    second = await worker.hears(link.Start, 2)
+    await worker.say(link.Durable(job.id, first.run, 0, 777, 9000))
+    await worker.fail(first, "http_404")
+    await worker.carry(second)
+    notice = await service.next_notice(job, DONE | FAILED)
+    assert notice.kind is DONE
+
+
+async def test_a_file_added_to_a_running_job_is_fetched_by_the_same_run(service: Service) -> None:
+    """BITS F04: adding is permitted until the job is final."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    more = FileSpec(remote="http://127.0.0.1/b", local="/b")
+    await service.parts.jobs.add_files(ME, job.id, [more])
+    await worker.carry(start)
+    extended = await worker.hears(link.Extend)
+    assert [file.spec.local for file in extended.files] == ["/b"]
+    await worker.carry(extended)
+    notice = await service.next_notice(job, DONE)
+    assert notice.job.files_transferred == 2
+    await worker.hears(link.Finish)
+
+
+async def test_a_transferred_job_is_reopened_when_it_has_got_a_file(service: Service) -> None:
+    """BITS T19: add, then resume; without a new file resume changes nothing."""
+    job = await service.create(spec("/a"))
+    await _transferred(service, job)
+    assert (await service.parts.jobs.resume(ME, job.id)).state is JobState.TRANSFERRED
+    more = FileSpec(remote="http://127.0.0.1/b", local="/b")
+    await service.parts.jobs.add_files(ME, job.id, [more])
+    await service.parts.jobs.resume(ME, job.id)
+    worker = await service.worker()
+    again = await worker.hears(link.Start, 2)
+    assert [file.spec.local for file in again.files] == ["/b"]
+
+
+async def test_complete_of_an_unfinished_job_takes_what_is_whole(service: Service) -> None:
+    """BITS T20, K3: a partial completion publishes the finished files and discards the rest."""
+    job = await service.create(spec("/a", "/b"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.fetch(start, start.files[0])
+    await service.until(job, lambda seen: seen.files_transferred == 1)
+    await service.parts.jobs.complete(ME, job.id)
+    published = await worker.hears(link.Publish)
+    assert [file.local for file in published.files] == ["/a"]
+    discarded = await worker.hears(link.Discard)
+    assert [left.temporary for left in discarded.leftovers] == [f"/.b.transferd-{job.id}"]
+
+
+async def test_a_refused_name_keeps_the_job_and_complete_can_be_repeated(
+    service: Service,
+) -> None:
+    """BITS T23, K4: the job stays transferred, and complete is idempotent."""
+    job = await service.create(spec("/a"))
+    await _transferred(service, job)
+    worker = await service.worker()
+    worker.refusals = [link.Refusal(0, "local_exists", "cannot publish /a: it exists")]
+    with pytest.raises(Conflict, match="it exists") as refused:
+        await service.parts.jobs.complete(ME, job.id)
+    assert refused.value.code == "local_exists"
+    assert (await service.parts.jobs.get(ME, job.id)).state is JobState.TRANSFERRED
+    worker.refusals = []
+    await service.parts.jobs.complete(ME, job.id)
+
+
+async def test_cancel_of_a_running_job_stops_it_and_removes_its_partial_data(
+    service: Service,
+) -> None:
+    """BITS T22, K6."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    left = await service.parts.jobs.cancel(ME, job.id)
+    assert left.state is JobState.CANCELLED
+    discarded = await worker.hears(link.Discard)
+    assert discarded.leftovers[0].temporary == f"/.a.transferd-{job.id}"
+    order = [type(m) for m in worker.heard]
+    assert order.index(link.Stop) < order.index(link.Discard)
+    notice = await service.next_notice(job, ENDED)
+    assert notice.job.state is JobState.CANCELLED
+    assert start.job == job.id
+
+
+async def test_a_worker_that_does_not_stop_is_killed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hung worker cannot hold its owner's verbs for ever."""
+    monkeypatch.setattr("transferd.service.runs.STOP_PATIENCE", 0.05)
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    worker.obedient = False
+    await worker.hears(link.Start)
+    suspended = await service.parts.jobs.suspend(ME, job.id)
+    assert suspended.state is JobState.SUSPENDED
+    assert await worker.wait() == -9
+
+
+async def test_auto_complete_completes_and_its_notice_still_waits_for_a_listener(
+    service: Service,
+) -> None:
+    """Promise 4: the daemon's own completion does not swallow the notice."""
+    job = await service.create(spec("/a", settings=replace(SETTINGS, auto_complete=True)))
+    worker = await service.worker()
+    await worker.carry(await worker.hears(link.Start))
+    ended = await service.next_notice(job, ENDED)
+    assert ended.job.state is JobState.ACKNOWLEDGED
+    late = await service.next_notice(job, DONE, after=None)
+    assert not late.settled
+    await service.parts.notifier.acknowledge(ME, late.number)
+
+
+async def test_an_automatic_completion_that_is_refused_ends_in_error(service: Service) -> None:
+    """Nobody looks at a job that completes by itself: its refusal must be a notice."""
+    settings = replace(SETTINGS, auto_complete=True)
+    job = await service.create(spec("/a", settings=settings))
+    worker = await service.worker()
+    worker.refusals = [link.Refusal(0, "local_exists", "cannot publish /a: it exists")]
+    await worker.carry(await worker.hears(link.Start))
+    notice = await service.next_notice(job, FAILED)
+    assert notice.job.error is not None
+    assert notice.job.error.code == "local_exists"
+    worker.refusals = []
+    await service.parts.jobs.resume(ME, job.id)
+    ended = await service.next_notice(job, ENDED)
+    assert ended.job.state is JobState.ACKNOWLEDGED
+
+
+async def test_a_job_in_error_goes_by_itself_where_its_owner_said_so(service: Service) -> None:
+    """S10: keeping or removing jobs in error is the owner's choice."""
+    settings = replace(SETTINGS, on_error=OnError.CANCEL)
+    job = await service.create(spec("/a", settings=settings))
+    worker = await service.worker()
+    await worker.fail(await worker.hears(link.Start), "http_404")
+    assert (await service.next_notice(job, ENDED)).job.state is JobState.CANCELLED
+    assert not (await service.next_notice(job, FAILED, after=None)).settled
+
+
+async def test_a_new_credential_reaches_a_running_job(service: Service) -> None:
+    """BITS A2: set again at any time; the run begins anew from its durable offsets."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    assert not (await worker.hears(link.Start)).credentials
+    credential = Credential(
+        target=Target.SERVER, scheme=Scheme.BASIC, username="alice", password=Secret("hunter2")
+    )
+    await service.parts.jobs.set_credential(ME, job.id, credential)
+    again = await worker.hears(link.Start, 2)
+    assert again.credentials[0].password.reveal() == "hunter2"
+    await service.parts.jobs.remove_credential(ME, job.id, Target.SERVER, Scheme.BASIC)
+    assert not (await worker.hears(link.Start, 3)).credentials
+
+
+async def test_active_time_is_limited(service: Service) -> None:
+    """BITS T27: the clock counts active time only."""
+    settings = replace(SETTINGS, timers=replace(TIMERS, max_download_time=0.05))
+    job = await service.create(spec("/a", settings=settings))
+    worker = await service.worker()
+    await worker.hears(link.Start)
+    notice = await service.next_notice(job, FAILED)
+    assert notice.job.error is not None
+    assert notice.job.error.code == "time_limit"
+    await worker.hears(link.Stop)
+
+
+async def test_a_higher_job_preempts_a_lower_one_which_goes_on_later(service: Service) -> None:
+    """BITS P2, T8: progress is kept."""
+    low = await service.create(spec("/a", settings=replace(SETTINGS, priority=Priority.LOW)))
+    worker = await service.worker()
+    await worker.hears(link.Start)
+    high = await service.create(spec("/b", settings=replace(SETTINGS, priority=Priority.HIGH)))
+    second = await worker.hears(link.Start, 2)
+    assert second.job == high.id
+    assert (await service.parts.jobs.get(ME, low.id)).state is JobState.QUEUED
+    await worker.carry(second)
+    assert (await worker.hears(link.Start, 3)).job == low.id
+
+
+async def test_jobs_of_others_do_not_exist(service: Service) -> None:
+    """Promise 7: not found, never forbidden."""
+    job = await service.create(spec("/a", start=False))
+    jobs = service.parts.jobs
+    for attempt in (jobs.get, jobs.resume, jobs.suspend, jobs.complete, jobs.cancel, jobs.why):
+        with pytest.raises(NotFound, match="there is no job"):
+            await attempt(STRANGER, job.id)
+    with pytest.raises(NotAllowed):
+        await jobs.page(STRANGER, states=None, all_users=True, after=0, limit=10)
+
+
+async def test_a_refused_destination_leaves_no_job(service: Service) -> None:
+    """Nothing half-made: the owner's worker looks before anything is stored."""
+    await service.create(spec("/a", start=False))
+    worker = await service.worker()
+    worker.refusals = []
+
+    async def refuse(message: link.ToWorker) -> None:
+        assert isinstance(message, link.Inspect)
+        refusal = link.Refusal(0, "directory_missing", "cannot write to /no/x: no such directory")
+        await worker.say(link.Inspected(message.request, (refusal,)))
+
+    worker._answer = refuse  # type: ignore[method-assign]
+    with pytest.raises(BadRequest, match="no such directory"):
+        await service.create(spec("/no/x"))
+    page = await service.parts.jobs.page(ME, states=None, all_users=False, after=0, limit=10)
+    assert len(page.jobs) == 1
+
+
+async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -> None:
+    """BITS N2: at least once, and settled by the first acknowledgement."""
+    job = await service.create(spec("/a"))
+    await _transferred(service, job)
+    numbers = []
+    events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
+    async with asyncio.timeout(10):
+        async for event in events:
+            numbers.append(event.number)  # type: ignore[union-attr]
+            if len(numbers) == 3:
+                break
+    assert len(set(numbers)) == 1
+    settled = await service.parts.notifier.acknowledge(ME, numbers[0])
+    assert settled.settled
+    with pytest.raises(NotFound):
+        await service.parts.notifier.acknowledge(STRANGER, numbers[0])
+
+
+async def test_the_command_runs_when_nobody_listens_until_it_succeeds(service: Service) -> None:
+    """BITS M5, M6: run again after a delay while it fails; its success settles the notice."""
+    settings = replace(SETTINGS, notify_command=("/bin/tell", "me"))
+    job = await service.create(spec("/a", settings=settings))
+    worker = await service.worker()
+    worker.command_status = 1
+    await worker.carry(await worker.hears(link.Start))
+    told = await worker.hears(link.RunCommand)
+    assert told.argv == ("/bin/tell", "me")
+    assert told.environment["TRANSFERD_KIND"] == "transferred"
+    worker.command_status = 0
+    await worker.hears(link.RunCommand, 2)
+    notice = await service.next_notice(job, DONE)
+    while not (await service.store.notices.notice(notice.number)).settled:
+        await asyncio.sleep(0)
+
+
+async def test_the_command_is_the_last_resort_beside_a_deaf_listener(service: Service) -> None:
+    """A listener that does not acknowledge is asked again, then the command runs."""
+    settings = replace(SETTINGS, notify_command=("/bin/tell",))
+    job = await service.create(spec("/a", settings=settings))
+    heard = []
+
+    async def listen() -> None:
+        events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
+        async for event in events:
+            heard.append(event)
+
+    listening = asyncio.create_task(listen())
+    worker = await service.worker()
+    await worker.carry(await worker.hears(link.Start))
+    await worker.hears(link.RunCommand)
+    assert len(heard) >= QUICK.notices.deliveries_before_command
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+async def test_what_was_running_is_queued_after_a_restart(tmp_path: Path) -> None:
+    """T28: crash and clean stop are the same path."""
+    async with running_service(tmp_path / "state") as service:
+        job = await service.create(spec("/a"))
+        worker = await service.worker()
+        start = await worker.hears(link.Start)
+        await worker.say(link.Durable(start.job, start.run, 0, 4096, 9000))
+        await service.until(job, lambda seen: seen.bytes_transferred == 4096)
+    assert isinstance(worker.heard[-1], link.Stop)
+    async with running_service(tmp_path / "state") as service:
+        worker = await service.worker()
+        again = await worker.hears(link.Start)
+        assert again.files[0].bytes_transferred == 4096
+        await worker.carry(again)
+        await service.next_notice(job, DONE)
+
+
+async def test_a_transferred_job_that_completes_itself_does_so_after_a_crash(
+    tmp_path: Path,
+) -> None:
+    """A crash between the last byte and the completion loses nothing."""
+    settings = replace(SETTINGS, auto_complete=True)
+    async with running_service(tmp_path / "state") as service:
+        job = await service.create(spec("/a", settings=settings))
+        worker = await service.worker()
+        worker.refusals = [link.Refusal(0, "local_busy", "cannot publish now")]
+        await worker.carry(await worker.hears(link.Start))
+        await worker.hears(link.Publish)
+        service.parts.closing.consider(job)
+    async with running_service(tmp_path / "state") as service:
+        if (await service.parts.jobs.get(ME, job.id)).state is JobState.ERROR:
+            await service.parts.jobs.resume(ME, job.id)
+        ended = await service.next_notice(job, ENDED)
+        assert ended.job.state is JobState.ACKNOWLEDGED

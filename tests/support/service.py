@@ -1,0 +1,235 @@
+"""The whole service over a real queue file, with a worker that does what the test says.
+
+The worker is the one fake: it stands at the other end of the worker link, which is a port of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from transferd.assembly import Parts, assemble
+from transferd.config import Config
+from transferd.model.caller import Caller
+from transferd.model.errors import LinkBroken
+from transferd.model.failures import Failure
+from transferd.model.job import File, FileSpec, Inode, Job, JobId, JobSpec, Settings, Timers
+from transferd.model.notices import Notice, NoticeKind
+from transferd.service.clock import SystemClock
+from transferd.store.opening import Store, open_store
+from transferd.wire import link
+from transferd.wire.answers import Answers
+from transferd.wire.channel import Channel
+
+ME = Caller(uid=os.getuid(), gid=os.getgid(), pid=1, admin=False)
+STRANGER = Caller(uid=os.getuid() + 1, gid=1, pid=2, admin=False)
+
+#: Waits that a test does not notice.
+QUICK = msgspec.convert(
+    {
+        "queue": {"soon_seconds": 0.01, "min_retry_delay_seconds": 1},
+        "notices": {"redeliver_seconds": 0.05, "modification_seconds": 0.01},
+    },
+    Config,
+)
+TIMERS = Timers(min_retry_delay=0.01, no_progress_timeout=1000, max_download_time=0)
+SETTINGS = Settings(name="test", timers=TIMERS)
+
+MessageT = TypeVar("MessageT", bound=link.Message)
+
+
+def spec(*files: str, start: bool = True, settings: Settings = SETTINGS) -> JobSpec:
+    """Ask for a job with these destinations."""
+    return JobSpec(
+        settings=settings,
+        files=tuple(FileSpec(remote=f"http://127.0.0.1{name}", local=name) for name in files),
+        start=start,
+    )
+
+
+class ScriptedWorker:
+    """The other end of a worker link. Files are *fetched* by the test's word only."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.pid = 1
+        self.heard: list[link.ToWorker] = []
+        self._news = asyncio.Event()
+        self._channel: Channel[link.ToWorker] | None = None
+        self.refusals: list[link.Refusal] = []
+        self.command_status: int | None = 0
+        #: Whether Stop is answered.
+        self.obedient = True
+        self.task: asyncio.Task[None] | None = None
+
+    def kill(self) -> None:
+        """Die of SIGKILL."""
+        self._leave(-9)
+
+    def terminate(self) -> None:
+        """Leave of SIGTERM."""
+        self._leave(0)
+
+    async def wait(self) -> int:
+        """Wait for the end of the process."""
+        return await asyncio.shield(self._exit)
+
+    async def serve(self) -> None:
+        """Answer what needs no decision."""
+        self._channel = await Channel.open(self._end, link.decode_to_worker)
+        try:
+            await self._channel.send(link.Hello(self.pid))
+            while (message := await self._channel.receive()) is not None:
+                self.heard.append(message)
+                await self._answer(message)
+                self._news.set()
+        except LinkBroken:
+            pass  # the daemon has closed it with something unread
+        finally:
+            self._leave(0)
+            await self._channel.close()
+
+    async def _answer(self, message: link.ToWorker) -> None:
+        match message:
+            case link.Inspect():
+                await self.say(link.Inspected(message.request))
+            case link.Publish():
+                await self.say(link.Published(message.request, tuple(self.refusals)))
+            case link.Discard():
+                await self.say(link.Discarded(message.request))
+            case link.RunCommand():
+                await self.say(link.CommandEnded(message.request, self.command_status))
+            case link.Stop() if self.obedient:
+                await self.say(link.Stopped(message.job, message.run))
+            case _:
+                pass
+
+    async def say(self, message: link.Message) -> None:
+        """Send to the daemon."""
+        assert self._channel is not None
+        await self._channel.send(message)
+
+    async def hears(self, kind: type[MessageT], count: int = 1) -> MessageT:
+        """Wait for the *count*-th message of a kind and return it."""
+        async with asyncio.timeout(10):
+            while len(found := [m for m in self.heard if isinstance(m, kind)]) < count:
+                self._news.clear()
+                await self._news.wait()
+        return found[count - 1]
+
+    async def fetch(self, start: link.Start | link.Extend, *files: File) -> None:
+        """Report files of a run as fetched, all of them by default."""
+        await self.say(link.Connected(start.job, start.run))
+        for file in files or start.files:
+            inode = Inode(device=1, number=file.index + 1)
+            await self.say(link.Opened(start.job, start.run, file.index, inode))
+            await self.say(link.FileDone(start.job, start.run, file.index, 10, inode))
+
+    async def carry(self, start: link.Start | link.Extend) -> None:
+        """Report a run as fetched to its last file."""
+        await self.fetch(start)
+        await self.say(link.Drained(start.job, start.run))
+
+    async def fail(self, start: link.Start, code: str, retry_after: float | None = None) -> None:
+        """Report a run as failed."""
+        failure = Failure(code=code, message=f"cannot go on: {code}")
+        await self.say(link.Failed(start.job, start.run, failure, retry_after))
+
+    def _leave(self, status: int) -> None:
+        if not self._exit.done():
+            self._exit.set_result(status)
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+
+@dataclass
+class Service:
+    """A running service and its workers, in the order in which they were started."""
+
+    parts: Parts
+    store: Store
+    workers: list[ScriptedWorker] = field(default_factory=list)
+    _started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def worker(self, number: int = 0) -> ScriptedWorker:
+        """Wait for a worker to be started."""
+        async with asyncio.timeout(10):
+            while len(self.workers) <= number:
+                self._started.clear()
+                await self._started.wait()
+        return self.workers[number]
+
+    async def create(self, wanted: JobSpec) -> Job:
+        """Make one job."""
+        (created,) = await self.parts.jobs.create(ME, [wanted])
+        return created.job
+
+    async def next_notice(self, job: Job, kinds: NoticeKind, after: int | None = 0) -> Notice:
+        """Wait for a notice about a job; it is not acknowledged."""
+        async with asyncio.timeout(10):
+            events = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=after)
+            async for event in events:
+                if isinstance(event, Notice):
+                    return event
+        raise AssertionError("the stream ended")
+
+    async def until(self, job: Job, reached: Callable[[Job], bool]) -> Job:
+        """Wait until a job is as wanted."""
+        kinds = NoticeKind.MODIFICATION
+        async with asyncio.timeout(10):
+            events = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
+            while not reached(seen := await self.parts.jobs.get(ME, job.id)):
+                await anext(events)
+        return seen
+
+    def adopt(self, worker: ScriptedWorker) -> None:
+        """Take note of a worker that was just started."""
+        self.workers.append(worker)
+        self._started.set()
+
+
+@asynccontextmanager
+async def running_service(directory: Path, config: Config = QUICK) -> AsyncIterator[Service]:
+    """Run the service over the queue file in *directory*."""
+    clock = SystemClock()
+    names = (JobId(str(uuid.UUID(int=n))) for n in itertools.count(uuid.uuid4().int >> 1))
+    async with open_store(directory, new_id=lambda: next(names)) as store:
+        service: Service
+
+        async def launch(owner: int, end: socket.socket) -> ScriptedWorker:
+            worker = ScriptedWorker(end.dup())
+            worker.task = asyncio.create_task(worker.serve())
+            service.adopt(worker)
+            return worker
+
+        answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
+        parts = assemble(config, store.jobs, store.notices, launch, clock, answers)
+        service = Service(parts, store)
+        await store.jobs.recover(clock.steady())
+        organs = (parts.scheduler, parts.closing, parts.notifier, parts.workers)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(organ.run()) for organ in organs]
+            try:
+                yield service
+            finally:
+                await parts.runs.close()
+                for task in tasks:
+                    task.cancel()
+                await parts.workers.close()
+                for worker in service.workers:
+                    worker.kill()
+                    if worker.task is not None:
+                        await asyncio.wait([worker.task])

@@ -1,0 +1,136 @@
+"""Puts the service together: which organs there are, and who knows whom. Nothing runs yet."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from transferd import __version__
+from transferd.config import Config
+from transferd.model.job import Job, JobId, Timers
+from transferd.service.announcement import announce
+from transferd.service.carrier import Carrier, RetryTimes
+from transferd.service.closing import Closing
+from transferd.service.housekeeper import Ages, Housekeeper
+from transferd.service.jobs import Jobs, Organs
+from transferd.service.locks import JobLocks
+from transferd.service.network import NetworkWatch
+from transferd.service.notifier import Delivery, Notifier
+from transferd.service.outcomes import Outcomes
+from transferd.service.ports import Clock, JobStore, NoticeStore
+from transferd.service.runs import Runs
+from transferd.service.scheduler import Scheduler, Slots
+from transferd.service.workers import Launch, Workers
+from transferd.wire import link
+from transferd.wire.answers import Answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The service, put together."""
+
+    jobs: Jobs
+    notifier: Notifier
+    workers: Workers
+    runs: Runs
+    scheduler: Scheduler
+    closing: Closing
+    housekeeper: Housekeeper
+    network: NetworkWatch
+
+
+def assemble(
+    config: Config,
+    jobs: JobStore,
+    notices: NoticeStore,
+    launch: Launch,
+    clock: Clock,
+    answers: Answers,
+) -> Parts:
+    """Put the service together over its ports."""
+    queue = config.queue
+    workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock)
+    carrier = Carrier(
+        jobs,
+        workers,
+        clock,
+        RetryTimes(
+            cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
+        ),
+        random.random,
+    )
+    runs = Runs(carrier)
+    workers.listen(runs)
+
+    async def view(job_id: JobId) -> Job:
+        return runs.view(await jobs.job(job_id))
+
+    delivery = Delivery(
+        redeliver=config.notices.redeliver_seconds,
+        before_command=config.notices.deliveries_before_command,
+        modification=config.notices.modification_seconds,
+    )
+    notifier = Notifier(notices, workers, clock, delivery, partial(announce, answers), view)
+    slots = Slots(
+        foreground=queue.foreground_slots,
+        background=queue.background_slots,
+        slice=queue.time_slice_seconds,
+    )
+    scheduler = Scheduler(jobs, runs, slots, clock)
+    locks = JobLocks()
+    closing = Closing(jobs, runs, workers, locks, clock)
+    outcomes = Outcomes(notifier, scheduler, closing, runs)
+    for teller in (runs, scheduler, closing):
+        teller.report_to(outcomes)
+    ages = Ages(
+        notices=timedelta(days=config.notices.retention_days),
+        inactivity=timedelta(days=queue.inactivity_days),
+    )
+    organs = Organs(
+        store=jobs,
+        runs=runs,
+        workers=workers,
+        closing=closing,
+        outcomes=outcomes,
+        locks=locks,
+        clock=clock,
+    )
+    return Parts(
+        jobs=Jobs(organs, config.limits.limits(), lambda caller: os.getuid()),
+        notifier=notifier,
+        workers=workers,
+        runs=runs,
+        scheduler=scheduler,
+        closing=closing,
+        housekeeper=Housekeeper(jobs, notices, closing, ages, clock),
+        network=NetworkWatch(scheduler.retry_all, clock),
+    )
+
+
+def worker_settings(config: Config) -> link.WorkerSettings:
+    """Return what a worker has to know of the configuration."""
+    network = config.network
+    return link.WorkerSettings(
+        user_agent=f"transferd/{__version__}",
+        connect_timeout=network.connect_timeout_seconds,
+        stall_window=network.stall_window_seconds,
+        stall_bytes=network.stall_bytes,
+        max_redirects=network.max_redirects,
+        header_bytes=network.header_bytes,
+        retry_after_cap=config.queue.max_retry_delay_seconds,
+        durable_seconds=config.durability.seconds,
+        durable_bytes=config.durability.bytes,
+        command_timeout=config.notices.command_timeout_seconds,
+    )
+
+
+def default_timers(config: Config) -> Timers:
+    """Return the timers of a job that names none."""
+    return Timers(
+        min_retry_delay=config.queue.min_retry_delay_seconds,
+        no_progress_timeout=config.queue.no_progress_timeout_seconds,
+        max_download_time=config.queue.max_download_time_seconds,
+    )
