@@ -1,0 +1,165 @@
+"""The event stream: server-sent events (WHATWG HTML 9.2) with replay, heartbeat and gaps.
+
+A stream holds one event at a time: it is written, and the next is asked for when the caller has
+taken enough of it. A slow caller therefore costs nothing but its own delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import web
+
+from transferd.api import query
+from transferd.api.call import Call
+from transferd.model.checks import check_id
+from transferd.model.errors import TransferdError
+from transferd.model.job import JobId, Seconds
+from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind, parse_kinds
+from transferd.wire.answers import gap_answer
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+DEFAULT_KINDS = TERMINAL | NoticeKind.ENDED
+
+_HEADERS = {"Content-Type": f"{MEDIA_TYPE}; charset=utf-8", "Cache-Control": "no-store"}
+#: A comment: keeps the connection alive and shows that it is.
+_HEARTBEAT = b":\n\n"
+#: How soon a stream without events notices that its caller is gone.
+_LOOK: Seconds = 1.0
+#: What a caller gets at the end to take the rest.
+_PARTING: Seconds = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interest:
+    """What a caller wants to hear."""
+
+    job_id: JobId | None
+    kinds: NoticeKind
+    #: Replay what comes after this number; None: from now on.
+    after: int | None
+
+
+def read_interest(request: web.Request) -> Interest:
+    """Read headers and query. `Last-Event-ID` is what a broken stream had reached and wins.
+
+    Raises:
+        BadRequest: `id_invalid`, `unknown_kind`, `cursor_invalid`, `value_invalid`.
+    """
+    job = query.word(request, "job")
+    kinds = query.words(request, "kinds")
+    after = request.headers.get("Last-Event-ID", query.word(request, "after"))
+    return Interest(
+        job_id=check_id(job) if job is not None else None,
+        kinds=parse_kinds(kinds) if kinds is not None else DEFAULT_KINDS,
+        after=query.cursor(after),
+    )
+
+
+async def stream(call: Call) -> web.StreamResponse:
+    """Answer with events until the caller goes or the server stops."""
+    interest = read_interest(call.request)
+    if interest.job_id is not None:
+        await call.context.jobs.get(call.caller, interest.job_id)  # unknown: 404, and no stream
+    events = call.context.notices.subscribe(
+        call.caller, job_id=interest.job_id, kinds=interest.kinds, after=interest.after
+    )
+    response = web.StreamResponse(headers=_HEADERS)
+    try:
+        await response.prepare(call.request)
+        await _Stream(call, response, interest.after).run(events)
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+    await _part(call.request, response)
+    return response
+
+
+class _Stream:
+    """One open stream."""
+
+    def __init__(self, call: Call, response: web.StreamResponse, after: int | None) -> None:
+        self._call = call
+        self._context = call.context
+        self._response = response
+        #: The largest number told; an older notice that comes again has no id, lest a caller
+        #: that comes back by Last-Event-ID begins further back each time.
+        self._told = after or 0
+
+    async def run(self, events: AsyncIterator[Event]) -> None:
+        """Write until one of the reasons to end holds."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._tell(events)),
+                group.create_task(self._beat()),
+                group.create_task(self._gone()),
+                group.create_task(self._context.stopping.wait()),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    async def _tell(self, events: AsyncIterator[Event]) -> None:
+        try:
+            async for event in events:
+                await self._response.write(self._frame(event))
+        except ConnectionError:
+            return
+        except TransferdError as error:
+            log.warning("api.stream_ended", extra={"fields": {"reason": str(error)}})
+        except Exception:
+            log.exception("api.stream_fault", extra={"fields": {}})
+
+    async def _beat(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await self._response.write(_HEARTBEAT)
+                await asyncio.sleep(self._context.heartbeat)
+
+    async def _gone(self) -> None:
+        # aiohttp tells a handler nothing of a lost connection before it writes to it.
+        while True:
+            transport = self._call.request.transport
+            if transport is None or transport.is_closing():
+                return
+            await asyncio.sleep(_LOOK)
+
+    def _frame(self, event: Event) -> bytes:
+        answers, blockers = self._context.answers, self._context.jobs.blockers
+        match event:
+            case Notice():
+                told = answers.notice(event, blockers(event.job))
+                number = event.number if event.number > self._told else None
+                self._told = max(self._told, event.number)
+                return _frame(told.kind, told, number)
+            case Modified():
+                told = answers.modification(event.job, blockers(event.job))
+                return _frame(told.kind, told)
+            case Gap():
+                self._told = max(0, event.oldest - 1)
+                return _frame("gap", gap_answer(event))
+
+
+def _frame(kind: str, data: msgspec.Struct, number: int | None = None) -> bytes:
+    # JSON has no line breaks of its own, so that one data line holds it.
+    identity = b"" if number is None else b"id: %d\n" % number
+    return b"%sevent: %s\ndata: %s\n\n" % (identity, kind.encode(), msgspec.json.encode(data))
+
+
+async def _part(request: web.Request, response: web.StreamResponse) -> None:
+    """End the stream; a caller that does not take the rest is cut off."""
+    try:
+        async with asyncio.timeout(_PARTING):
+            await response.write_eof()
+    except ConnectionError:
+        return
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()

@@ -1,0 +1,95 @@
+"""Who calls: the kernel's word about the other end of a connection, asked once per connection."""
+
+from __future__ import annotations
+
+import array
+import functools
+import grp
+import os
+import pwd
+import socket
+import struct
+from asyncio import BaseTransport
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from transferd.model.caller import Caller
+from transferd.model.errors import ConfigError, NotAllowed
+
+#: Of <asm-generic/socket.h>; the socket module has no name for it.
+_SO_PEERGROUPS = 59
+_CREDENTIALS = struct.Struct("iII")
+#: Python passes no larger buffer to getsockopt.
+_GROUP_BYTES = 1024
+#: The kernel's "no such user here".
+_NOBODY_AT_ALL = 0xFFFFFFFF
+
+
+class Identities:
+    """Callers by connection."""
+
+    def __init__(self, admin_gid: int | None) -> None:
+        self._admin_gid = admin_gid
+        self._known: WeakKeyDictionary[BaseTransport, Caller] = WeakKeyDictionary()
+
+    def caller(self, request: web.Request) -> Caller:
+        """Return who sent a request.
+
+        Raises:
+            NotAllowed: `not_allowed`; the kernel does not know.
+            ConnectionResetError: the caller is gone.
+        """
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the caller is gone")
+        caller = self._known.get(transport)
+        if caller is None:
+            caller = self._known[transport] = self._ask(transport)
+        return caller
+
+    def _ask(self, transport: BaseTransport) -> Caller:
+        sock = transport.get_extra_info("socket")
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(raw)
+        if uid == _NOBODY_AT_ALL:
+            raise NotAllowed("not_allowed", "cannot tell who calls; use the Unix socket")
+        admin = uid == 0 or (
+            self._admin_gid is not None and self._admin_gid in {gid, *_groups(sock, uid, gid)}
+        )
+        return Caller(uid=uid, gid=gid, pid=pid, admin=admin)
+
+
+def admin_gid(group: str) -> int | None:
+    """Return the id of the group whose members are admins; None for "".
+
+    Raises:
+        ConfigError: there is no such group.
+    """
+    if not group:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(
+            f"cannot use api.admin_group {group!r}: there is no such group; make it or name another"
+        ) from None
+
+
+@functools.lru_cache(maxsize=1024)
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number of one without a name."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+    return name.encode("utf-8", "replace").decode()
+
+
+def _groups(sock: socket.socket, uid: int, gid: int) -> Iterable[int]:
+    """Return the supplementary groups of the peer, as they were when it connected."""
+    try:
+        return array.array("I", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUP_BYTES))
+    except OSError:  # more groups than the buffer has room for: ask the database of groups
+        return os.getgrouplist(user_name(uid), gid)

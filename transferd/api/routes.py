@@ -1,0 +1,380 @@
+"""All routes, as one table: the server and the OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, TypeAlias
+
+from transferd.api import events, handlers
+from transferd.api.handlers import Handler
+from transferd.api.query import DEFAULT_LIMIT, MAX_LIMIT
+from transferd.model.credentials import Scheme, Target
+from transferd.model.notices import NoticeKind, kind_labels
+from transferd.model.states import JobState
+from transferd.wire.api import (
+    BlockersAnswer,
+    FileBody,
+    FilesAnswer,
+    FilesBody,
+    HealthAnswer,
+    IdentityBody,
+    JobAnswer,
+    JobBody,
+    JobPatch,
+    JobsAnswer,
+    JobsBody,
+    NoticeAnswer,
+    VersionAnswer,
+)
+
+Schema: TypeAlias = dict[str, Any]
+
+
+class Access(enum.Enum):
+    """Who may call a route."""
+
+    #: Everybody who can connect.
+    OPEN = "open"
+    #: Users that this daemon works for.
+    SERVED = "served"
+    #: Those, and what they name must be theirs; admins may name everybody's. The service decides.
+    OWNER = "owner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of path, query or headers."""
+
+    name: str
+    #: `path`, `query` or `header`.
+    place: str
+    schema: Schema
+    text: str
+    #: Several values, separated by commas.
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """An answer that is no error."""
+
+    status: int
+    text: str
+    #: What the JSON holds; None: the media type says it all.
+    body: type | UnionType | None = None
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method on one path."""
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access
+    summary: str
+    outcomes: tuple[Outcome, ...]
+    #: What the request's JSON holds; None: no body is read.
+    body: type | UnionType | None = None
+    parameters: tuple[Parameter, ...] = ()
+    #: Statuses of errors beyond those that follow from the rest.
+    errors: tuple[int, ...] = ()
+
+    @property
+    def path_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters that the path names."""
+        return tuple(_IN_PATH[name] for name in re.findall(r"{(\w+)}", self.path))
+
+    @property
+    def query_names(self) -> tuple[str, ...]:
+        """Names of the query's parameters."""
+        return tuple(each.name for each in self.parameters if each.place == "query")
+
+    @property
+    def problems(self) -> tuple[int, ...]:
+        """Statuses of all errors."""
+        # Each route knows its query, and refuses any other.
+        statuses = {400, 500, 503, *self.errors}
+        if self.access is not Access.OPEN:
+            statuses.add(403)
+        if self.path_parameters:
+            statuses.add(404)
+        if self.body is not None:
+            statuses |= {413, 415}
+        return tuple(sorted(statuses))
+
+
+_POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+
+_IN_PATH = {
+    "id": Parameter(
+        name="id", place="path", schema={"type": "string", "format": "uuid"}, text="The job."
+    ),
+    "target": Parameter(
+        name="target",
+        place="path",
+        schema={"type": "string", "enum": [target.value for target in Target]},
+        text="Who asks for the credential; in any case.",
+    ),
+    "scheme": Parameter(
+        name="scheme",
+        place="path",
+        schema={"type": "string", "enum": [scheme.value for scheme in Scheme]},
+        text="How the credential is presented; in any case.",
+    ),
+    "number": Parameter(name="number", place="path", schema=_POSITION, text="The notice."),
+}
+
+_PAGE = (
+    Parameter(
+        name="limit",
+        place="query",
+        schema={"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+        text="Entries of a page.",
+    ),
+    Parameter(
+        name="after",
+        place="query",
+        schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
+        text="`next` of the page before.",
+    ),
+)
+
+_LISTING = (
+    Parameter(
+        name="state",
+        place="query",
+        schema={"type": "string", "enum": [state.label for state in JobState]},
+        text="Only jobs in these states.",
+        many=True,
+    ),
+    Parameter(
+        name="all_users",
+        place="query",
+        schema={"type": "boolean"},
+        text="Jobs of everybody; for admins.",
+    ),
+    *_PAGE,
+)
+
+_HEARING = (
+    Parameter(
+        name="job",
+        place="query",
+        schema={"type": "string", "format": "uuid"},
+        text="Only this job.",
+    ),
+    Parameter(
+        name="kinds",
+        place="query",
+        schema={"type": "string", "enum": kind_labels(~NoticeKind(0))},
+        text=f"What to hear; default: {', '.join(kind_labels(events.DEFAULT_KINDS))}.",
+        many=True,
+    ),
+    Parameter(
+        name="after", place="query", schema=_POSITION, text="Replay what comes after this number."
+    ),
+    Parameter(
+        name="Last-Event-ID",
+        place="header",
+        schema=_POSITION,
+        text="As `after`, and wins over it: where a broken stream had got to.",
+    ),
+)
+
+_JOB = (Outcome(status=200, text="The job as it is now.", body=JobAnswer),)
+_LAST = (Outcome(status=200, text="The job as it was when it left.", body=JobAnswer),)
+
+_JOBS = "/v1/jobs"
+_ONE = "/v1/jobs/{id}"
+_CREDENTIAL = "/v1/jobs/{id}/credentials/{target}/{scheme}"
+_OPEN, _SERVED, _OWNER = Access.OPEN, Access.SERVED, Access.OWNER
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=_JOBS,
+        handler=handlers.create_jobs,
+        access=_SERVED,
+        summary="Create a job, or several, all or none.",
+        body=JobBody | JobsBody,
+        outcomes=(
+            Outcome(status=201, text="Made, and safe on disk.", body=JobAnswer | JobsAnswer),
+            Outcome(
+                status=200,
+                text="The same request had made it before.",
+                body=JobAnswer | JobsAnswer,
+            ),
+        ),
+        errors=(409,),
+    ),
+    Route(
+        method="GET",
+        path=_JOBS,
+        handler=handlers.list_jobs,
+        access=_SERVED,
+        summary="List jobs, newest last.",
+        parameters=_LISTING,
+        outcomes=(Outcome(status=200, text="A page of jobs.", body=JobsAnswer),),
+    ),
+    Route(
+        method="GET",
+        path=_ONE,
+        handler=handlers.get_job,
+        access=_OWNER,
+        summary="Look at a job.",
+        outcomes=_JOB,
+    ),
+    Route(
+        method="PATCH",
+        path=_ONE,
+        handler=handlers.change_job,
+        access=_OWNER,
+        summary="Change settings of a job; what is not named stays.",
+        body=JobPatch,
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_ONE}/files",
+        handler=handlers.list_files,
+        access=_OWNER,
+        summary="List the files of a job, in order.",
+        parameters=_PAGE,
+        outcomes=(Outcome(status=200, text="A page of files.", body=FilesAnswer),),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/files",
+        handler=handlers.add_files,
+        access=_OWNER,
+        summary="Add a file to a job, or several, all or none.",
+        body=FileBody | FilesBody,
+        outcomes=(Outcome(status=201, text="The new files.", body=FilesAnswer),),
+        errors=(409,),
+    ),
+    Route(
+        method="PUT",
+        path=_CREDENTIAL,
+        handler=handlers.set_credential,
+        access=_OWNER,
+        summary="Set a credential, in place of one for the same target and scheme.",
+        body=IdentityBody,
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
+        method="DELETE",
+        path=_CREDENTIAL,
+        handler=handlers.remove_credential,
+        access=_OWNER,
+        summary="Remove a credential.",
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/resume",
+        handler=handlers.resume_job,
+        access=_OWNER,
+        summary="Start a job, or continue it at once.",
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/suspend",
+        handler=handlers.suspend_job,
+        access=_OWNER,
+        summary="Pause a job.",
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/complete",
+        handler=handlers.complete_job,
+        access=_OWNER,
+        summary="Publish what is whole under its final name, and end the job.",
+        outcomes=_LAST,
+        errors=(409,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/cancel",
+        handler=handlers.cancel_job,
+        access=_OWNER,
+        summary="End a job and remove partial data.",
+        outcomes=_LAST,
+        errors=(409,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_ONE}/why",
+        handler=handlers.why,
+        access=_OWNER,
+        summary="Say what keeps a job from moving, and what would help.",
+        outcomes=(Outcome(status=200, text="All reasons.", body=BlockersAnswer),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=events.stream,
+        access=_SERVED,
+        summary="Hear what happens, as server-sent events.",
+        parameters=_HEARING,
+        outcomes=(
+            Outcome(
+                status=200,
+                text="`event` is a kind with a notice as data, or `gap` with its bounds.",
+                media_type=events.MEDIA_TYPE,
+            ),
+        ),
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/notices/{number}/ack",
+        handler=handlers.acknowledge,
+        access=_OWNER,
+        summary="Acknowledge a notice, so that it is not delivered again.",
+        outcomes=(Outcome(status=200, text="The notice, settled.", body=NoticeAnswer),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/health",
+        handler=handlers.health,
+        access=_OPEN,
+        summary="Say how the service is.",
+        outcomes=(Outcome(status=200, text="It works.", body=HealthAnswer),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/version",
+        handler=handlers.version,
+        access=_OPEN,
+        summary="Say what the service is, and what it can do.",
+        outcomes=(Outcome(status=200, text="Version and features.", body=VersionAnswer),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/openapi.json",
+        handler=handlers.openapi,
+        access=_OPEN,
+        summary="Describe this API.",
+        outcomes=(Outcome(status=200, text="An OpenAPI 3.1 document."),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/metrics",
+        handler=handlers.figures,
+        access=_SERVED,
+        summary="Figures for Prometheus.",
+        outcomes=(Outcome(status=200, text="Prometheus' text format.", media_type="text/plain"),),
+    ),
+)

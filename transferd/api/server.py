@@ -1,0 +1,175 @@
+"""The HTTP server on the Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from transferd.api import events
+from transferd.api.call import Call, Context
+from transferd.api.errors import answer_problems
+from transferd.api.identity import Identities, user_name
+from transferd.api.openapi import document
+from transferd.api.ports import JobUseCases, NoticeUseCases
+from transferd.api.query import refuse_unknown
+from transferd.api.routes import ROUTES, Access, Route
+from transferd.model.errors import NotAllowed
+from transferd.model.job import Seconds, Timers
+from transferd.model.limits import Limits
+from transferd.service.ports import Clock
+from transferd.wire.answers import Answers
+
+log = logging.getLogger(__name__)
+
+_CONTEXT = web.AppKey("context", Context)
+_BACKLOG = 1024
+#: Longer than any graceful stop: `stop` has the deadline.
+_NEVER = 86400.0
+#: For aiohttp, no time at all would be no limit.
+_MOMENT = 0.001
+
+
+class ApiServer:
+    """Serves the API on one listening socket."""
+
+    def __init__(
+        self,
+        *,
+        jobs: JobUseCases,
+        notices: NoticeUseCases,
+        clock: Clock,
+        limits: Limits,
+        timers: Timers,
+        serves: Callable[[int], bool],
+        admin_gid: int | None = None,
+        heartbeat: Seconds = 15.0,
+        owner_name: Callable[[int], str] = user_name,
+    ) -> None:
+        """Take what requests are served with.
+
+        *timers* are those of a job that names none; *serves* tells whether this daemon works for
+        a uid; members of *admin_gid* are admins, as uid 0 is.
+        """
+
+        def wall_time(steady: Seconds) -> datetime:
+            return clock.now() + timedelta(seconds=steady - clock.steady())
+
+        self._context = Context(
+            jobs=jobs,
+            notices=notices,
+            limits=limits,
+            timers=timers,
+            answers=Answers(owner_name, wall_time),
+            identities=Identities(admin_gid),
+            serves=serves,
+            heartbeat=heartbeat,
+            openapi=msgspec.json.encode(document(ROUTES)),
+        )
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on *sock*, a listening Unix socket, which is the server's from now on."""
+        self._runner = web.AppRunner(
+            application(self._context, ROUTES),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_NEVER,
+            logger=_protocol_log(),
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock, backlog=_BACKLOG).start()
+
+    async def stop(self, timeout: Seconds = 5.0) -> None:
+        """Accept nothing new, end event streams and let requests end; the slow are cut off."""
+        self._context.stopping.set()
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await runner.cleanup()
+        except TimeoutError:
+            log.warning("api.cut_off", extra={"fields": {"seconds": timeout}})
+            if runner.server is not None:
+                await runner.server.shutdown(_MOMENT)
+            await runner.cleanup()
+
+
+def application(context: Context, routes: Iterable[Route]) -> web.Application:
+    """Make the application of *routes*."""
+    app = web.Application(
+        middlewares=[_observe, answer_problems], client_max_size=context.limits.body_bytes
+    )
+    app[_CONTEXT] = context
+    for route in routes:
+        handler = _handler(route)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == hdrs.METH_GET and route.handler is not events.stream:
+            app.router.add_route(hdrs.METH_HEAD, route.path, handler)
+    return app
+
+
+def _handler(route: Route) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        context = request.app[_CONTEXT]
+        caller = context.identities.caller(request)
+        if route.access is not Access.OPEN and not context.serves(caller.uid):
+            raise NotAllowed("not_allowed", "cannot serve you: this daemon works for somebody else")
+        refuse_unknown(request, route.query_names)
+        return await route.handler(Call(request=request, context=context, caller=caller))
+
+    return handle
+
+
+@web.middleware
+async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count answers, and log them without anything that a caller wrote."""
+    began = time.monotonic()
+    response = await handler(request)
+    context = request.app[_CONTEXT]
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    context.requests[method, route, response.status] += 1
+    if log.isEnabledFor(logging.DEBUG) and request.transport is not None:
+        fields = {
+            "method": method,
+            "route": route,
+            "status": response.status,
+            "uid": context.identities.caller(request).uid,
+            "ms": round((time.monotonic() - began) * 1000, 1),
+        }
+        log.debug("api.request", extra={"fields": fields})
+    return response
+
+
+#: What aiohttp raises for a request that is not HTTP.
+_UNREADABLE = (HttpProcessingError, web.RequestPayloadError)
+
+
+class _WithoutWire(logging.Filter):
+    """Drops what aiohttp quotes of a request that is not HTTP: it may be a piece of a body."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite such a record; let all pass."""
+        if record.exc_info and isinstance(record.exc_info[1], _UNREADABLE):
+            record.msg, record.args = "api.malformed_request", ()
+            record.exc_info = record.exc_text = None
+            record.fields = {}
+        return True
+
+
+def _protocol_log() -> logging.Logger:
+    protocol = logging.getLogger(f"{__name__}.http")
+    if not protocol.filters:
+        protocol.addFilter(_WithoutWire())
+    return protocol
