@@ -413,9 +413,11 @@ async def test_the_command_runs_when_nobody_listens_until_it_succeeds(service: S
     assert told.environment["TRANSFERD_KIND"] == "transferred"
     worker.command_status = 0
     await worker.hears(link.RunCommand, 2)
-    notice = await service.next_notice(job, DONE)
-    while not (await service.store.notices.notice(notice.number)).settled:
-        await asyncio.sleep(0)
+    await service.parts.jobs.complete(ME, job.id)
+    await worker.hears(link.Finish)
+    assert not await service.store.notices.unsettled(
+        owner=None, job_id=job.id, kinds=DONE, after=0, limit=1
+    )
 
 
 async def test_the_command_is_the_last_resort_beside_a_deaf_listener(service: Service) -> None:

@@ -71,6 +71,11 @@ class Notifier:
         self._slots = asyncio.Semaphore(_COMMANDS)
         self._wake = asyncio.Event()
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody listens, or a delivery is still owed to a command."""
+        return bool(self._subscriptions or self._due or self._commanding)
+
     # ── what happened ────────────────────────────────────────────────────────────────────
 
     def raised(self, notices: Sequence[Notice]) -> None:

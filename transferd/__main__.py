@@ -1,0 +1,78 @@
+"""`transferd`: the daemon's command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transferd import __version__
+from transferd.config import load_config
+from transferd.daemon import Daemon, Options
+from transferd.logs import set_up_logging
+from transferd.model.errors import ConfigError, StoreLocked, TransferdError
+from transferd.wire.paths import SOCKET_VARIABLE, state_directory, system_socket, user_socket
+
+_FAILED, _USAGE, _TAKEN = 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon until it is told to stop.
+
+    Returns: 0 after a clean stop, 1 when the state or the socket cannot be used, 2 for a wrong
+    command line or configuration, 3 when another daemon holds the state directory.
+    """
+    environ = dict(os.environ)
+    options = _parser().parse_args(arguments)
+    try:
+        config = load_config(options.config)
+        where = Options(
+            socket=options.socket or _default_socket(options.system, environ),
+            state=options.state_dir or state_directory(environ, options.system),
+            on_demand=options.on_demand,
+        )
+        set_up_logging(config.log.format, config.log.level, environ)
+        asyncio.run(Daemon(where, config, environ).run())
+    except TransferdError as error:
+        print(f"transferd: {error}", file=sys.stderr)  # noqa: T201 - the last word of a daemon
+        return _status(error)
+    return 0
+
+
+def _status(error: TransferdError) -> int:
+    if isinstance(error, ConfigError):
+        return _USAGE
+    return _TAKEN if isinstance(error, StoreLocked) else _FAILED
+
+
+def _default_socket(system: bool, environ: dict[str, str]) -> Path:
+    if system:
+        return system_socket()
+    named = environ.get(SOCKET_VARIABLE)
+    return Path(named) if named else user_socket(environ, os.getuid())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transferd",
+        description="Background transfer service: a durable queue of downloads.",
+        epilog="Drive it with transferctl, with the Python client, or over its socket.",
+    )
+    parser.add_argument("--system", action="store_true", help="use the system's socket and state")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="listen there")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="keep queue and key there")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the settings")
+    parser.add_argument(
+        "--on-demand",
+        action="store_true",
+        help="leave once the queue has been empty for a while (as transferctl starts it)",
+    )
+    parser.add_argument("--version", action="version", version=f"transferd {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The daemon's life: lock, queue file, organs, socket; and all of it backwards.
+
+Organs fail together: an error in the scheduler, the store or the API brings the daemon down, and
+the service manager starts it again. Jobs fail alone (see `service.carrier`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from transferd.api.identity import admin_gid, user_name
+from transferd.api.server import ApiServer
+from transferd.assembly import Parts, assemble, default_timers
+from transferd.config import Config
+from transferd.listener import bind_listener
+from transferd.model.job import JobId, Seconds
+from transferd.service.clock import SystemClock
+from transferd.service.workers import Launch, python_launcher
+from transferd.store.opening import Store, open_store
+from transferd.supervisor import Supervisor, inherited_sockets
+from transferd.wire.answers import Answers
+
+log = logging.getLogger(__name__)
+
+#: How often a daemon that was started on demand looks whether it is still needed…
+_LOOK: Seconds = 20.0
+#: …and how often in a row it must not be.
+_LOOKS = 3
+#: Mode of the socket: nobody but its owner and root, as long as one daemon serves one user.
+_SOCKET_MODE = 0o600
+#: Variables that are meant for the daemon, not for its children.
+_OWN_VARIABLES = frozenset(
+    {
+        "CREDENTIALS_DIRECTORY",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where the daemon lives, and how."""
+
+    socket: Path
+    state: Path
+    #: Started by a client: leaves once the queue has been empty for a while.
+    on_demand: bool = False
+
+
+class Daemon:
+    """One daemon, from its lock to its last word."""
+
+    def __init__(self, options: Options, config: Config, environ: MutableMapping[str, str]) -> None:
+        """Take what is meant for the daemon out of *environ*; the rest is for its workers.
+
+        Raises:
+            ActivationError: the service manager passed on something else than the socket.
+        """
+        self._options = options
+        self._config = config
+        self._supervisor = Supervisor(environ, os.getpid())
+        self._inherited = inherited_sockets(environ, os.getpid())
+        self._environ: Mapping[str, str] = environ
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Live until SIGTERM or SIGINT.
+
+        Raises:
+            StoreLocked, StoreError: the state directory cannot be used.
+            SocketRefused: the socket cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with open_store(self._options.state, new_id=_new_id) as store:
+            parts = self._assemble(store)
+            requeued = await store.jobs.recover(self._clock.steady())
+            with self._listening() as listening:
+                server = self._server(parts)
+                await server.start(listening)
+                fields = {"socket": self._options.socket, "requeued": requeued}
+                log.info("daemon.ready", extra={"fields": fields})
+                await self._live(parts, server)
+        log.info("daemon.stopped", extra={"fields": {}})
+
+    def _assemble(self, store: Store) -> Parts:
+        def wall_time(steady: Seconds) -> datetime:
+            return self._clock.now() + timedelta(seconds=steady - self._clock.steady())
+
+        answers = Answers(user_name, wall_time)
+        launch = self._launch()
+        return assemble(self._config, store.jobs, store.notices, launch, self._clock, answers)
+
+    def _launch(self) -> Launch:
+        environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}
+        return python_launcher((sys.executable, "-P", "-m", "transferd.worker"), environ)
+
+    def _server(self, parts: Parts) -> ApiServer:
+        own = os.getuid()
+        return ApiServer(
+            jobs=parts.jobs,
+            notices=parts.notifier,
+            clock=self._clock,
+            limits=self._config.limits.limits(),
+            timers=default_timers(self._config),
+            # One daemon works for one user, since its workers have no other rights than its own.
+            serves=lambda uid: uid in (0, own),
+            admin_gid=admin_gid(self._config.api.admin_group),
+            heartbeat=self._config.api.heartbeat_seconds,
+        )
+
+    @contextmanager
+    def _listening(self) -> Iterator[socket.socket]:
+        """Listen on the inherited socket, else on one of our own."""
+        if self._inherited:
+            yield self._inherited[0]
+            return
+        with bind_listener(self._options.socket, mode=_SOCKET_MODE) as listener:
+            yield listener.socket
+
+    async def _live(self, parts: Parts, server: ApiServer) -> None:
+        """Run every organ until told to stop; end them from the outside in.
+
+        The API goes first, so that nothing new begins; then the runs, whose workers report their
+        last durable offsets; the queue file is closed when nobody writes any more.
+        """
+        async with asyncio.TaskGroup() as group:
+            scheduler = group.create_task(parts.scheduler.run(), name="scheduler")
+            organs = [
+                group.create_task(organ, name=name)
+                for name, organ in (
+                    ("closing", parts.closing.run()),
+                    ("notifier", parts.notifier.run()),
+                    ("housekeeper", parts.housekeeper.run()),
+                    ("network", parts.network.run()),
+                    ("workers", parts.workers.run()),
+                    ("watchdog", self._supervisor.keep_alive(self._pulse(parts))),
+                    ("demand", self._leave_when_idle(parts)),
+                )
+            ]
+            self._supervisor.ready(f"listening on {self._options.socket}")
+            await self._stop.wait()
+            self._supervisor.stopping()
+            log.info("daemon.stopping", extra={"fields": {}})
+            await server.stop(_API_PATIENCE)
+            await _end([scheduler])
+            await parts.runs.close()
+            await _end(organs)
+            await parts.workers.close()
+
+    async def _leave_when_idle(self, parts: Parts) -> None:
+        if not self._options.on_demand:
+            return
+        quiet = 0
+        while quiet < _LOOKS:
+            await asyncio.sleep(_LOOK)
+            busy = parts.notifier.busy or any((await parts.jobs.counts()).values())
+            quiet = 0 if busy else quiet + 1
+        log.info("daemon.idle", extra={"fields": {}})
+        self._stop.set()
+
+    def _pulse(self, parts: Parts) -> Callable[[], Awaitable[None]]:
+        async def pulse() -> None:
+            await parts.jobs.counts()  # the loop turns, and the queue file answers
+
+        return pulse
+
+
+#: Requests that are being answered when the daemon is told to stop get this long.
+_API_PATIENCE: Seconds = 1.0
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in reversed(tasks):
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _new_id() -> JobId:
+    return JobId(str(uuid.uuid4()))
