@@ -238,6 +238,7 @@ class Job:
 
         Raises:
             JobFailed: the job is in error.
+            NotFound: there is no such job (any more).
             JobGone: the job was cancelled, or left the queue in a way that nobody could tell.
             TimeoutError: *timeout* seconds are over; the job goes on.
         """
@@ -252,10 +253,7 @@ class Job:
 
     async def _outcome(self, until: Until) -> JobAnswer:
         """Return the job in a state that ends the waiting."""
-        answer = await self.refresh()
-        if _ends_waiting(answer, until):
-            return answer
-        interest = Interest(job=self.id, kinds=_waiting_kinds(answer))
+        interest = Interest(job=self.id, kinds=_waiting_kinds(self.answer))
         gone = False
         async with aclosing(hear(self._connection, interest, patience=PATIENCE)) as heard:
             async for event in heard:
@@ -267,11 +265,11 @@ class Job:
                 # A notice tells how the job was, perhaps long ago; only a look tells how it is.
                 with suppress(NoDaemon, Unavailable):  # then the stream breaks too
                     try:
-                        answer = await self.refresh()
+                        await self.refresh()
                     except NotFound:
                         gone = True  # just now: the notice of that is on its way
-                if not gone and _ends_waiting(answer, until):
-                    return answer
+                if not gone and _ends_waiting(self.answer, until):
+                    return self.answer
         raise JobGone(self.id, None)
 
     async def _called_back(self, answer: JobAnswer) -> None:

@@ -1,0 +1,46 @@
+"""`transferctl`: one command, from its words to its exit status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from transferd.cli.arguments import parse
+from transferd.cli.outcomes import Exit, status_of
+from transferd.cli.output import Output, forgive_encodings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status. What goes wrong is said in a line, not in a trace."""
+    forgive_encodings()
+    try:
+        options = parse(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0) if not isinstance(exit.code, str) else Exit.USAGE
+    output = Output(json=options.json, stdout=sys.stdout, stderr=sys.stderr)
+    try:
+        return _run(options, output)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left; nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except Exception as error:  # noqa: BLE001 - the last stop: people are told, never shown a trace
+        output.complain(error)
+        return status_of(error)
+
+
+def _run(options: Namespace, output: Output) -> int:
+    import asyncio
+
+    module, _, function = options.run.partition(":")
+    command = getattr(importlib.import_module(module), function)
+    return int(asyncio.run(command(options, output)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Options of the command line → settings of a job."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from typing import Any
+
+from transferd.cli.outcomes import usage
+from transferd.cli.passwords import read_headers
+from transferd.client.options import absolute
+
+_NAMES = (
+    "auto_complete",
+    "allow_cleartext",
+    "description",
+    "max_download_time",
+    "max_size",
+    "min_retry_delay",
+    "no_progress_timeout",
+    "on_error",
+    "overwrite",
+    "priority",
+    "proxy",
+    "streams",
+)
+
+
+def settings(options: Namespace) -> dict[str, Any]:
+    """Return what the options say of a job; what they leave out is not there.
+
+    Raises:
+        CommandError: a file that they name cannot be used.
+    """
+    said: dict[str, Any] = {
+        name: value for name in _NAMES if (value := getattr(options, name, None)) is not None
+    }
+    if options.cacert is not None:
+        path = absolute(options.cacert)
+        if not os.access(path, os.R_OK):
+            raise usage(f"cannot read the CA certificates in {path}; name a readable PEM file")
+        said["cacert"] = path
+    return said
+
+
+def headers(options: Namespace) -> dict[str, str]:
+    """Return the headers that the options name.
+
+    Raises:
+        CommandError: see `read_headers`.
+    """
+    return read_headers(options.header or [], options.header_file)

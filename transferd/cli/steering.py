@@ -1,0 +1,101 @@
+"""Commands that move jobs on, and the one that waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+
+from transferd.cli.outcomes import CommandError, Exit, status_of
+from transferd.cli.output import Output
+from transferd.cli.progress import following
+from transferd.cli.references import find_job, manager_for
+from transferd.cli.values import shown_duration
+from transferd.client.errors import JobFailed
+from transferd.client.job import Job, Until
+from transferd.model.errors import NoDaemon, TransferdError
+from transferd.wire.api import JobAnswer
+
+_VERBS: dict[str, tuple[Callable[[Job], Awaitable[JobAnswer]], str]] = {
+    "resume": (Job.resume, "resumed"),
+    "suspend": (Job.suspend, "suspended"),
+    "complete": (Job.complete, "completed"),
+    "cancel": (Job.cancel, "cancelled"),
+}
+
+
+async def act(options: Namespace, output: Output) -> int:
+    """Do the same to each of the jobs; one that refuses does not keep the others from it.
+
+    Returns the status of the first refusal.
+    """
+    verb, past = _VERBS[options.command]
+    answers: list[JobAnswer] = []
+    status = Exit.DONE
+    async with manager_for(options) as manager:
+        for reference in options.job:
+            try:
+                answers.append(await verb(await find_job(manager, reference)))
+            except NoDaemon:
+                raise
+            except (TransferdError, CommandError) as error:
+                if len(options.job) == 1:
+                    raise
+                output.remark(f"transferctl: {reference}: {error}")
+                status = status or status_of(error)
+            else:
+                if not output.json:
+                    output.remark(f"{past} {answers[-1].name}")
+    if output.json:
+        output.document({"jobs": answers})
+    return status
+
+
+async def wait(options: Namespace, output: Output) -> int:
+    """Wait until a job is transferred; complete it then, if asked to."""
+    async with manager_for(options) as manager:
+        job = await find_job(manager, options.job)
+        try:
+            async with following(manager, job, output):
+                answer = await _waited(job, options.timeout)
+                if options.complete and not job.state.final:
+                    answer = await job.complete()
+        except JobFailed as failed:
+            remedies = [blocker.remedy for blocker in failed.job.blockers]
+            raise CommandError(
+                Exit.FAILED,
+                "; ".join([str(failed), *remedies[:1]]),
+                code=failed.error.code if failed.error else "failed",
+                job=job.id,
+            ) from failed
+        except asyncio.CancelledError:
+            output.remark(
+                "transferctl: interrupted; the job goes on, "
+                f"`transferctl wait {job.id}` attaches again"
+            )
+            raise
+    if output.json:
+        output.document(answer)
+    else:
+        output.remark(f"{answer.name} is {_done(answer)}")
+    return Exit.DONE
+
+
+async def _waited(job: Job, timeout: float) -> JobAnswer:
+    # A job that completes itself is transferred for a moment only, and without its final name.
+    until: Until = "ended" if job.answer.auto_complete else "transferred"
+    try:
+        return await job.wait(timeout or None, until)
+    except TimeoutError:
+        raise CommandError(
+            Exit.TIMED_OUT,
+            f"cannot wait longer than {shown_duration(timeout)} for {job.name!r}; the job goes on",
+            code="timed_out",
+            job=job.id,
+        ) from None
+
+
+def _done(answer: JobAnswer) -> str:
+    if answer.state == "acknowledged":
+        return "completed"
+    return f"transferred; `transferctl complete {answer.id}` gives the files their names"

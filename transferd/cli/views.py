@@ -1,0 +1,194 @@
+"""Commands that only look."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from transferd import __version__
+from transferd.cli.outcomes import Exit
+from transferd.cli.output import Output
+from transferd.cli.references import find_job, manager_for, short_ids
+from transferd.cli.values import shown_size
+from transferd.client.manager import connect
+from transferd.model.checks import check_states
+from transferd.model.errors import NoDaemon
+from transferd.wire.api import (
+    BlockerAnswer,
+    BlockersAnswer,
+    FilesAnswer,
+    GapAnswer,
+    JobAnswer,
+    NoticeAnswer,
+)
+
+
+async def list_jobs(options: Namespace, output: Output) -> int:
+    """List the jobs in the queue, oldest first."""
+    states = None if options.state is None else sorted(check_states(options.state.split(",")))
+    async with manager_for(options) as manager:
+        found = manager.jobs(state=states, all_users=options.all_users)
+        jobs = [job.answer async for job in found]
+    if output.json:
+        output.document({"jobs": jobs})
+    elif options.ids:
+        for job in jobs:
+            output.line(job.id)
+    elif jobs:
+        _job_table(jobs, options.all_users, output)
+    else:
+        output.remark("no jobs")
+    return Exit.DONE
+
+
+def _job_table(jobs: list[JobAnswer], owners: bool, output: Output) -> None:
+    ids = short_ids([job.id for job in jobs])
+    head = ["ID", "STATE", "DONE", "SIZE", "PRIORITY", *(["OWNER"] if owners else []), "NAME"]
+    rows = [
+        [
+            ids[job.id],
+            job.state,
+            _share(job.bytes_transferred, job.bytes_total),
+            "?" if job.bytes_total is None else shown_size(job.bytes_total),
+            job.priority,
+            *([job.owner.name] if owners else []),
+            job.name,
+        ]
+        for job in jobs
+    ]
+    output.table(head, rows)
+
+
+def _share(done: int, total: int | None) -> str:
+    if total is None:
+        return shown_size(done)
+    return f"{100 * done // total if total else 100} %"
+
+
+async def show(options: Namespace, output: Output) -> int:
+    """Show everything about a job."""
+    async with manager_for(options) as manager:
+        job = (await find_job(manager, options.job)).answer
+    if output.json:
+        output.document(job)
+    else:
+        output.pairs([(name, value) for name, value in _facts(job) if value])
+    return Exit.DONE
+
+
+def _facts(job: JobAnswer) -> list[tuple[str, str]]:
+    size = "?" if job.bytes_total is None else shown_size(job.bytes_total)
+    error = job.error
+    credentials = [f"{each.target} {each.scheme} {each.username}" for each in job.credentials]
+    return [
+        ("id", job.id),
+        ("name", job.name),
+        ("description", job.description),
+        ("state", job.state),
+        ("priority", job.priority),
+        ("owner", job.owner.name),
+        ("files", f"{job.files_transferred} of {job.files_total}"),
+        ("bytes", f"{shown_size(job.bytes_transferred)} of {size}"),
+        ("error", f"{error.code}: {error.message}" if error else ""),
+        ("next try", job.retry_at or ""),
+        ("interruptions", str(job.error_count or "")),
+        ("blocked by", "; ".join(_reason(blocker) for blocker in job.blockers)),
+        ("credentials", ", ".join(credentials)),
+        ("headers", ", ".join(job.headers)),
+        ("notify", ", ".join(job.notify.kinds)),
+        ("command", " ".join(job.notify.command or [])),
+        ("auto complete", "yes" if job.auto_complete else ""),
+        ("on error", job.on_error),
+        ("overwrite", "yes" if job.overwrite else "no"),
+        ("proxy", job.proxy or ""),
+        ("CA file", job.cacert or ""),
+        ("created", job.created),
+        ("modified", job.modified),
+        ("transferred", job.transferred_at or ""),
+    ]
+
+
+async def files(options: Namespace, output: Output) -> int:
+    """List the files of a job."""
+    async with manager_for(options) as manager:
+        job = await find_job(manager, options.job)
+        found = [file async for file in job.files()]
+    if output.json:
+        output.document(FilesAnswer(files=found, next=None))
+        return Exit.DONE
+    rows = [
+        [
+            "whole" if file.completed else _share(file.bytes_transferred, file.bytes_total),
+            "?" if file.bytes_total is None else shown_size(file.bytes_total),
+            file.local,
+            file.remote,
+        ]
+        for file in found
+    ]
+    if rows:
+        output.table(["DONE", "SIZE", "LOCAL", "REMOTE"], rows)
+    else:
+        output.remark("no files")
+    return Exit.DONE
+
+
+async def why(options: Namespace, output: Output) -> int:
+    """Say why a job does not move."""
+    async with manager_for(options) as manager:
+        job = await find_job(manager, options.job)
+        blockers = await job.why()
+    if output.json:
+        output.document(BlockersAnswer(blockers=blockers))
+    elif not blockers:
+        output.line(f"nothing blocks {job.name}: it is {job.answer.state}")
+    for blocker in [] if output.json else blockers:
+        output.line(_reason(blocker))
+    return Exit.DONE
+
+
+def _reason(blocker: BlockerAnswer) -> str:
+    since = f" since {blocker.since}" if blocker.since else ""
+    until = f" until {blocker.until}" if blocker.until else ""
+    return f"{blocker.code}{since}{until}: {blocker.text}; to go on: {blocker.remedy}"
+
+
+async def events(options: Namespace, output: Output) -> int:
+    """Print what happens, for ever."""
+    kinds = None if options.kinds is None else options.kinds.split(",")
+    async with manager_for(options) as manager:
+        job = None if options.job is None else (await find_job(manager, options.job)).id
+        async for event in manager.events(job=job, kinds=kinds, after=options.after):
+            if output.json:
+                output.record(event)
+            else:
+                output.line(_event_line(event))
+            if options.ack and isinstance(event, NoticeAnswer) and event.acknowledge:
+                await manager.acknowledge(event.number or 0)
+    return Exit.DONE
+
+
+def _event_line(event: NoticeAnswer | GapAnswer) -> str:
+    if isinstance(event, GapAnswer):
+        return f"(notices {event.after + 1} to {event.oldest - 1} are not kept any more)"
+    number = "-" if event.number is None else str(event.number)
+    return f"{event.created}  {number:>6}  {event.kind:<16}  {event.job.id}  {event.job.name}"
+
+
+async def version(options: Namespace, output: Output) -> int:
+    """Say which versions client and daemon are; starts nothing."""
+    found: dict[str, object] = {"transferctl": __version__, "transferd": None}
+    try:
+        async with connect(options.socket) as manager:
+            daemon = await manager.version()
+            found |= {"transferd": daemon, "socket": str(manager.socket)}
+            told = (
+                f"{daemon.name} {daemon.version} at {manager.socket} "
+                f"(API {daemon.api}; schemes {', '.join(daemon.schemes)})"
+            )
+    except NoDaemon as error:
+        told = str(error)
+    if output.json:
+        output.document(found)
+    else:
+        output.line(f"transferctl {__version__}")
+        output.line(told)
+    return Exit.DONE
