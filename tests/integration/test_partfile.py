@@ -1,0 +1,374 @@
+"""The partial file, on real file systems."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.isolation import ordinary_user, run_on_small_disk, run_traced
+from transferd.model.errors import TransferFailed
+from transferd.model.failures import kind_of
+from transferd.model.job import CHECKSUM_ALGORITHMS, Inode
+from transferd.worker.partfile import DigestStopped, PartFile, local_failure
+
+
+class Place:
+    """A destination and its temporary."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.local = str(directory / "a.iso")
+        self.path = directory / ".a.iso.transferd-1"
+        self.temporary = str(self.path)
+
+    def open(self, offset: int = 0, inode: Inode | None = None) -> PartFile:
+        """Open the partial file."""
+        return PartFile.open(self.local, self.temporary, offset, inode)
+
+    def refusal(self, offset: int = 0, inode: Inode | None = None) -> str:
+        """Open a partial file that cannot be opened; return the code."""
+        with pytest.raises(TransferFailed) as caught:
+            self.open(offset, inode).close()
+        failure = caught.value.failure
+        assert failure.file == self.local
+        assert str(self.directory) in failure.message
+        assert failure.message.startswith("cannot ")
+        return failure.code
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """An empty directory to download into."""
+    return Place(tmp_path)
+
+
+def test_a_new_file_is_made_under_its_temporary_name_only(place: Place) -> None:
+    """DESIGN 7: it is the owner's by umask, and the final name does not appear."""
+    old = os.umask(0o027)
+    try:
+        with place.open() as part:
+            found = place.path.stat()
+            assert part.kept == 0
+            assert part.size == 0
+            assert part.inode == Inode(device=found.st_dev, number=found.st_ino)
+            assert found.st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old)
+    assert os.listdir(place.directory) == [place.path.name]
+
+
+def test_what_is_written_stands_one_after_the_other(place: Place) -> None:
+    """Chunks of any buffer type, empty ones, and more of them than one system call takes."""
+    many = [bytes([number % 251]) * 3 for number in range(3000)]
+    with place.open() as part:
+        part.write(b"ab", bytearray(b"c"), b"", memoryview(b"de"))
+        part.write()
+        part.write(*many)
+        part.sync()
+        assert part.size == 5 + 9000
+    assert place.path.read_bytes() == b"abcde" + b"".join(many)
+
+
+def test_a_short_write_is_continued(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may take less than it is given; nothing is lost or doubled."""
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, views: real(file, [views[0][:3]]))
+    with place.open() as part:
+        part.write(b"0123456789", b"abcd", b"xyz")
+    assert place.path.read_bytes() == b"0123456789abcdxyz"
+
+
+def test_durable_bytes_are_kept_and_what_follows_is_cut_off(place: Place) -> None:
+    """DESIGN 7: a resumed file starts at its last durable offset."""
+    place.path.write_bytes(b"0123456789")
+    with place.open(offset=4) as part:
+        assert part.kept == 4
+        assert part.size == 4
+        part.write(b"x")
+        assert os.lseek(part.fileno(), 0, os.SEEK_CUR) == 5
+    assert place.path.read_bytes() == b"0123x"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"012"])
+def test_an_offset_that_the_file_does_not_reach_is_lost(
+    place: Place, content: bytes | None
+) -> None:
+    """A file that is gone or too short has no sound bytes; the caller is told."""
+    if content is not None:
+        place.path.write_bytes(content)
+    with place.open(offset=4) as part:
+        assert part.kept == 0
+        assert part.size == 0
+
+
+def test_another_file_under_the_name_is_not_continued(place: Place) -> None:
+    """Its bytes are somebody else's."""
+    place.path.write_bytes(b"0123456789")
+    found = place.path.stat()
+    with place.open(4, Inode(device=found.st_dev, number=found.st_ino + 1)) as part:
+        assert part.kept == 0
+    place.path.write_bytes(b"0123456789")
+    with place.open(4, Inode(device=found.st_dev + 1, number=found.st_ino)) as part:
+        assert part.kept == 4, "devices are numbered anew at each mount"
+
+
+def test_a_link_is_not_followed(place: Place) -> None:
+    """LESSONS 6.15: neither to a file nor to nothing."""
+    victim = place.directory / "victim"
+    victim.write_bytes(b"precious")
+    place.path.symlink_to(victim)
+    assert place.refusal() == "local_not_regular"
+    assert victim.read_bytes() == b"precious"
+    victim.unlink()
+    assert place.refusal() == "local_not_regular"
+    assert not victim.exists()
+
+
+def test_a_file_with_a_second_name_is_not_touched(place: Place) -> None:
+    """A hard link would let the transfer overwrite another file."""
+    victim = place.directory / "victim"
+    victim.write_bytes(b"precious")
+    os.link(victim, place.path)
+    assert place.refusal() == "local_not_regular"
+    assert victim.read_bytes() == b"precious"
+
+
+def test_what_is_no_file_is_not_waited_for(place: Place) -> None:
+    """A FIFO would block, a directory cannot be written."""
+    os.mkfifo(place.path)
+    assert place.refusal() == "local_not_regular"
+    place.path.unlink()
+    place.path.mkdir()
+    assert place.refusal() == "local_not_regular"
+
+
+def test_another_owners_file_is_not_continued(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner could change it at any time; shares with one owner are known by the inode."""
+    place.path.write_bytes(b"0123456789")
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    assert place.refusal(4) == "local_not_regular"
+    found = place.path.stat()
+    with place.open(4, Inode(device=found.st_dev, number=found.st_ino)) as part:
+        assert part.kept == 4
+
+
+def test_only_one_process_writes_to_a_file(place: Place) -> None:
+    """An old worker that is still leaving and its successor do not mix their bytes."""
+    with place.open() as part:
+        part.write(b"0123")
+        assert place.refusal() == "local_busy"
+        assert part.size == 4, "the one that came second has changed nothing"
+    place.open().close()
+
+
+def test_closing_twice_is_nothing(place: Place) -> None:
+    """Whoever cleans up need not know who closed."""
+    part = place.open()
+    part.close()
+    part.close()
+
+
+def test_directories_are_not_made(place: Place) -> None:
+    """DESIGN 7: parents are never created."""
+    assert Place(place.directory / "none").refusal() == "local_directory_missing"
+    (place.directory / "file").touch()
+    assert Place(place.directory / "file").refusal() == "local_directory_missing"
+
+
+def test_a_directory_that_may_not_be_written_says_so() -> None:
+    """The kernel decides for the owner; what it says becomes a named failure."""
+    with ordinary_user() as home:
+        home.chmod(0o555)
+        assert Place(home).refusal() == "local_access_denied"
+        home.chmod(0o755)
+
+
+def test_a_directory_that_may_not_be_listed_serves() -> None:
+    """A drop box (mode -wx) takes files, and makes them durable."""
+    with ordinary_user() as home:
+        home.chmod(0o333)
+        with Place(home).open() as part:
+            part.write(b"x")
+            part.sync()
+        home.chmod(0o755)
+
+
+def test_the_bytes_stay_in_the_directory_that_was_opened(place: Place) -> None:
+    """A path that is changed under way leads nowhere else."""
+    inner = Place(place.directory / "inner")
+    inner.directory.mkdir()
+    with inner.open() as part:
+        inner.directory.rename(place.directory / "moved")
+        inner.directory.mkdir()
+        part.write(b"x")
+        part.sync()
+    assert os.listdir(inner.directory) == []
+
+
+def test_the_first_flush_makes_the_name_durable_too(place: Place) -> None:
+    """A file whose name is lost in a power cut is lost with all of its durable bytes."""
+    code = """
+import sys
+from transferd.worker.partfile import PartFile
+with PartFile.open(sys.argv[1], sys.argv[2], 0) as part:
+    part.write(b"a"); part.sync()
+    part.write(b"b"); part.sync()
+    part.finish(0.0)
+"""
+    run = run_traced(code, [place.local, place.temporary], calls="fsync,fdatasync,utimensat")
+    file, directory = f"<{place.temporary}>", f"<{place.directory}>"
+    assert [
+        (call.split("(")[0], directory if directory in call else file) for call in run.calls
+    ] == [
+        ("fdatasync", file),
+        ("fsync", directory),
+        ("fdatasync", file),
+        ("utimensat", file),
+        ("fsync", file),
+    ]
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_a_failed_flush_is_never_made_good_by_a_later_one(place: Place, call: str) -> None:
+    """The kernel forgets the pages that it could not write, and the error with them."""
+    code = """
+import sys
+from transferd.model.errors import TransferFailed
+from transferd.worker.partfile import PartFile
+with PartFile.open(sys.argv[1], sys.argv[2], 0) as part:
+    part.write(b"a")
+    for attempt in (part.sync, part.sync, lambda: part.finish(None)):
+        try:
+            attempt()
+        except TransferFailed as failed:
+            print(failed.failure.code)
+    part.truncate(0)
+    part.write(b"b")
+    part.sync()
+    print(part.size)
+"""
+    run = run_traced(
+        code,
+        [place.local, place.temporary],
+        calls="fsync,fdatasync",
+        inject=f"{call}:error=EIO:when=1",
+    )
+    assert run.printed.split() == ["local_io"] * 3 + ["1"]
+
+
+def test_a_full_disk_keeps_what_was_written(place: Place) -> None:
+    """DESIGN 3: partial data is kept, and the transfer goes on when there is space."""
+    code = """
+import os, sys
+from transferd.model.errors import TransferFailed
+from transferd.worker.partfile import PartFile
+ballast = os.path.join(sys.argv[1], "ballast")
+open(ballast, "wb").write(bytes(512 * 1024))
+with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as part:
+    assert part.free_space() == 512 * 1024, part.free_space()
+    try:
+        part.write(b"x" * 300_000, b"y" * 300_000)
+    except TransferFailed as failed:
+        print(failed.failure.code)
+    print(part.size, part.free_space())
+    part.sync()
+    os.unlink(ballast)
+    part.write(b"z" * 300_000)
+    print(part.size)
+"""
+    printed = run_on_small_disk(code, size="1m").split()
+    assert printed == ["disk_full", str(512 * 1024), "0", str(512 * 1024 + 300_000)]
+
+
+def test_a_file_that_grows_too_large_fails_by_name(place: Place) -> None:
+    """A limit of the file system or the process is neither silence nor a crash."""
+    code = """
+import resource, sys
+from transferd.model.errors import TransferFailed
+from transferd.worker.partfile import PartFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as part:
+    try:
+        part.write(bytes(10_000))
+    except TransferFailed as failed:
+        print(failed.failure.code, part.size)
+"""
+    assert run_on_small_disk(code, size="1m").split() == ["local_io", "4096"]
+
+
+def test_truncating_starts_anew(place: Place) -> None:
+    """After a reset the next byte is the first."""
+    with place.open() as part:
+        part.write(b"0123456789")
+        part.truncate(0)
+        part.write(b"ab")
+    assert place.path.read_bytes() == b"ab"
+
+
+def test_a_finished_file_has_the_remote_time(place: Place) -> None:
+    """BITS F14: the time of modification comes from Last-Modified."""
+    with place.open() as part:
+        part.write(b"x")
+        part.finish(784111777.0)
+    assert place.path.stat().st_mtime == 784111777.0
+
+
+@pytest.mark.parametrize("mtime", [1e30, -1e30, float("nan"), float("inf")])
+def test_an_impossible_time_is_left(place: Place, mtime: float) -> None:
+    """A wrong date is no reason to lose a transfer."""
+    with place.open() as part:
+        part.write(b"x")
+        part.finish(mtime)
+        assert part.size == 1
+
+
+@pytest.mark.parametrize("algorithm", CHECKSUM_ALGORITHMS)
+def test_every_known_digest_is_that_of_the_bytes_on_disk(place: Place, algorithm: str) -> None:
+    """The table names what hashlib has, with its lengths."""
+    content = bytes(range(256)) * 9000
+    with place.open() as part:
+        part.write(content)
+        digest = part.digest(algorithm, threading.Event())
+    assert digest == hashlib.new(algorithm, content).hexdigest()
+    assert len(digest) == 2 * CHECKSUM_ALGORITHMS[algorithm]
+
+
+def test_a_digest_can_be_stopped(place: Place) -> None:
+    """A suspended job does not read a large file to its end first."""
+    stop = threading.Event()
+    stop.set()
+    with place.open() as part:
+        part.write(b"x")
+        with pytest.raises(DigestStopped):
+            part.digest("sha256", stop)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "disk_full"),
+        (errno.EDQUOT, "disk_full"),
+        (errno.ENOENT, "local_directory_missing"),
+        (errno.EROFS, "local_access_denied"),
+        (errno.EMFILE, "local_busy"),
+        (errno.EIO, "local_io"),
+        (errno.ESTALE, "local_io"),
+        (None, "local_io"),
+    ],
+)
+def test_every_error_of_the_kernel_has_a_name(number: int | None, code: str) -> None:
+    """STYLE 12: translated once; an unknown one is a failure of the disk."""
+    error = OSError(number, "it happened") if number else OSError("it happened")
+    failure = local_failure(error, "write to", "/x/.a", "/x/a").failure
+    assert failure.code == code
+    assert failure.kind is kind_of(code)
+    assert failure.message.startswith("cannot write to /x/.a: ")
+    assert "None" not in failure.message

@@ -1,0 +1,228 @@
+"""Final names for whole files, and the end of partial ones nobody wants.
+
+A name is given by one rename within one directory, so that there is either the whole file under it
+or what was there before. Everything here blocks: the caller runs it in a thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from transferd.model.errors import TransferFailed
+from transferd.model.job import Inode
+from transferd.wire.link import Leftover, Publication, Refusal
+from transferd.worker.partfile import (
+    flush_directory,
+    local_failure,
+    open_directory,
+    refused_locally,
+)
+
+Item = TypeVar("Item")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_RENAME_NOREPLACE = 1
+#: A kernel or a file system that cannot rename without replacing.
+_NO_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def publish(files: Sequence[Publication], overwrite: bool) -> tuple[Refusal, ...]:
+    """Give whole temporary files their final names, durably.
+
+    What is published already counts as published, so the call can be repeated after a crash. One
+    refusal does not stop the others (BITS.md K4). With *overwrite* a regular file is replaced, and
+    so is a symbolic link to one or to nothing: the link itself, never its target. Directories and
+    special files are not replaced, nor are links to them.
+
+    Returns: what was refused, by the files' indexes: `local_lost` (the temporary is gone, or is
+        another file), `local_exists`, `local_not_regular`, `local_directory_missing`,
+        `local_access_denied`, `disk_full`, `local_busy`, `local_io`.
+    """
+    refusals: list[Refusal] = []
+    for path, group in _by_directory(files, lambda file: file.temporary):
+        refusals.extend(_publish_in(path, group, overwrite))
+    return tuple(refusals)
+
+
+def discard(leftovers: Sequence[Leftover]) -> tuple[Refusal, ...]:
+    """Remove temporary files; one that is not there, or whose directory is not, is removed.
+
+    Only regular files under a name as `temporary_path` makes them are touched; no link is followed.
+
+    Returns: what could not be removed, by the leftovers' numbers.
+    """
+    refusals: list[Refusal] = []
+    for path, group in _by_directory(leftovers, lambda leftover: leftover.temporary):
+        refusals.extend(_discard_in(path, group))
+    return tuple(refusals)
+
+
+def _by_directory(
+    items: Iterable[Item], path: Callable[[Item], str]
+) -> Iterable[tuple[str, list[Item]]]:
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(os.path.dirname(path(item)), []).append(item)
+    return groups.items()
+
+
+# ── publishing ─────────────────────────────────────────────────────────────────────────────
+
+
+def _publish_in(path: str, files: list[Publication], overwrite: bool) -> Iterator[Refusal]:
+    try:
+        directory = open_directory(path)
+    except OSError as error:
+        for file in files:
+            yield _refusal(file, local_failure(error, "open the directory", path, file.local))
+        return
+    try:
+        renamed: list[Publication] = []
+        for file in files:
+            try:
+                _publish_one(directory, file, overwrite)
+            except TransferFailed as failed:
+                yield _refusal(file, failed)
+            else:
+                renamed.append(file)
+        yield from _flush(directory, path, renamed)
+    finally:
+        os.close(directory)
+
+
+def _flush(directory: int, path: str, renamed: list[Publication]) -> Iterator[Refusal]:
+    """Make all new names durable at once; also those of an earlier call that was cut short."""
+    if not renamed:
+        return
+    try:
+        flush_directory(directory)
+    except OSError as error:
+        for file in renamed:
+            yield _refusal(file, local_failure(error, "flush the directory", path, file.local))
+
+
+def _refusal(file: Publication, failed: TransferFailed) -> Refusal:
+    return Refusal(file.index, failed.failure.code, failed.failure.message)
+
+
+def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
+    name, final = os.path.basename(file.temporary), os.path.basename(file.local)
+    try:
+        temporary, there = _look(directory, name), _look(directory, final)
+        if temporary is None:
+            if there is None or not _is(there, file.inode):
+                raise _lost(file, "it is not there any more")
+            return
+        if not _is(temporary, file.inode):
+            raise _lost(file, "another file is there in its place")
+        if there is not None and os.path.samestat(temporary, there):
+            # Linked by an earlier call. A rename between two names of one file does nothing.
+            os.unlink(name, dir_fd=directory)
+            return
+        _check_replaceable(directory, final, file.local)
+        if overwrite:
+            os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            _rename_new(directory, name, final)
+    except OSError as error:
+        raise local_failure(error, "put the transferred file at", file.local, file.local) from error
+
+
+def _look(directory: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is(found: os.stat_result, inode: Inode) -> bool:
+    """Whether this is the recorded file.
+
+    The device is left out: btrfs, overlayfs, NFS and device-mapper number theirs anew at each
+    mount, so that after a reboot no file would be the recorded one.
+    """
+    return stat.S_ISREG(found.st_mode) and found.st_ino == inode.number
+
+
+def _lost(file: Publication, what: str) -> TransferFailed:
+    message = f"cannot publish {file.local} from {file.temporary}: {what}"
+    return refused_locally("local_lost", message, file.local)
+
+
+def _check_replaceable(directory: int, final: str, local: str) -> None:
+    """Refuse to replace what is not a regular file, links judged by their targets."""
+    try:
+        found = os.stat(final, dir_fd=directory)
+    except OSError:
+        # Nothing there, or a link that leads nowhere.
+        return
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a special file"
+        message = f"cannot put the transferred file at {local}: {what} is there; move it away"
+        raise refused_locally("local_not_regular", message, local)
+
+
+def _rename_new(directory: int, name: str, final: str) -> None:
+    """Rename without replacing anything.
+
+    Raises:
+        OSError: EEXIST, if there is anything under the final name.
+    """
+    rename = getattr(_libc, "renameat2", None)
+    code = errno.ENOSYS
+    if rename is not None:
+        source, target = os.fsencode(name), os.fsencode(final)
+        if rename(directory, source, directory, target, _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+    if code not in _NO_FLAGS:
+        raise OSError(code, os.strerror(code))
+    os.link(name, final, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    os.unlink(name, dir_fd=directory)
+
+
+# ── discarding ─────────────────────────────────────────────────────────────────────────────
+
+
+def _discard_in(path: str, leftovers: list[Leftover]) -> Iterator[Refusal]:
+    try:
+        directory = open_directory(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        for leftover in leftovers:
+            yield _kept(leftover, local_failure(error, "open the directory", path, path))
+        return
+    try:
+        for leftover in leftovers:
+            try:
+                _discard_one(directory, leftover.temporary)
+            except TransferFailed as failed:
+                yield _kept(leftover, failed)
+    finally:
+        os.close(directory)
+
+
+def _kept(leftover: Leftover, failed: TransferFailed) -> Refusal:
+    return Refusal(leftover.number, failed.failure.code, failed.failure.message)
+
+
+def _discard_one(directory: int, path: str) -> None:
+    name = os.path.basename(path)
+    try:
+        found = _look(directory, name)
+        if found is None:
+            return
+        if not (name.startswith(".") and ".transferd-" in name and stat.S_ISREG(found.st_mode)):
+            message = f"cannot remove {path}: it is not a partial file of transferd"
+            raise refused_locally("local_not_regular", message, path)
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise local_failure(error, "remove the partial file", path, path) from error
