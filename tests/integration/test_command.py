@@ -60,6 +60,12 @@ async def test_the_end_of_standard_error_is_the_detail() -> None:
     assert len(detail) <= 500
 
 
+async def test_the_last_words_are_never_missed() -> None:
+    """What a program says just before it ends is there when it has ended."""
+    for number in range(40):
+        assert await shell(f"echo {number} >&2") == (0, str(number))
+
+
 async def test_arguments_are_passed_as_they_are(tmp_path: Path) -> None:
     """No shell: nothing is expanded, split or quoted."""
     arguments = ["$HOME", "a b", "*", "`id`", "", "ü"]

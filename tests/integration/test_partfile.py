@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import threading
@@ -167,6 +168,26 @@ def test_only_one_process_writes_to_a_file(place: Place) -> None:
         assert place.refusal() == "local_busy"
         assert part.size == 4, "the one that came second has changed nothing"
     place.open().close()
+
+
+def test_a_file_that_was_published_meanwhile_is_not_written_to(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, its name can have gone: what counts is the name."""
+    place.path.write_bytes(b"0123456789")
+    real, names = fcntl.flock, [place.path]
+
+    def lock(descriptor: int, operation: int) -> None:
+        while names:
+            names.pop().rename(place.local)
+            os.unlink(place.local)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with place.open(4) as part:
+        part.write(b"x")
+        assert part.kept == 0
+        assert part.inode.number == place.path.stat().st_ino
 
 
 def test_closing_twice_is_nothing(place: Place) -> None:

@@ -114,6 +114,15 @@ def test_another_file_under_the_temporary_name_is_not_published(tmp_path: Path) 
     assert not (tmp_path / "a.iso").exists()
 
 
+def test_only_a_regular_file_is_published(tmp_path: Path) -> None:
+    """Whatever the record says: a FIFO never gets the final name."""
+    fifo = tmp_path / ".a.iso.transferd-1"
+    os.mkfifo(fifo)
+    inode = Inode(device=fifo.stat().st_dev, number=fifo.stat().st_ino)
+    file = Publication(0, str(tmp_path / "a.iso"), str(fifo), inode)
+    assert codes(publish([file], True)) == [(0, "local_lost")]
+
+
 def test_a_device_that_is_numbered_anew_does_not_lose_a_file(tmp_path: Path) -> None:
     """After a reboot btrfs, overlayfs and NFS have other device numbers."""
     file = whole(tmp_path / "a.iso")
