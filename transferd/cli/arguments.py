@@ -49,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="transferctl",
+        allow_abbrev=False,
         description="Transfer files in the background: durable, resumable, authenticated.",
         epilog=textwrap.dedent(
             """\
@@ -97,6 +98,8 @@ def _command(
         if examples
         else None,
         formatter_class=_Formatter,
+        # `--password secret` must not be taken for --password-file.
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     common = parser.add_argument_group("general options")

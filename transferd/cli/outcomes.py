@@ -11,7 +11,6 @@ from transferd.model.errors import (
     NotAllowed,
     NotFound,
     TooLarge,
-    Unavailable,
 )
 
 
@@ -53,7 +52,7 @@ def usage(message: str, code: str = "usage") -> CommandError:
 
 _STATUSES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((BadRequest, TooLarge, ConfigError), Exit.USAGE),
-    ((NoDaemon, Unavailable), Exit.NO_DAEMON),
+    ((NoDaemon,), Exit.NO_DAEMON),
     ((NotAllowed, NotFound), Exit.REFUSED),
 )
 

@@ -129,13 +129,13 @@ def _cut(text: str, room: int) -> str:
 class Bar:
     """The line on a terminal, drawn again a few times a second; gone when it is closed."""
 
-    def __init__(self, answer: JobAnswer, stream: TextIO) -> None:
+    def __init__(self, answer: JobAnswer, stream: TextIO, width: int | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._answer = answer
         self._speed = Speed()
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, width=width)
         self._live = Live(
             console=self._console,
             get_renderable=self.drawn,

@@ -1,0 +1,512 @@
+"""The command line before anything is done: words, values, names, secrets, statuses."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transferd.cli.arguments import make_parser
+from transferd.cli.destination import DEFAULT_NAME, destination, name_from_url
+from transferd.cli.get import wished
+from transferd.cli.outcomes import CommandError, Exit, code_of, status_of
+from transferd.cli.output import Output
+from transferd.cli.passwords import identity, read_headers, read_password
+from transferd.cli.references import short_ids
+from transferd.cli.values import (
+    duration,
+    printable,
+    shown_clock,
+    shown_duration,
+    shown_size,
+    size,
+)
+from transferd.model.credentials import Scheme, Target
+from transferd.model.errors import (
+    BadRequest,
+    Conflict,
+    NoDaemon,
+    NotAllowed,
+    NotFound,
+    TransferdError,
+    Unavailable,
+)
+
+
+def parse(*words: str) -> argparse.Namespace:
+    """Parse a command line."""
+    return make_parser().parse_args(words)
+
+
+def output() -> Output:
+    """Return an output that goes nowhere."""
+    return Output(json=False, stdout=io.StringIO(), stderr=io.StringIO())
+
+
+# ── words ──────────────────────────────────────────────────────────────────────────────────
+
+EVERY_COMMAND = [
+    ["get", "https://host/a"],
+    ["create", "name"],
+    ["add", "job", "https://host/a", "b"],
+    ["credentials", "set", "job"],
+    ["credentials", "remove", "job"],
+    ["notify", "job"],
+    ["set", "job"],
+    ["resume", "job"],
+    ["suspend", "job"],
+    ["complete", "job"],
+    ["cancel", "job"],
+    ["wait", "job"],
+    ["why", "job"],
+    ["show", "job"],
+    ["files", "job"],
+    ["list"],
+    ["events"],
+    ["version"],
+    ["completion", "bash"],
+]
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_every_command_takes_json_and_a_socket(words: list[str]) -> None:
+    """DESIGN 6: --json on every command."""
+    options = parse(*words, "--json", "--socket", "/s", "--no-start")
+    assert options.json is True
+    assert options.socket == "/s"
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_every_command_leads_to_a_function(words: list[str]) -> None:
+    """The grammar names functions as texts; each must be there."""
+    import importlib
+
+    module, _, function = parse(*words).run.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_options_may_stand_between_the_arguments() -> None:
+    """People write DEST last."""
+    options = parse("get", "https://host/a", "--user", "alice", "dest", "--keep")
+    assert (options.url, options.dest, options.user, options.keep) == (
+        "https://host/a",
+        "dest",
+        "alice",
+        True,
+    )
+
+
+def test_get_is_foreground_and_waits_fifteen_minutes() -> None:
+    """The sample waits 15 minutes; somebody is waiting for the file."""
+    options = parse("get", "https://host/a")
+    assert options.priority == "foreground"
+    assert options.timeout == 15 * 60
+
+
+def test_no_option_takes_a_password() -> None:
+    """A password in argv is visible to everybody (BITS.md A24)."""
+    help_text = make_parser().format_help() + _help_of("get") + _help_of("credentials", "set")
+    assert "--password " not in help_text
+    with pytest.raises(SystemExit):
+        parse("get", "https://host/a", "--user", "alice", "--password", "secret")
+
+
+def test_a_notification_command_keeps_its_own_options() -> None:
+    """Everything after -- belongs to the program."""
+    options = parse("notify", "job", "--kinds", "error", "--", "/usr/bin/x", "--json", "-a")
+    assert options.words == ["/usr/bin/x", "--json", "-a"]
+    assert options.json is False
+
+
+def test_help_comes_at_once() -> None:
+    """A person waits for --help: neither the HTTP client nor rich may be imported for it."""
+    code = (
+        "import sys; from transferd.cli.__main__ import main; status = main(['get', '--help']);"
+        "large = {'aiohttp', 'asyncio', 'rich', 'msgspec', 'shtab'} & set(sys.modules);"
+        "print(*large, file=sys.stderr); sys.exit(status)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+    assert "examples:" in done.stdout
+    # The bar is 0.12 s on a quiet machine; here others may be at work.
+    assert time.monotonic() - began < 3
+
+
+def _help_of(*words: str) -> str:
+    parser = make_parser()
+    for word in words:
+        action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = action.choices[word]
+    return parser.format_help()
+
+
+# ── values ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("15m", 900),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("0", 0),
+        ("0.5h", 1800),
+    ],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    """As people write them."""
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "15 m", "-1", "1y", "1m30", "inf", "nan"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """A typing error must not become a long wait."""
+    with pytest.raises(argparse.ArgumentTypeError, match="duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4096", 4096), ("10M", 10**7), ("10MB", 10**7), ("1.5GiB", 1610612736), ("2ki", 2048)],
+)
+def test_sizes_are_read(text: str, count: int) -> None:
+    """M is a million and Mi is 2^20, as the standards have it."""
+    assert size(text) == count
+
+
+def test_what_is_no_size_is_refused() -> None:
+    """A typing error must not become a limit."""
+    with pytest.raises(argparse.ArgumentTypeError, match="size"):
+        size("10 apples")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_950, "1.0 MB"),
+        (12_345_678, "12.3 MB"),
+        (5 * 10**12, "5.0 TB"),
+        (5 * 10**15, "5000.0 TB"),
+    ],
+)
+def test_sizes_are_shown(count: int, text: str) -> None:
+    """Three figures are enough, and never 1000.0 of something."""
+    assert shown_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.42, "0.4 s"),
+        (42, "42 s"),
+        (185, "3 min 5 s"),
+        (900, "15 min"),
+        (7800, "2 h 10 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations_are_shown(seconds: float, text: str) -> None:
+    """Two units at most."""
+    assert shown_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (42, "0:42"), (3723, "1:02:03"), (-5, "0:00")]
+)
+def test_the_rest_of_time_is_a_clock(seconds: float, text: str) -> None:
+    """Few columns; an estimate that is over is zero."""
+    assert shown_clock(seconds) == text
+
+
+def test_what_steers_a_terminal_is_not_printed() -> None:
+    """Names, URLs and messages come from elsewhere."""
+    assert printable("a\x1b[31m\nb\u202ec\x9b") == "a?[31m?b?c?"
+
+
+def test_short_ids_are_as_long_as_they_must_be() -> None:
+    """Eight characters, or more where ids begin alike (as time-ordered UUIDs do)."""
+    assert short_ids(["0f8fad5b-d9cb", "1f8fad5b-d9cb"]) == {
+        "0f8fad5b-d9cb": "0f8fad5b",
+        "1f8fad5b-d9cb": "1f8fad5b",
+    }
+    assert short_ids(["0f8fad5b-d9cb", "0f8fad5b-d9cc"])["0f8fad5b-d9cb"] == "0f8fad5b-d9cb"
+    assert short_ids([]) == {}
+
+
+# ── where the file goes ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://host/dir/a.iso", "a.iso"),
+        ("https://host/a%20b.iso?x=1#y", "a b.iso"),
+        ("https://host/%C3%A4.iso", "ä.iso"),
+        ("https://host/", DEFAULT_NAME),
+        ("https://host", DEFAULT_NAME),
+        ("https://host/..", DEFAULT_NAME),
+        ("https://host/%2e%2e", DEFAULT_NAME),
+        ("https://host/%2E", DEFAULT_NAME),
+        ("https://host/..%2F..%2Fetc%2Fpasswd", ".._.._etc_passwd"),
+        ("https://host/a%00b", "a_b"),
+        ("https://host/a%0Ab%1b%5b2J", "a_b_[2J"),
+        ("https://host/%252e%252e", "%2e%2e"),
+        ("https://host/%ff", "\ufffd"),
+    ],
+)
+def test_names_from_urls_stay_in_their_directory(url: str, name: str) -> None:
+    """A server names a file, not a path."""
+    assert name_from_url(url) == name
+
+
+def test_a_name_that_is_too_long_keeps_its_suffix() -> None:
+    """255 bytes are what a directory entry holds."""
+    name = name_from_url(f"https://host/{'%C3%A4' * 300}.tar")
+    assert name.endswith("ä.tar")
+    assert 250 < len(name.encode()) <= 255
+
+
+def test_the_destination_is_here_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without DEST the name comes from the URL."""
+    monkeypatch.chdir(tmp_path)
+    assert destination(None, "https://host/a.iso") == str(tmp_path / "a.iso")
+
+
+def test_a_destination_is_resolved_by_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon has another working directory and another home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "isos").mkdir()
+    url = "https://host/a.iso"
+    assert destination("b.iso", url) == str(tmp_path / "b.iso")
+    assert destination("isos", url) == str(tmp_path / "isos/a.iso")
+    assert destination("~/isos/", url) == str(tmp_path / "isos/a.iso")
+    assert destination("isos/../c.iso", url) == str(tmp_path / "c.iso")
+
+
+@pytest.mark.parametrize("dest", ["missing/a.iso", "missing/", "file/a.iso", "file/"])
+def test_a_missing_directory_is_said_before_a_job_exists(
+    dest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parents are never made unless asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="make it first") as refused:
+        destination(dest, "https://host/a.iso")
+    assert refused.value.status is Exit.USAGE
+
+
+# ── secrets ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_password_is_one_line_of_a_file(tmp_path: Path) -> None:
+    """The line's end is not part of it; blanks are."""
+    for content in (b"pass word \n", b"pass word \r\n", b"pass word ", b"pass word \nmore\n"):
+        file = tmp_path / "secret"
+        file.write_bytes(content)
+        assert read_password(str(file), "?").reveal() == "pass word "
+
+
+def test_a_password_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` is standard input, as everywhere."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("pä\n".encode())))
+    assert read_password("-", "?").reveal() == "pä"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\n"])
+def test_a_password_that_is_none_is_refused(content: bytes, tmp_path: Path) -> None:
+    """An empty file is a mistake, and what is not UTF-8 cannot be sent."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    with pytest.raises(CommandError, match="password") as refused:
+        read_password(str(file), "?")
+    assert refused.value.status is Exit.USAGE
+
+
+def test_a_password_file_that_is_missing_is_a_usage_error() -> None:
+    """Nothing has begun yet."""
+    with pytest.raises(CommandError, match="/nonexistent: No such file"):
+        read_password("/nonexistent", "?")
+
+
+def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script must not hang, nor have its input taken for a password."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(6, "No such device or address")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CommandError, match="--password-file") as refused:
+        read_password(None, "?")
+    assert refused.value.status is Exit.USAGE
+
+
+def test_without_a_scheme_every_available_one_is_set(tmp_path: Path) -> None:
+    """BITS.md A6: if the scheme is not known, set the same identity for each."""
+    (tmp_path / "secret").write_text("s")
+    who = identity(Target.SERVER, None, "alice", str(tmp_path / "secret"))
+    assert who is not None
+    assert who.schemes == (Scheme.BASIC, Scheme.DIGEST)
+
+
+@pytest.mark.parametrize("name", ["NULL", "null", "Null"])
+def test_null_is_the_implicit_identity(name: str) -> None:
+    """The sample compares with NULL in any case."""
+    who = identity(Target.SERVER, "digest", name, None)
+    assert who is not None
+    assert who.username is None
+    assert who.password is None
+
+
+@pytest.mark.parametrize("scheme", ["BASIC", "Digest"])
+def test_schemes_are_compared_without_case(scheme: str, tmp_path: Path) -> None:
+    """The sample uses _wcsicmp."""
+    (tmp_path / "secret").write_text("s")
+    who = identity(Target.SERVER, scheme, "alice", str(tmp_path / "secret"))
+    assert who is not None
+    assert who.schemes == (Scheme(scheme.lower()),)
+
+
+def test_an_unknown_scheme_is_refused_before_a_password_is_asked_for() -> None:
+    """The sample: "Invalid authentication scheme specified", and no job."""
+    with pytest.raises(BadRequest, match="invalid authentication scheme 'kerberos'"):
+        identity(Target.SERVER, "kerberos", "alice", "/nonexistent")
+
+
+@pytest.mark.parametrize(
+    ("auth", "user", "file"),
+    [("basic", None, None), (None, None, "/x"), (None, "NULL", "/x")],
+)
+def test_options_that_contradict_each_other_are_refused(
+    auth: str | None, user: str | None, file: str | None
+) -> None:
+    """Half an identity is a mistake."""
+    with pytest.raises(CommandError) as refused:
+        identity(Target.SERVER, auth, user, file)
+    assert refused.value.status is Exit.USAGE
+
+
+def test_headers_are_read_from_words_and_a_file(tmp_path: Path) -> None:
+    """A token in a file is not in argv."""
+    file = tmp_path / "headers"
+    file.write_text("X-Token: a:b\n\nX-Other:c\n")
+    headers = read_headers(["Accept: text/plain"], str(file))
+    assert headers == {"Accept": "text/plain", "X-Token": "a:b", "X-Other": "c"}
+
+
+@pytest.mark.parametrize("given", [["no colon"], [": x"], ["A: 1", "a: 2"]])
+def test_headers_that_are_none_are_refused(given: list[str]) -> None:
+    """What cannot be sent is said at once, without its value."""
+    with pytest.raises(CommandError) as refused:
+        read_headers(given, None)
+    assert "no colon" not in str(refused.value)
+
+
+# ── what get makes of it ───────────────────────────────────────────────────────────────────
+
+
+def wish(tmp_path: Path, *words: str) -> Any:
+    """Check a command line of `get`."""
+    return wished(parse("get", "https://host/a.iso", str(tmp_path), *words), output())
+
+
+def test_everything_is_checked_before_a_job_exists(tmp_path: Path) -> None:
+    """A usage error leaves nothing behind."""
+    for words in (
+        ["--checksum", "sha256:xyz"],
+        ["--cacert", "/nonexistent"],
+        ["--proxy", "socks5://host:1"],
+        ["--auth", "nonsense", "--user", "alice"],
+        ["--detach", "--keep"],
+        ["--user", "a", "--password-file", "-", "--proxy-user", "b", "--proxy-password-file", "-"],
+    ):
+        with pytest.raises((CommandError, BadRequest)) as refused:
+            wish(tmp_path, *words)
+        assert status_of(refused.value) is Exit.USAGE
+
+
+def test_a_url_that_is_none_is_refused_before_a_job_exists(tmp_path: Path) -> None:
+    """Only http and https are transferred."""
+    with pytest.raises(BadRequest, match="ftp"):
+        wished(parse("get", "ftp://host/a", str(tmp_path)), output())
+
+
+def test_a_password_in_the_url_works_but_is_warned_of(tmp_path: Path) -> None:
+    """BITS.md A16: it moves into the vault as basic, and out of the URL."""
+    told = io.StringIO()
+    url = "https://alice:p%40ss@host/a.iso"
+    made = wished(
+        parse("get", url, str(tmp_path)), Output(json=False, stdout=io.StringIO(), stderr=told)
+    )
+    assert made.url == "https://host/a.iso"
+    (who,) = made.identities
+    assert (who.schemes, who.username, who.password.reveal()) == ((Scheme.BASIC,), "alice", "p@ss")
+    assert "use --user" in told.getvalue()
+    assert "p@ss" not in repr(made) + told.getvalue()
+
+
+def test_a_user_in_the_url_and_one_in_the_options_contradict(tmp_path: Path) -> None:
+    """One of them would be ignored."""
+    with pytest.raises(CommandError, match="take it out of the URL"):
+        wished(parse("get", "https://a:b@host/x", str(tmp_path), "--user", "c"), output())
+
+
+def test_settings_reach_the_job(tmp_path: Path) -> None:
+    """Every option has its field; what is not said is left to the daemon."""
+    made = wish(
+        tmp_path,
+        "--no-overwrite",
+        "--allow-cleartext",
+        "--max-size",
+        "1k",
+        "--min-retry-delay",
+        "5s",
+    )
+    assert made.settings == {
+        "priority": "foreground",
+        "overwrite": False,
+        "allow_cleartext": True,
+        "max_size": 1000,
+        "min_retry_delay": 5.0,
+    }
+    assert made.name == "a.iso"
+
+
+# ── statuses ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BadRequest("unknown_scheme", ""), 2, "unknown_scheme"),
+        (NoDaemon(""), 3, "no_daemon"),
+        (NotAllowed("not_allowed", ""), 4, "not_allowed"),
+        (NotFound("job_not_found", ""), 4, "job_not_found"),
+        (Conflict("invalid_state", ""), 1, "invalid_state"),
+        (Unavailable("worker_lost", ""), 1, "worker_lost"),
+        (TransferdError(""), 1, "failed"),
+        (ValueError(""), 1, "failed"),
+        (CommandError(Exit.TIMED_OUT, "", code="timed_out"), 124, "timed_out"),
+    ],
+)
+def test_exit_statuses_are_those_of_the_manual(error: Exception, status: int, code: str) -> None:
+    """Scripts rely on them."""
+    assert status_of(error) == status
+    assert code_of(error) == code

@@ -1,0 +1,185 @@
+"""What the progress line says, and that it stays one line."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from transferd.cli.progress import Bar, Speed, line_for
+from transferd.wire.api import ErrorAnswer, JobAnswer, NotifyAnswer, OwnerAnswer
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+REFUSED = ErrorAnswer(
+    code="connection_refused",
+    context="transport",
+    message="cannot connect to downloads.example.org:443: connection refused",
+    http_status=None,
+    file="/home/alice/a.iso",
+    transient=True,
+)
+
+
+def answer(**changes: Any) -> JobAnswer:
+    """Return a job that is half here."""
+    half = JobAnswer(
+        id="0f8fad5b-d9cb-469f-a165-70867728950e",
+        name="debian-12.9.0-amd64-netinst.iso",
+        description="",
+        type="download",
+        priority="foreground",
+        state="transferring",
+        owner=OwnerAnswer(uid=1000, name="alice"),
+        files_total=1,
+        files_transferred=0,
+        bytes_total=662_700_032,
+        bytes_transferred=331_350_016,
+        error=None,
+        error_count=0,
+        credentials=[],
+        headers=[],
+        notify=NotifyAnswer(kinds=["transferred", "error"], command=None),
+        auto_complete=False,
+        on_error="keep",
+        overwrite=True,
+        allow_cleartext=False,
+        cacert=None,
+        proxy=None,
+        max_size=None,
+        streams=None,
+        min_retry_delay=60.0,
+        no_progress_timeout=0.0,
+        max_download_time=0.0,
+        created="2026-01-31T12:00:00.000Z",
+        modified="2026-01-31T12:00:00.000Z",
+        transferred_at=None,
+        retry_at=None,
+        blockers=[],
+    )
+    return msgspec.structs.replace(half, **changes)
+
+
+def waiting(**changes: Any) -> JobAnswer:
+    """Return a job that waits for its next try."""
+    return answer(
+        state="transient_error",
+        error=REFUSED,
+        retry_at="2026-01-31T12:00:42.000Z",
+        **changes,
+    )
+
+
+def test_a_moving_job_shows_share_size_speed_and_time_left() -> None:
+    """People want to know how much, how fast and how long."""
+    line = line_for(answer(), 10_000_000.0, NOW, 100)
+    assert line.share == pytest.approx(0.5)
+    assert line.words == "331.4 MB of 662.7 MB  10.0 MB/s  0:33"
+    assert line.name == "debian-12.9.0-amd64-net…"
+
+
+def test_a_size_that_nobody_knows_is_not_made_up() -> None:
+    """Without a total there is neither a share nor a time left."""
+    line = line_for(answer(bytes_total=None), 2_000_000.0, NOW, 100)
+    assert line.share is None
+    assert line.words == "331.4 MB  2.0 MB/s"
+
+
+def test_an_empty_file_is_no_division_by_zero() -> None:
+    """A total of zero bytes is a total."""
+    assert line_for(answer(bytes_total=0, bytes_transferred=0), 0.0, NOW, 80).share is None
+
+
+def test_a_waiting_job_says_why_and_until_when() -> None:
+    """A stuck job says why; the time of the next try is never cut away."""
+    line = line_for(waiting(name="a.iso"), None, NOW, 120)
+    assert line.words == (
+        "waiting: cannot connect to downloads.example.org:443: connection refused, next try in 42 s"
+    )
+    narrow = line_for(waiting(name="a.iso"), None, NOW, 60)
+    assert narrow.words.startswith("waiting: cannot")
+    assert narrow.words.endswith("…, next try in 42 s")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("queued", "waiting for its turn"),
+        ("connecting", "connecting"),
+        ("suspended", "suspended; `transferctl resume` goes on"),
+        ("transferred", "transferred"),
+    ],
+)
+def test_every_other_state_is_named(state: str, words: str) -> None:
+    """A line without a bar says what is going on."""
+    assert line_for(answer(state=state), None, NOW, 100).words == words
+
+
+def test_a_hostile_name_cannot_steer_the_terminal() -> None:
+    """Names and messages come from elsewhere."""
+    hostile = answer(name="\x1b[2Jx", state="error", error=msgspec.structs.replace(REFUSED))
+    assert line_for(hostile, None, NOW, 80).name == "?[2Jx"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+@pytest.mark.parametrize("job", [answer(), waiting(), answer(files_total=12, name="ä" * 80)])
+def test_the_line_fits_the_terminal(job: JobAnswer, width: int) -> None:
+    """A line that wraps is drawn anew beneath itself, over and over."""
+    stream = io.StringIO()
+    bar = Bar(job, stream, width)
+    bar.show(job, 0.0)
+    bar.show(job, 1.0)
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
+    console.print(bar.drawn())
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1
+    assert len(lines[0]) <= width
+
+
+def test_sixty_columns_are_enough_for_everything_that_matters() -> None:
+    """The promise for a narrow terminal: name, bar, size and speed."""
+    stream = io.StringIO()
+    job = answer(name="a.iso")
+    bar = Bar(job, stream, 60)
+    bar.show(job, 0.0)
+    bar.show(msgspec.structs.replace(job, bytes_transferred=341_350_016), 1.0)
+    Console(file=stream, width=60, force_terminal=True, color_system=None).print(bar.drawn())
+    assert "a.iso" in stream.getvalue()
+    assert "━━━" in stream.getvalue()
+    assert "341.4 MB of 662.7 MB  10.0 MB/s" in stream.getvalue()
+
+
+def test_speed_is_a_mean_that_follows() -> None:
+    """One stutter is not a new speed, and ten seconds at another one are."""
+    speed = Speed()
+    assert speed.value is None
+    speed.measure(0.0, 0)
+    speed.measure(1.0, 1000)
+    assert speed.value == 1000.0
+    speed.measure(2.0, 1000)
+    assert speed.value == pytest.approx(700.0)
+    for second in range(3, 13):
+        speed.measure(float(second), 1000 + 5000 * (second - 2))
+    assert speed.value == pytest.approx(5000, rel=0.05)
+
+
+def test_a_file_that_begins_anew_has_no_negative_speed() -> None:
+    """A restart from zero says nothing about the line."""
+    speed = Speed()
+    speed.measure(0.0, 5000)
+    speed.measure(1.0, 6000)
+    speed.measure(2.0, 0)
+    assert speed.value is None
+    speed.measure(3.0, 100)
+    assert speed.value == 100.0
+
+
+def test_two_measurements_at_one_moment_are_no_division_by_zero() -> None:
+    """Clocks are coarser than events."""
+    speed = Speed()
+    speed.measure(1.0, 0)
+    speed.measure(1.0, 10)
+    assert speed.value is None
