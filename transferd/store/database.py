@@ -95,10 +95,10 @@ def transact(
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [_attempt(path, connection, operation) for operation in operations]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - belongs to every caller of the group
         _roll_back(connection)
-        # An exception of its own for each caller: raising one in several tasks mixes their traces.
-        return [Failed(describe(error, f"write to {path}")) for _ in operations]
+        # An exception of its own for each: raising one in several tasks mixes their traces.
+        return [Failed(_translated(error, f"write to {path}")) for _ in operations]
     return outcomes
 
 
@@ -109,7 +109,7 @@ def _attempt(path: Path, connection: sqlite3.Connection, operation: Operation[An
     except Exception as error:
         if not connection.in_transaction:
             # After some errors (disk full, I/O) SQLite gives up the whole transaction.
-            raise sqlite3.OperationalError(f"the transaction has ended early ({error})") from error
+            raise
         connection.execute("ROLLBACK TO operation")
         outcome = Failed(_translated(error, f"write to {path}"))
     connection.execute("RELEASE operation")

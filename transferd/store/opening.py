@@ -18,7 +18,7 @@ from transferd.store.lock import StateLock
 from transferd.store.notices import SqliteNoticeStore
 from transferd.store.vault import Vault
 
-QUEUE_FILE = "queue.sqlite"
+QUEUE_FILE = "queue.db"
 KEY_FILE = "vault.key"
 
 

@@ -187,6 +187,8 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
             f"cannot use {path}: its file system cannot hold a write-ahead log;"
             " keep the state directory on a local disk"
         )
+    # The first query opens the log. A log that only the reader has open is left behind at the end.
+    connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
 
 
 def _beside(path: Path, suffix: str) -> Path:
