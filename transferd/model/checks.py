@@ -167,7 +167,7 @@ def check_description(text: str, limits: Limits) -> str:
     return text
 
 
-def check_seconds(name: str, value: Seconds, *, floor: Seconds = 0.0) -> Seconds:
+def check_seconds(value: Seconds, *, floor: Seconds = 0.0) -> Seconds:
     """Check a duration.
 
     Raises:
@@ -176,7 +176,7 @@ def check_seconds(name: str, value: Seconds, *, floor: Seconds = 0.0) -> Seconds
     if not math.isfinite(value) or not floor <= value <= LONGEST:
         raise BadRequest(
             "value_invalid",
-            f"cannot use {value:g} as {name}; it is a number from {floor:.0f} to {LONGEST:.0f}",
+            f"cannot wait {value:g} seconds; use a number from {floor:.0f} to {LONGEST:.0f}",
         )
     return value
 

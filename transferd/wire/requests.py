@@ -190,13 +190,14 @@ def _settings(body: JobBody | JobPatch, limits: Limits, path: str = "$") -> dict
     return settings
 
 
-def _timers(body: JobBody | JobPatch) -> dict[str, Seconds]:
+def _timers(body: JobBody | JobPatch, path: str = "$") -> dict[str, Seconds]:
     """Return the timers that a body names; null in a new job is the daemon's default."""
-    return {
-        name: checks.check_seconds(name, value, floor=floor)
-        for name, floor in _TIMER_FLOORS.items()
-        if (value := getattr(body, name)) not in (UNSET, None)
-    }
+    timers = {}
+    for name, floor in _TIMER_FLOORS.items():
+        if (value := getattr(body, name)) not in (UNSET, None):
+            with _locating(f"{path}.{name}"):
+                timers[name] = checks.check_seconds(value, floor=floor)
+    return timers
 
 
 def _proxy(text: str | None, path: str, limits: Limits) -> tuple[str | None, str | None]:
@@ -223,12 +224,15 @@ def _locating(path: str) -> Iterator[None]:
 def _job_spec(body: JobBody, path: str, limits: Limits, defaults: Timers) -> JobSpec:
     files, userinfo = _file_specs(body.files, path, limits)
     settings = _settings(body, limits, path)
-    settings["timers"] = dataclasses.replace(defaults, **_timers(body))
+    settings["timers"] = dataclasses.replace(defaults, **_timers(body, path))
     settings["proxy"], proxy_userinfo = _proxy(body.proxy, path, limits)
-    with _locating(path):
+    with _locating(f"{path}.id"):
         job_id = checks.check_id(body.id) if body.id is not None else None
+    with _locating(f"{path}.type"):
         job_type = checks.check_type(body.type)
+    with _locating(f"{path}.headers"):
         headers = checks.check_headers(body.headers, limits)
+    with _locating(f"{path}.credentials"):
         credentials = _credentials(body.credentials, userinfo, proxy_userinfo, limits)
     settings["header_names"] = tuple(header.name for header in headers)
     return JobSpec(
