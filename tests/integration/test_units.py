@@ -54,11 +54,13 @@ def analyze(manager: str, tmp_path: Path, *arguments: str) -> subprocess.Complet
 
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_units_pass_systemds_own_check(manager: str, tmp_path: Path) -> None:
-    """Rule: `systemd-analyze verify` has nothing to say."""
+    """Rule: `systemd-analyze verify` has nothing to say of them."""
     options = ("--man=no", "--recursive-errors=no")
     units = ("./transferd.service", "./transferd.socket")
     run = analyze(manager, tmp_path, "verify", *options, *units)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    # It may complain of a machine without a bus; every complaint of a unit names its file.
+    said = [line for line in (run.stdout + run.stderr).splitlines() if "transferd." in line]
+    assert (run.returncode, said) == (0, [])
 
 
 def test_the_system_service_is_hardened(tmp_path: Path) -> None:

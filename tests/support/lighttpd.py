@@ -34,7 +34,7 @@ server.port = {port}
 server.errorlog = "{state}/error.log"
 server.upload-dirs = ("{state}")
 server.modules = ("mod_alias", "mod_auth", "mod_authn_file")
-server.max-keep-alive-requests = 100000
+server.max-keep-alive-requests = 65535
 mimetype.assign = ("" => "application/octet-stream")
 auth.backend.htpasswd.userfile = "{state}/htpasswd"
 {places}

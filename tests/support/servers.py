@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import PACKAGES, find_program
+
 #: What every protected place accepts.
 USER = "alice"
 PASSWORD = "opensesame"
@@ -34,20 +35,6 @@ ODD_USER = "jürgen"
 ODD_PASSWORD = 'p:ä, "q\\ ß='
 REALM = "transferd tests"
 
-#: Program → Debian package.
-PACKAGES = {
-    "apache2": "apache2",
-    "aria2c": "aria2",
-    "curl": "curl",
-    "lighttpd": "lighttpd",
-    "nginx": "nginx-light",
-    "strace": "strace",
-    "systemd-analyze": "systemd",
-    "systemd-socket-activate": "systemd",
-    "wget2": "wget2",
-}
-
-_SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _ATTEMPTS = 5
@@ -102,7 +89,7 @@ def require_program(program: str) -> str:
 
     Skips the test where the program is missing, or fails it where the environment has CI set.
     """
-    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}")
+    found = find_program(program)
     if found is not None:
         return found
     reason = f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}"
