@@ -1,0 +1,306 @@
+"""Fetches one file of a run, from its durable offset to whole and verified on disk.
+
+The order of steps is what keeps versions apart: what the daemon has recorded as durable is thrown
+away there before the first byte of another version is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from transferd.model.errors import TransferFailed
+from transferd.model.failures import Failure
+from transferd.model.job import File, JobId, Seconds, Settings, Validator
+from transferd.model.paths import temporary_path
+from transferd.transfer.httpdate import parse_http_date
+from transferd.transfer.location import readable
+from transferd.transfer.resume import (
+    Append,
+    Complete,
+    Fresh,
+    RangeRequest,
+    Refused,
+    Restart,
+    Whole,
+    condition,
+    judge,
+    plan,
+)
+from transferd.wire.link import Durable, FileDone, Message, Opened, Progress, WorkerSettings
+from transferd.worker.body import Measure, Mover
+from transferd.worker.exchange import Answer
+from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
+from transferd.worker.sink import Durability, Sink
+
+log = logging.getLogger(__name__)
+
+#: A stopped transfer gets so long to put on disk what has arrived, and so long to close the file.
+FLUSH_SECONDS: Seconds = 1.0
+CLOSE_SECONDS: Seconds = 0.5
+
+
+class Ledger(Protocol):
+    """The run, as far as its files have to do with it."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to be left as it is, to be continued later."""
+        ...
+
+    def connected(self) -> None:
+        """Take that a server answered with a file."""
+        ...
+
+    def tell(self, message: Message) -> None:
+        """Send a message to the daemon; their order is kept."""
+        ...
+
+    async def forget(self, file: int) -> None:
+        """Have the partial data of a file forgotten; returns when that is recorded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What all files of a run have in common."""
+
+    job: JobId
+    run: int
+    settings: Settings
+    limits: WorkerSettings
+    threads: Executor
+    ledger: Ledger
+
+
+class Fetch:
+    """One file on its way."""
+
+    def __init__(self, file: File, errand: Errand, inquiry: Inquiry, mover: Mover) -> None:
+        self._file = file
+        self._errand = errand
+        self._inquiry = inquiry
+        self._mover = mover
+        self._loop = asyncio.get_running_loop()
+        self._next_progress: Seconds = 0.0
+        self._ranges = True
+        #: What the daemon holds to be durable.
+        self._recorded = file.bytes_transferred
+
+    async def carry(self) -> None:
+        """Fetch the file, and say that it is done.
+
+        Raises:
+            TransferFailed: it cannot be had now, or at all. What has arrived is durable, as far
+                as the disk allows, and reported.
+        """
+        sink = await self._open()
+        try:
+            await self._begin(sink)
+            await self._fetch_sound(sink)
+            await sink.finish(_modified(self._file.validator))
+        except TransferFailed as failed:
+            with contextlib.suppress(TransferFailed):
+                await sink.flush()
+            raise self._named(failed) from failed
+        except asyncio.CancelledError:
+            await self._part(sink)
+            raise
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await sink.close()
+        self._errand.ledger.tell(
+            FileDone(
+                self._errand.job,
+                self._errand.run,
+                self._file.index,
+                sink.received,
+                sink.inode,
+                self._file.length_unverified,
+            )
+        )
+
+    # ── the partial file ───────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> Sink:
+        file, limits = self._file, self._errand.limits
+        local = file.spec.local
+        return await Sink.open(
+            self._errand.threads,
+            Durability(
+                seconds=limits.durable_seconds, bytes=limits.durable_bytes, reached=self._reached
+            ),
+            (local, temporary_path(local, self._errand.job)),
+            file.bytes_transferred,
+            file.inode,
+        )
+
+    async def _begin(self, sink: Sink) -> None:
+        if sink.kept < self._recorded:
+            await self._restart(sink)
+        self._errand.ledger.tell(
+            Opened(self._errand.job, self._errand.run, self._file.index, sink.inode)
+        )
+
+    async def _restart(self, sink: Sink) -> None:
+        """Throw away what is on disk; in the queue file first, then here."""
+        # A sync that ends late would report an offset that has just been forgotten.
+        await sink.settle()
+        if self._recorded:
+            await self._errand.ledger.forget(self._file.index)
+            self._recorded = 0
+        await sink.restart()
+        self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
+
+    async def _part(self, sink: Sink) -> None:
+        """Save what there is when the run is stopped; a slow disk may be too slow for that."""
+        if self._errand.ledger.stopping:
+            with contextlib.suppress(TimeoutError, TransferFailed):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await sink.flush()
+
+    def _reached(self, offset: int) -> None:
+        """Report a durable offset, if a later run can make use of it."""
+        file = self._file
+        if file.bytes_total is None or condition(file.validator) is None:
+            return
+        self._recorded = offset
+        self._errand.ledger.tell(
+            Durable(
+                self._errand.job,
+                self._errand.run,
+                file.index,
+                offset,
+                file.bytes_total,
+                file.validator,
+            )
+        )
+
+    # ── the remote file ────────────────────────────────────────────────────────────────────
+
+    async def _fetch_sound(self, sink: Sink) -> None:
+        """Fetch until the checksum is right: once more, from zero, if it is wrong."""
+        expected = self._file.spec.checksum
+        if expected is None:
+            return await self._fetch(sink)
+        found = ""
+        for _ in range(2):
+            await self._fetch(sink)
+            found = await sink.digest(expected.algorithm)
+            if found == expected.digest:
+                return
+            await self._restart(sink)
+            log.warning("checksum.mismatch", extra={"fields": self._fields(found=found)})
+        raise self._failed("checksum_mismatch", f"its checksum is {found}, twice, not {expected}")
+
+    async def _fetch(self, sink: Sink) -> None:
+        """Ask and append until all bytes are here."""
+        self._ranges = True
+        whole = False
+        while not whole:
+            part = plan(self._file) if self._ranges else None
+            if isinstance(part, Whole):
+                return
+            await self._check_room(sink, self._file.bytes_total)
+            answer = await self._inquiry.ask(self._file.spec.remote, part)
+            try:
+                whole = await self._heed(sink, answer, part)
+            finally:
+                answer.close()
+
+    async def _heed(self, sink: Sink, answer: Answer, part: RangeRequest | None) -> bool:
+        """Do what an answer says; returns whether that was the last of the file."""
+        response = read_response(answer)
+        match judge(self._file, part, response):
+            case Refused(failure=failure):
+                wait = self._retry_after(answer) if failure.kind.transient else None
+                raise TransferFailed(failure, wait)
+            case Restart(reason=reason, drop=drop):
+                log.info("file.restart", extra={"fields": self._fields(reason=reason)})
+                self._ranges = False
+                if not drop:
+                    await answer.drain()
+                return False
+            case Append() as verdict:
+                self._file = replace(self._file, bytes_total=verdict.total)
+                await self._receive(sink, answer, verdict.end - verdict.start)
+                self._file = replace(self._file, bytes_transferred=verdict.end)
+                return False
+            case Fresh() as verdict:
+                if sink.received or self._recorded:
+                    await self._restart(sink)
+                self._file = replace(
+                    self._file,
+                    bytes_total=verdict.total,
+                    validator=response.validator,
+                    length_unverified=verdict.length_unverified,
+                )
+                await self._receive(sink, answer, verdict.total)
+                return True
+            case Complete():
+                self._errand.ledger.connected()
+                return True
+
+    async def _receive(self, sink: Sink, answer: Answer, length: int | None) -> None:
+        await self._check_room(sink, self._file.bytes_total)
+        self._errand.ledger.connected()
+        limits = self._errand.limits
+        measure = Measure(
+            length=length,
+            max_size=self._errand.settings.max_size,
+            stall_window=limits.stall_window,
+            stall_bytes=limits.stall_bytes,
+        )
+        await self._mover.move(answer, sink, measure, self._moved)
+
+    async def _check_room(self, sink: Sink, total: int | None) -> None:
+        """Raise TransferFailed if a file of that size is not wanted, or does not fit."""
+        if total is None:
+            return
+        limit = self._errand.settings.max_size
+        if limit is not None and total > limit:
+            raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")
+        missing, free = total - sink.received, await sink.free_space()
+        if missing > free:
+            raise self._failed(
+                "disk_full", f"{missing} bytes are missing, and {free} are free on its file system"
+            )
+
+    def _moved(self, received: int) -> None:
+        """Say how far it is, for people to look at."""
+        now = self._loop.time()
+        if now >= self._next_progress:
+            self._next_progress = now + self._errand.limits.progress_seconds
+            file = self._file
+            self._errand.ledger.tell(
+                Progress(self._errand.job, self._errand.run, file.index, received, file.bytes_total)
+            )
+
+    def _retry_after(self, answer: Answer) -> Seconds | None:
+        return read_retry_after(answer, datetime.now(UTC), self._errand.limits.retry_after_cap)
+
+    def _failed(self, code: str, what: str) -> TransferFailed:
+        message = f"cannot fetch {readable(self._file.spec.remote)}: {what}"
+        return TransferFailed(Failure(code=code, message=message, file=self._file.spec.local))
+
+    def _named(self, failed: TransferFailed) -> TransferFailed:
+        """Return *failed* with the name of the file that it is about."""
+        file = failed.failure.file or self._file.spec.local
+        return TransferFailed(replace(failed.failure, file=file), failed.retry_after)
+
+    def _fields(self, **more: object) -> dict[str, object]:
+        return {"job": self._errand.job, "file": self._file.index, **more}
+
+
+def _modified(validator: Validator | None) -> Seconds | None:
+    """Return the time of a version, for the file on disk (BITS.md F14)."""
+    if validator is None or validator.last_modified is None:
+        return None
+    moment = parse_http_date(validator.last_modified)
+    return None if moment is None else moment.timestamp()

@@ -1,0 +1,105 @@
+"""Asks for a file or the rest of one: follows redirects, and knows which secrets may go along."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from yarl import URL
+
+from transferd.model.job import Seconds, Settings, Validator
+from transferd.transfer.location import REDIRECTS, Origin, next_hop, origin
+from transferd.transfer.resume import RangeRequest, Response
+from transferd.transfer.retry import parse_retry_after
+from transferd.wire.link import LinkHeader
+from transferd.worker.authenticator import Authenticator, Hop
+from transferd.worker.exchange import Answer, Request
+from transferd.worker.proxy import choose_proxy
+
+
+class Inquiry:
+    """How the files of one run are asked for.
+
+    The owner's headers are secrets like credentials: they go to the origin of the file's own URL,
+    and are left out of every request to another one.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        settings: Settings,
+        headers: tuple[LinkHeader, ...],
+        *,
+        secrets: bool,
+        max_redirects: int,
+    ) -> None:
+        self._authenticator = authenticator
+        self._settings = settings
+        self._headers = headers
+        self._secrets = secrets
+        self._max_redirects = max_redirects
+
+    async def ask(self, remote: str, part: RangeRequest | None) -> Answer:
+        """Ask for *remote*, or for a part of it; returns the answer that is no redirect.
+
+        Raises:
+            TransferFailed: `redirect_limit`, `redirect_invalid`, `redirect_refused`, and whatever
+                Authenticator.ask raises.
+        """
+        home, url, hops = origin(remote), remote, 0
+        while True:
+            answer = await self._authenticator.ask(self._hop(url, home, part))
+            if answer.status not in REDIRECTS:
+                return answer
+            try:
+                url = next_hop(
+                    url,
+                    answer.status,
+                    answer.headers.get("Location"),
+                    self._secrets,
+                    hops=hops,
+                    limit=self._max_redirects,
+                )
+            finally:
+                await answer.drain()
+            hops += 1
+
+    def _hop(self, url: str, home: Origin, part: RangeRequest | None) -> Hop:
+        own = origin(url) == home
+        headers = [(header.name, header.value.reveal()) for header in self._headers if own]
+        if part is not None:
+            headers += part.headers.items()
+        proxy = choose_proxy(URL(url, encoded=True), self._settings.proxy)
+        request = Request(
+            url=url, headers=tuple(headers), proxy=None if proxy is None else proxy.url
+        )
+        return Hop(request=request, own=own, proxy=proxy)
+
+
+def read_response(answer: Answer) -> Response:
+    """Return the facts of an answer that decide what becomes of the bytes on disk."""
+    length = _joined(answer, "Content-Length")
+    return Response(
+        status=answer.status,
+        validator=Validator(
+            etag=_joined(answer, "ETag"),
+            last_modified=_joined(answer, "Last-Modified"),
+            date=_joined(answer, "Date"),
+        ),
+        content_range=_joined(answer, "Content-Range"),
+        content_length=int(length) if length is not None and length.isdecimal() else None,
+        content_encoding=_joined(answer, "Content-Encoding"),
+        content_type=_joined(answer, "Content-Type"),
+        transfer_chunked=answer.chunked,
+    )
+
+
+def read_retry_after(answer: Answer, now: datetime, cap: Seconds) -> Seconds | None:
+    """Return how long the server wants to be left alone, *cap* at most; None: it does not say."""
+    value = answer.headers.get("Retry-After")
+    seconds = None if value is None else parse_retry_after(value, now)
+    return None if seconds is None else min(seconds, cap)
+
+
+def _joined(answer: Answer, name: str) -> str | None:
+    values = answer.values(name)
+    return ", ".join(values) if values else None
