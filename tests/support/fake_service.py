@@ -53,9 +53,11 @@ class FakeService:
         self.callers: list[Caller] = []
         #: Raised by whatever is called next.
         self.fault: Exception | None = None
-        #: Everything waits for this.
+        #: Everything waits for this…
         self.gate = asyncio.Event()
         self.gate.set()
+        #: …and says so here.
+        self.held = asyncio.Event()
         self._numbers = count(1)
         self._changed = asyncio.Condition()
         self._modified: list[Job] = []
@@ -263,7 +265,9 @@ class FakeService:
     # ── within ───────────────────────────────────────────────────────────────────────────
 
     async def _enter(self, caller: Caller | None) -> None:
-        await self.gate.wait()
+        if not self.gate.is_set():
+            self.held.set()
+            await self.gate.wait()
         if caller is not None:
             self.callers.append(caller)
         if self.fault is not None:
