@@ -457,6 +457,7 @@ def test_a_password_in_the_url_works_but_is_warned_of(tmp_path: Path) -> None:
     )
     assert made.url == "https://host/a.iso"
     (who,) = made.identities
+    assert who.password is not None
     assert (who.schemes, who.username, who.password.reveal()) == ((Scheme.BASIC,), "alice", "p@ss")
     assert "use --user" in told.getvalue()
     assert "p@ss" not in repr(made) + told.getvalue()
