@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from transferd.store.connection import ConnectionThread, Done, Failed, Operation, Outcome, T
 from transferd.store.faults import describe
@@ -33,7 +33,7 @@ class Database:
         self._reader = reader
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Database:
+    async def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Self:
         """Open the file at an absolute *path*, or make it; bring its schema up to date.
 
         The caller holds the state directory's lock.

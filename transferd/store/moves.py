@@ -167,8 +167,8 @@ def recover(cx: sqlite3.Connection, steady: Seconds) -> int:
         ).rowcount
     cx.execute(
         """
-        UPDATE jobs SET retry_at = ?1 + retry_delay
-        WHERE state = 5 AND retry_at IS NOT NULL AND retry_at > ?1 AND retry_at > ?1 + retry_delay
+        UPDATE jobs INDEXED BY jobs_waiting SET retry_at = ?1 + retry_delay
+        WHERE state = 5 AND retry_at > ?1 AND retry_at > ?1 + retry_delay
         """,
         [steady],
     )

@@ -1,6 +1,7 @@
 """Questions about many jobs; each is answered from an index, however long the queue is.
 
-States are written out where a partial index depends on them.
+States are written out where a partial index depends on them, and the index is named: the planner
+would rather take all jobs of a state and sort them.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def _numbers_in(
 def counts(cx: sqlite3.Connection) -> Mapping[JobState, int]:
     """Return how many jobs are in each state that a job in the queue can have."""
     found = dict.fromkeys(sorted(_IN_QUEUE), 0)
-    for row in cx.execute("SELECT state, sum(jobs) AS jobs FROM tallies GROUP BY state"):
-        found[JobState(row["state"])] = row["jobs"]
+    for row in cx.execute("SELECT state, jobs FROM tallies"):
+        found[JobState(row["state"])] += row["jobs"]
     return found
 
 
@@ -86,7 +87,8 @@ def runnable(cx: sqlite3.Connection, priority: Priority, limit: int) -> tuple[Ru
     """Return queued jobs of one priority, in the order in which they were queued."""
     rows = cx.execute(
         """
-        SELECT id, owner FROM jobs WHERE state = 0 AND priority = ? ORDER BY position LIMIT ?
+        SELECT id, owner FROM jobs INDEXED BY jobs_queued
+        WHERE state = 0 AND priority = ? ORDER BY position LIMIT ?
         """,
         [priority, limit],
     )
@@ -98,7 +100,10 @@ def runnable(cx: sqlite3.Connection, priority: Priority, limit: int) -> tuple[Ru
 def due(cx: sqlite3.Connection, steady: Seconds, limit: int) -> tuple[JobId, ...]:
     """Return waiting jobs whose retry_at has come, the longest overdue first."""
     rows = cx.execute(
-        "SELECT id FROM jobs WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?",
+        """
+        SELECT id FROM jobs INDEXED BY jobs_waiting
+        WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?
+        """,
         [steady, limit],
     )
     return tuple(JobId(row["id"]) for row in rows)
@@ -108,8 +113,8 @@ def next_due(cx: sqlite3.Connection) -> Seconds | None:
     """Return the earliest retry_at of a waiting job."""
     row = cx.execute(
         """
-        SELECT retry_at FROM jobs WHERE state = 5 AND retry_at IS NOT NULL
-        ORDER BY retry_at LIMIT 1
+        SELECT retry_at FROM jobs INDEXED BY jobs_waiting
+        WHERE state = 5 AND retry_at IS NOT NULL ORDER BY retry_at LIMIT 1
         """
     ).fetchone()
     return None if row is None else float(row["retry_at"])
