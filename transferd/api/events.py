@@ -33,8 +33,6 @@ _HEADERS = {"Content-Type": f"{MEDIA_TYPE}; charset=utf-8", "Cache-Control": "no
 _HEARTBEAT = b":\n\n"
 #: How soon a stream without events notices that its caller is gone.
 _LOOK: Seconds = 1.0
-#: What a caller gets at the end to take the rest.
-_PARTING: Seconds = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +152,12 @@ def _frame(kind: str, data: msgspec.Struct, number: int | None = None) -> bytes:
 
 
 async def _part(request: web.Request, response: web.StreamResponse) -> None:
-    """End the stream; a caller that does not take the rest is cut off."""
-    try:
-        async with asyncio.timeout(_PARTING):
-            await response.write_eof()
-    except ConnectionError:
+    """End the stream properly; a caller that is behind is cut off, and comes back for the rest."""
+    transport = request.transport
+    if transport is None:
         return
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+    if transport.get_write_buffer_size():
+        transport.abort()
+        return
+    with suppress(ConnectionError):
+        await response.write_eof()
