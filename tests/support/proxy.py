@@ -20,6 +20,8 @@ class ForwardProxy:
         self.host = host
         self.port = 0
         self.seen: list[Seen] = []
+        #: Where names lead; every other one is looked up.
+        self.hosts: dict[str, str] = {}
         #: Answers every CONNECT with that status, once set.
         self.refuse_with: int | None = None
         self._acceptors = acceptors
@@ -75,7 +77,7 @@ class ForwardProxy:
             await self._forward(wire, *_rewritten(seen))
 
     async def _forward(self, wire: Wire, host: str, port: int, first: bytes | None) -> None:
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(self.hosts.get(host, host), port)
         try:
             if first is None:
                 await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")

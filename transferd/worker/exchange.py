@@ -74,6 +74,7 @@ class Answer:
         #: Equal for two answers exactly when they came over the same connection.
         self.connection = connection
         self._response = response
+        self._broken: TransferFailed | None = None
 
     @property
     def from_proxy(self) -> bool:
@@ -97,11 +98,17 @@ class Answer:
         """
         if self._response is None:
             return b""
+        if self._broken is not None:
+            raise self._broken
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
+            self._broken = translate(error, self.request.peer)
+            rescued = _rescue(self._response.content)
             self.close()
-            raise translate(error, self.request.peer) from error
+            if not rescued:
+                raise self._broken from error
+            return rescued
 
     async def drain(self) -> None:
         """Throw the body away; one that is long costs the connection."""
@@ -173,6 +180,12 @@ class Exchange:
         if request.proxy_authorization is not None:
             headers["Proxy-Authorization"] = request.proxy_authorization
         return headers
+
+
+def _rescue(content: aiohttp.StreamReader) -> bytes:
+    """Return what had arrived before the body broke off: aiohttp keeps it back after an error."""
+    content._exception = None
+    return content.read_nowait()
 
 
 def _no_tunnel(request: Request, refusal: aiohttp.ClientHttpProxyError) -> Answer:
