@@ -180,7 +180,9 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
         except urllib.error.HTTPError:
             return False
         except OSError:
-            time.sleep(0.01)
+            # Not yet. Look again soon, or at once when it has ended.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.01)
     return False
 
 
