@@ -32,6 +32,13 @@ stall_window_seconds = 5
 [durability]
 seconds = 0.1
 """
+#: What systemd does between fork and exec: the socket is descriptor 3, the variables say so.
+_ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class DaemonProcess:
@@ -58,14 +65,17 @@ class DaemonProcess:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *options: str) -> Self:
-        """Start the daemon and wait until it says that it is ready."""
+    def start(self, *options: str, inherit: int | None = None) -> Self:
+        """Start the daemon and wait until it says that it is ready.
+
+        It inherits the listening socket *inherit* as from a service manager, where one is given.
+        """
         ready = self.directory / "notify"
         ready.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(ready))
             notices.settimeout(_START_SECONDS)
-            self._process = self.spawn(*options, NOTIFY_SOCKET=str(ready))
+            self._process = self.spawn(*options, inherit=inherit, NOTIFY_SOCKET=str(ready))
             try:
                 while b"READY=1" not in notices.recv(4096).split(b"\n"):
                     pass
@@ -74,13 +84,21 @@ class DaemonProcess:
                 raise AssertionError(f"the daemon did not start:\n{self.logged()}") from None
         return self
 
-    def spawn(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, *options: str, inherit: int | None = None, **variables: str
+    ) -> subprocess.Popen[bytes]:
         """Start a daemon for this state directory without waiting for anything."""
         command = [sys.executable, "-m", "transferd", "--socket", str(self.socket)]
+        if inherit is not None:
+            command[1:1] = ["-c", _ACTIVATED, str(inherit), sys.executable]
         command += ["--state-dir", str(self.state), "--config", str(self._config), *options]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                command, stderr=log, stdout=log, env=self.environment | variables
+                command,
+                stderr=log,
+                stdout=log,
+                env=self.environment | variables,
+                pass_fds=() if inherit is None else (inherit,),
             )
 
     def kill(self) -> None:

@@ -1,0 +1,134 @@
+"""The daemon as a process: one per state directory, clean stops, dirty ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import transferd
+from tests.bench.survival import MIB, survive
+from tests.support.daemon import DaemonProcess
+from tests.support.origin import Document, Fault, Origin, Version
+
+BODY = os.urandom(3_000_000)
+
+
+def test_a_second_daemon_on_one_state_directory_refuses(daemon: DaemonProcess) -> None:
+    """Two daemons would both dispatch every job."""
+    second = daemon.spawn()
+    assert second.wait(20) == 3
+    assert f"another daemon (pid {daemon.pid}) holds" in daemon.logged()
+    assert daemon.json("list") == {"jobs": []}
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """A socket that a dead daemon left behind is no obstacle; a clean stop leaves none."""
+    daemon = DaemonProcess(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(daemon.socket))
+    with daemon.start():
+        assert daemon.json("list") == {"jobs": []}
+    assert not daemon.socket.exists()
+
+
+def test_a_damaged_queue_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Never an empty queue in place of a broken one."""
+    daemon = DaemonProcess(tmp_path)
+    with daemon.start():
+        daemon.json("create", "precious")
+    queue = daemon.state / "queue.db"
+    damaged = b"\0" * 200 + queue.read_bytes()[200:]
+    queue.write_bytes(damaged)
+    assert daemon.spawn().wait(20) == 1
+    assert str(queue) in daemon.logged()
+    assert queue.read_bytes() == damaged
+
+
+def test_the_socket_can_be_inherited(tmp_path: Path) -> None:
+    """Socket activation: the manager's socket is served, and is not removed at the end."""
+    daemon = DaemonProcess(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(daemon.socket))
+        listening.listen()
+        os.set_inheritable(listening.fileno(), True)
+        with daemon.start(inherit=listening.fileno()):
+            assert daemon.json("list") == {"jobs": []}
+        assert daemon.socket.exists()
+
+
+async def test_a_clean_stop_keeps_every_byte_that_had_arrived(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    """SIGTERM: offsets are durable when the daemon has ended, within five seconds."""
+    document = Document(version=Version(body=BODY))
+    document.faults.append(Fault(stall=2_000_000))
+    origin = Origin()
+    origin.pages["/file"] = document
+    async with origin.running(), transferd.connect(daemon.socket) as manager:
+        job = await manager.create_job("stop")
+        await job.add_file(origin.url("/file"), str(tmp_path / "file"))
+        await job.resume()
+        await document.stalled.wait()
+        status = await asyncio.wait_for(asyncio.to_thread(daemon.stop), 5)
+        assert status == 0
+        kept = sqlite3.connect(daemon.state / "queue.db")
+        ((offset,),) = kept.execute("SELECT bytes_transferred FROM jobs").fetchall()
+        kept.close()
+        assert offset == 2_000_000
+        document.go.set()
+        await asyncio.to_thread(daemon.start)
+        await job.wait(timeout=30)
+        await job.complete()
+    assert [seen.range_start for seen in origin.requests("/file")] == [None, 2_000_000]
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("victim", ["worker", "daemon"])
+async def test_nothing_durable_is_asked_for_again_after_a_kill(
+    daemon: DaemonProcess, tmp_path: Path, victim: str
+) -> None:
+    """Promise 2, 3: the final name appears when the file is whole, and not before."""
+    document = Document(version=Version(body=BODY))
+    document.faults.append(Fault(stall=2_000_000))
+    origin = Origin()
+    origin.pages["/file"] = document
+    async with origin.running(), transferd.connect(daemon.socket) as manager:
+        job = await manager.create_job("kill")
+        await job.add_file(origin.url("/file"), str(tmp_path / "file"))
+        await job.resume()
+        await document.stalled.wait()
+        async for event in manager.events(kinds=["modification"]):
+            assert isinstance(event, transferd.NoticeAnswer)
+            if event.job.bytes_transferred == 2_000_000:
+                break
+        if victim == "worker":
+            os.kill(daemon.workers()[0], signal.SIGKILL)
+        else:
+            await asyncio.to_thread(daemon.kill)
+            await asyncio.to_thread(daemon.start)
+        document.go.set()
+        await job.wait(timeout=30)
+        assert not (tmp_path / "file").exists()
+        await job.complete()
+    starts = [seen.range_start for seen in origin.requests("/file")]
+    assert starts[0] is None
+    assert starts[1] is not None
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+@pytest.mark.server("nginx")
+@pytest.mark.timeout(180)
+def test_a_download_survives_being_killed_again_and_again(tmp_path: Path) -> None:
+    """The small form of tests/bench/survival.py."""
+    seen = survive(size=30 * MIB, kills=2, rate=8, seed=7, directory=tmp_path)
+    assert (seen.worker_kills, seen.daemon_kills) == (2, 2)
+    assert seen.equal
+    assert not seen.repeated
+    assert len(seen.acknowledged) == 1
+    assert seen.notices == (1, 1)
