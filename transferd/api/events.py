@@ -53,11 +53,12 @@ def read_interest(request: web.Request) -> Interest:
     """
     job = query.word(request, "job")
     kinds = query.words(request, "kinds")
-    after = request.headers.get("Last-Event-ID", query.word(request, "after"))
+    after = query.cursor(query.word(request, "after"))
+    reached = query.cursor(request.headers.get("Last-Event-ID"))
     return Interest(
         job_id=check_id(job) if job is not None else None,
         kinds=parse_kinds(kinds) if kinds is not None else DEFAULT_KINDS,
-        after=query.cursor(after),
+        after=after if reached is None else reached,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from transferd.api import events, handlers
 from transferd.api.handlers import Handler
 from transferd.api.query import DEFAULT_LIMIT, MAX_LIMIT
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import AVAILABLE_SCHEMES, Target
 from transferd.model.notices import NoticeKind, kind_labels
 from transferd.model.states import JobState
 from transferd.wire.api import (
@@ -123,7 +123,7 @@ _IN_PATH = {
     "scheme": Parameter(
         name="scheme",
         place="path",
-        schema={"type": "string", "enum": [scheme.value for scheme in Scheme]},
+        schema={"type": "string", "enum": sorted(AVAILABLE_SCHEMES)},
         text="How the credential is presented; in any case.",
     ),
     "number": Parameter(name="number", place="path", schema=_POSITION, text="The notice."),

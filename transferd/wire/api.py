@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import AVAILABLE_SCHEMES, Target
 from transferd.model.job import JobType, OnError, Priority
 from transferd.model.notices import NoticeKind
 
@@ -30,7 +30,7 @@ PriorityName = Annotated[str, Meta(extra_json_schema={"enum": [level.label for l
 OnErrorName = Annotated[str, Meta(extra_json_schema={"enum": [choice.value for choice in OnError]})]
 KindName = Annotated[str, Meta(extra_json_schema={"enum": [kind.label for kind in NoticeKind]})]
 TargetName = Annotated[str, Meta(extra_json_schema={"enum": [target.value for target in Target]})]
-SchemeName = Annotated[str, Meta(extra_json_schema={"enum": [scheme.value for scheme in Scheme]})]
+SchemeName = Annotated[str, Meta(extra_json_schema={"enum": sorted(AVAILABLE_SCHEMES)})]
 Password = Annotated[str, Meta(extra_json_schema={"format": "password", "writeOnly": True})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
