@@ -168,6 +168,8 @@ class Origin:
                 self._news.notify_all()
             page = self.pages.get(seen.path.partition("?")[0], _missing)
             await page(seen, wire)
+            if seen.get("connection") == "close":
+                wire.close()
 
 
 def read_head(head: bytes, connection: int) -> Seen:

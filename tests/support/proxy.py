@@ -84,9 +84,11 @@ class ForwardProxy:
             else:
                 writer.write(first)
             async with asyncio.TaskGroup() as group:
-                up = group.create_task(_pump(wire.reader, writer))
+                # A forwarded request is one request; what follows it is for the proxy again.
+                up = None if first else group.create_task(_pump(wire.reader, writer))
                 await group.create_task(_pump(reader, wire.writer))
-                up.cancel()
+                if up is not None:
+                    up.cancel()
         finally:
             wire.close()
             await _end(writer)

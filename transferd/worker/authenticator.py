@@ -286,7 +286,8 @@ class Authenticator:
         return _Door(
             target=Target.SERVER,
             origin=place,
-            line=RequestLine(method="GET", target=request.target),
+            # A proxy passes the origin-form on, and that is what servers compare a digest with.
+            line=RequestLine(method="GET", target=request.origin_form),
             held=self._held[Target.SERVER] if hop.own else {},
             transit=Transit(cleartext=exposed, allow_cleartext=self._allow_cleartext),
             name=name,

@@ -54,6 +54,11 @@ class Request:
         """The request target as it goes out (RFC 9112 3.2)."""
         if self.proxy is not None and not self.tunnelled:
             return str(self.parsed.with_fragment(None))
+        return self.origin_form
+
+    @property
+    def origin_form(self) -> str:
+        """The request target as the server gets it, whatever stands between."""
         return self.parsed.raw_path_qs
 
 
