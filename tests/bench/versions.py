@@ -59,7 +59,7 @@ async def run(*command: str) -> int:
 
 
 def again(*command: str) -> Tool:
-    """Return a tool that is run twice, with the same words; {url}, {dir} and {name} are replaced."""
+    """Return a tool that is run twice in the same words; {url}, {dir}, {name} are replaced."""
 
     async def tool(url: str, place: Path, document: Document, after: Version) -> str:
         words = [w.format(url=url, dir=place.parent, name=place.name) for w in command]
