@@ -1,0 +1,45 @@
+"""The README says what is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import transferd
+from transferd.model.states import mermaid
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_state_diagram_is_the_one_that_the_table_draws() -> None:
+    """A diagram drawn by hand dies."""
+    assert f"```mermaid\n{mermaid()}\n```" in README
+
+
+def test_the_python_sample_uses_names_that_exist() -> None:
+    """What a newcomer copies must run."""
+    (sample,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    tree = ast.parse(sample)
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "transferd"
+    }
+    assert imported | used <= set(transferd.__all__)
+
+
+def test_every_link_into_the_checkout_leads_somewhere() -> None:
+    """Files move, links stay behind."""
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert targets
+    assert all((ROOT / target).exists() for target in targets)
