@@ -22,24 +22,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(exit.code or 0) if not isinstance(exit.code, str) else Exit.USAGE
     output = Output(json=options.json, stdout=sys.stdout, stderr=sys.stderr)
     try:
-        return _run(options, output)
+        import asyncio  # not for --help
+        import logging
+
+        # What a library has to say is for its programmers; people are told by `complain`.
+        logging.getLogger().addHandler(logging.NullHandler())
+        return asyncio.run(perform(options, output))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader has left; nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+
+
+async def perform(options: Namespace, output: Output) -> int:
+    """Run the command that the options name; what goes wrong is said, and becomes a status."""
+    module, _, function = options.run.partition(":")
+    try:
+        return int(await getattr(importlib.import_module(module), function)(options, output))
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001 - the last stop: people are told, never shown a trace
         output.complain(error)
         return status_of(error)
-
-
-def _run(options: Namespace, output: Output) -> int:
-    import asyncio
-
-    module, _, function = options.run.partition(":")
-    command = getattr(importlib.import_module(module), function)
-    return int(asyncio.run(command(options, output)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
 from transferd.cli.passwords import Identity, identity
-from transferd.cli.progress import following
+from transferd.cli.progress import showing
 from transferd.cli.references import manager_for
 from transferd.cli.settings import headers, settings
 from transferd.cli.values import shown_duration, shown_size
@@ -31,6 +32,8 @@ from transferd.model.errors import CallerError, TransferdError
 from transferd.model.limits import Limits
 from transferd.model.urls import check_proxy, check_remote, split_userinfo
 from transferd.wire.api import JobAnswer, NoticeAnswer
+
+_FIRST_CLAUSE = re.compile(r"; |, then |, or ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ async def run(options: Namespace, output: Output) -> int:
             _tell_detached(job, output)
             return Exit.DONE
         try:
-            async with following(manager, job, output):
+            with showing(job, output):
                 await _outcome(job, wish)
                 unverified = [file async for file in job.files() if file.length_unverified]
                 answer = await _complete(job, wish)
@@ -204,14 +207,22 @@ async def _outcome(job: Job, wish: Wish) -> None:
             job=job.id,
         ) from gone
     except TimeoutError:
-        await _abandon(job)
-        raise CommandError(
-            Exit.TIMED_OUT,
-            f"cannot get {wish.name!r} within {shown_duration(wish.timeout)}; the job is cancelled,"
-            " --timeout gives it longer",
-            code="timed_out",
-            job=job.id,
-        ) from None
+        raise await _late(job, wish) from None
+
+
+async def _late(job: Job, wish: Wish) -> CommandError:
+    """Cancel a job that took too long; returns what to say."""
+    reasons: list[str] = []
+    with contextlib.suppress(TransferdError):
+        reasons = [blocker.text for blocker in await job.why()]
+    await _abandon(job)
+    return CommandError(
+        Exit.TIMED_OUT,
+        ": ".join([f"cannot get {wish.name!r} within {shown_duration(wish.timeout)}", *reasons[:1]])
+        + "; the job is cancelled, --timeout gives it longer",
+        code="timed_out",
+        job=job.id,
+    )
 
 
 async def _failure(job: Job, failed: JobFailed, wish: Wish) -> CommandError:
@@ -219,13 +230,13 @@ async def _failure(job: Job, failed: JobFailed, wish: Wish) -> CommandError:
     remedies = [blocker.remedy for blocker in failed.job.blockers]
     remedy = remedies[0] if remedies else f"see `transferctl why {job.id}`"
     if wish.keep:
-        fate = f"{remedy}: job {job.id} is kept"
+        fate = f"job {job.id} is kept; to go on: {remedy}"
     else:
         await _abandon(job)
-        # The remedy is for a job that lives on.
-        fate = f"{remedy.partition(', then ')[0]}, and get it again; the job is cancelled"
+        # What comes after the first clause is for a job that lives on.
+        fate = f"the job is cancelled; what would help: {_FIRST_CLAUSE.split(remedy)[0]}"
     code = failed.error.code if failed.error else "failed"
-    return CommandError(Exit.FAILED, f"{failed}; {fate}", code=code, job=job.id)
+    return CommandError(Exit.FAILED, str(failed), code=code, job=job.id, advice=fate)
 
 
 async def _complete(job: Job, wish: Wish) -> JobAnswer:

@@ -33,13 +33,21 @@ class Exit(enum.IntEnum):
 class CommandError(Exception):
     """Ends a command with a message for people.
 
-    `code` is stable and meant for programs; `job` is the id of the job that it is about.
+    `code` is stable and meant for programs; `job` is the id of the job that it is about; `advice`
+    is a second line for people.
     """
 
     def __init__(
-        self, status: Exit, message: str, *, code: str = "failed", job: str | None = None
+        self,
+        status: Exit,
+        message: str,
+        *,
+        code: str = "failed",
+        job: str | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.advice = advice
         self.status = status
         self.code = code
         self.job = job

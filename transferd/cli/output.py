@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TextIO
 
 from transferd.cli.outcomes import CommandError, code_of, status_of
@@ -21,6 +21,10 @@ _STATE_STYLES = {
     "error": "bold red",
     "suspended": "dim",
 }
+
+#: Columns that a column which may be cut keeps at least.
+_LEAST_FLEXIBLE = 16
+_GAP = 2
 
 
 class Output:
@@ -72,20 +76,28 @@ class Output:
     def complain(self, error: Exception) -> None:
         """Say why a command ends: a line for people, and a document for programs."""
         message = printable(str(error) or type(error).__name__)
-        print(f"transferctl: {message}", file=self._stderr, flush=True)
+        self.remark(f"transferctl: {message}")
+        if isinstance(error, CommandError) and error.advice is not None:
+            self.remark(f"transferctl: {error.advice}")
         if self.json:
             job = error.job if isinstance(error, CommandError) else None
             problem = {"code": code_of(error), "message": message, "exit": int(status_of(error))}
             self.document({"error": problem | ({"job": job} if job else {})})
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; on a terminal it fits the width, elsewhere nothing is cut."""
+    def table(
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], spare: Collection[str] = ()
+    ) -> None:
+        """Print a table; columns in small letters may be cut on a terminal, *spare* ones left out.
+
+        Where results do not go to a terminal, everything is there.
+        """
         clean = [[printable(cell) for cell in row] for row in rows]
+        names = [name.upper() for name in head]
+        widths = [max(map(len, column)) for column in zip(names, *clean, strict=True)]
         if self.on_terminal:
-            self._rich_table(head, clean)
+            self._rich_table(head, clean, widths, spare)
             return
-        widths = [max(map(len, column)) for column in zip(head, *clean, strict=True)]
-        for row in [head, *clean]:
+        for row in [names, *clean]:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self._print("  ".join(cells).rstrip())
 
@@ -95,21 +107,52 @@ class Output:
         for name, value in pairs:
             self._print(f"{name:<{width}}  {printable(value)}".rstrip())
 
-    def _rich_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def _rich_table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        widths: Sequence[int],
+        spare: Collection[str],
+    ) -> None:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name in head:
-            fixed = name in ("ID", "STATE", "DONE", "SIZE", "TIME", "KIND")
-            table.add_column(name, no_wrap=True, overflow="fold" if fixed else "ellipsis")
+        console = Console(file=self._stdout, highlight=False)
+        kept = _fitting(head, widths, spare, console.width)
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+        for index, width in kept.items():
+            table.add_column(head[index].upper(), no_wrap=True, overflow="ellipsis", width=width)
         for row in rows:
-            table.add_row(*(Text(cell, style=_STATE_STYLES.get(cell, "")) for cell in row))
-        Console(file=self._stdout, highlight=False).print(table)
+            cells = [row[index] for index in kept]
+            table.add_row(
+                *(Text(cell, _STATE_STYLES.get(cell, ""), overflow="ellipsis") for cell in cells)
+            )
+        console.print(table)
 
     def _print(self, text: str) -> None:
         print(text, file=self._stdout, flush=True)
+
+
+def _fitting(
+    head: Sequence[str], widths: Sequence[int], spare: Collection[str], room: int
+) -> dict[int, int]:
+    """Return which columns are shown in *room*, and how wide each of them is."""
+    least = [
+        width if name.isupper() else min(width, _LEAST_FLEXIBLE)
+        for name, width in zip(head, widths, strict=True)
+    ]
+    kept = list(range(len(head)))
+    if sum(least) + _GAP * (len(kept) - 1) > room:
+        kept = [index for index in kept if head[index] not in spare]
+    fitting = {index: least[index] for index in kept}
+    rest = room - sum(fitting.values()) - _GAP * (len(kept) - 1)
+    for index in sorted(kept, key=lambda index: widths[index] - least[index]):
+        wanting = [other for other in kept if fitting[other] < widths[other]]
+        more = min(widths[index] - least[index], max(0, rest) // max(1, len(wanting)))
+        fitting[index] += more
+        rest -= more
+    return fitting
 
 
 def forgive_encodings() -> None:

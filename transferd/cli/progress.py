@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
@@ -18,19 +18,18 @@ from transferd.cli.values import (
     shown_size,
     wall_clock,
 )
-from transferd.client.crew import Crew
 from transferd.client.job import Job
-from transferd.client.manager import Manager
 from transferd.model.states import JobState
-from transferd.wire.api import JobAnswer, NoticeAnswer
+from transferd.wire.api import JobAnswer
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 #: Weight of the newest measurement in the mean.
 _FRESH = 0.3
-_NAME_COLUMNS = 24
-_LEAST_BAR = 6
+_GAP = "  "
+_NAME_COLUMNS, _LEAST_NAME = 24, 8
+_LARGEST_BAR, _USUAL_BAR, _LEAST_BAR = 40, 10, 4
 _DRAWS_PER_SECOND = 4.0
 
 _MOVING = frozenset({JobState.TRANSFERRING.label})
@@ -82,11 +81,13 @@ class Line:
 
 def line_for(answer: JobAnswer, speed: float | None, now: datetime, width: int) -> Line:
     """Say in *width* columns how a job is."""
-    room = min(_NAME_COLUMNS, width // 3)
-    name = _cut(printable(answer.name), room)
+    name = printable(answer.name)
     if answer.state in _MOVING:
-        return Line(name, _share(answer), _numbers(answer, speed, width))
-    left = width - len(name) - 2
+        words = _numbers(answer, speed, width)
+        room = width - len(words) - _USUAL_BAR - 2 * len(_GAP)
+        return Line(_cut(name, min(_NAME_COLUMNS, max(_LEAST_NAME, room))), _share(answer), words)
+    name = _cut(name, min(_NAME_COLUMNS, max(_LEAST_NAME, width // 3)))
+    left = width - len(name) - len(_GAP)
     return Line(name, None, _cut(_waiting(answer, now, left), left))
 
 
@@ -111,15 +112,17 @@ def _numbers(answer: JobAnswer, speed: float | None, width: int) -> str:
 
 
 def _waiting(answer: JobAnswer, now: datetime, width: int) -> str:
-    """Say why a job does not move; the reason is cut before the time of the next try is."""
+    """Say why a job does not move: in whole sentences, or in few words where room is scarce."""
     if answer.state in _PLAIN or answer.error is None:
         return _PLAIN.get(answer.state, answer.state)
     if answer.state == JobState.ERROR.label:
         return f"error: {printable(answer.error.message)}"
     left = seconds_until(answer.retry_at, now)
     until = "" if left is None else f", next try in {shown_duration(round(left))}"
-    reason = f"waiting: {printable(answer.error.message)}"
-    return _cut(reason, max(len("waiting: …"), width - len(until))) + until
+    whole = f"waiting: {printable(answer.error.message)}{until}"
+    return (
+        whole if len(whole) <= width else f"waiting: {answer.error.code.replace('_', ' ')}{until}"
+    )
 
 
 def _cut(text: str, room: int) -> str:
@@ -127,14 +130,25 @@ def _cut(text: str, room: int) -> str:
 
 
 class Bar:
-    """The line on a terminal, drawn again a few times a second; gone when it is closed."""
+    """The line on a terminal, drawn again a few times a second; gone when it is closed.
 
-    def __init__(self, answer: JobAnswer, stream: TextIO, width: int | None = None) -> None:
+    *look* tells how the job is; it is asked from the thread that draws.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], JobAnswer],
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        width: int | None = None,
+    ) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._answer = answer
+        self._look = look
+        self._clock = clock
         self._speed = Speed()
+        self._seen: JobAnswer | None = None
         self._console = Console(file=stream, highlight=False, width=width)
         self._live = Live(
             console=self._console,
@@ -143,24 +157,23 @@ class Bar:
             transient=True,
         )
 
-    def show(self, answer: JobAnswer, at: float) -> None:
-        """Take over how the job is at monotonic time *at*."""
-        self._speed.measure(at, answer.bytes_transferred)
-        self._answer = answer
-
     def drawn(self) -> Table:
         """Return the line as it is now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        width = self._console.width
-        line = line_for(self._answer, self._speed.value, wall_clock(), width)
-        table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        answer, width = self._look(), self._console.width
+        if answer is not self._seen:
+            self._speed.measure(self._clock(), answer.bytes_transferred)
+            self._seen = answer
+        line = line_for(answer, self._speed.value, wall_clock(), width)
+        table = Table.grid(padding=(0, len(_GAP), 0, 0), pad_edge=False)
         cells: list[Text | ProgressBar] = [Text(line.name, style="bold", no_wrap=True)]
-        room = width - len(line.name) - len(line.words) - 4
+        room = width - len(line.name) - len(line.words) - 2 * len(_GAP)
         if line.share is not None and room >= _LEAST_BAR:
-            cells.append(ProgressBar(total=1.0, completed=line.share, width=min(room, 40)))
+            bar = min(room, _LARGEST_BAR)
+            cells.append(ProgressBar(total=1.0, completed=line.share, width=bar))
         cells.append(Text(line.words, no_wrap=True))
         table.add_row(*cells)
         return table
@@ -173,27 +186,12 @@ class Bar:
         self._live.stop()
 
 
-@contextlib.asynccontextmanager
-async def following(
-    manager: Manager,
-    job: Job,
-    output: Output,
-    clock: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[None]:
-    """Show how *job* goes on, where somebody looks."""
+@contextlib.contextmanager
+def showing(job: Job, output: Output) -> Iterator[None]:
+    """Show how a job goes on while it is waited for, where somebody looks."""
     if output.json or not output.remarks_on_terminal:
         yield
         return
-    crew = Crew()
-    with Bar(job.answer, output.remarks) as bar:
-        crew.start(_follow(manager, job, bar, clock), "progress")
-        try:
-            yield
-        finally:
-            await crew.close()
-
-
-async def _follow(manager: Manager, job: Job, bar: Bar, clock: Callable[[], float]) -> None:
-    async for event in manager.events(job=job.id, kinds=["modification"]):
-        if isinstance(event, NoticeAnswer):
-            bar.show(event.job, clock())
+    # `wait` looks at the job whenever it has changed; what it saw last is what is shown.
+    with Bar(lambda: job.answer, output.remarks):
+        yield

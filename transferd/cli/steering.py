@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from transferd.cli.outcomes import CommandError, Exit, status_of
 from transferd.cli.output import Output
-from transferd.cli.progress import following
+from transferd.cli.progress import showing
 from transferd.cli.references import find_job, manager_for
 from transferd.cli.values import shown_duration
 from transferd.client.errors import JobFailed
@@ -56,7 +56,7 @@ async def wait(options: Namespace, output: Output) -> int:
     async with manager_for(options) as manager:
         job = await find_job(manager, options.job)
         try:
-            async with following(manager, job, output):
+            with showing(job, output):
                 answer = await _waited(job, options.timeout)
                 if options.complete and not job.state.final:
                     answer = await job.complete()
@@ -64,9 +64,10 @@ async def wait(options: Namespace, output: Output) -> int:
             remedies = [blocker.remedy for blocker in failed.job.blockers]
             raise CommandError(
                 Exit.FAILED,
-                "; ".join([str(failed), *remedies[:1]]),
+                str(failed),
                 code=failed.error.code if failed.error else "failed",
                 job=job.id,
+                advice=f"to go on: {remedies[0]}" if remedies else None,
             ) from failed
         except asyncio.CancelledError:
             output.remark(

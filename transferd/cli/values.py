@@ -49,7 +49,7 @@ def shown_size(count: int | float) -> str:
 def shown_duration(seconds: float) -> str:
     """Show a duration in at most two units: `0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     whole = round(seconds)
     for unit, name, below, lesser in (
         (86400, "d", 3600, "h"),

@@ -42,7 +42,7 @@ async def list_jobs(options: Namespace, output: Output) -> int:
 
 def _job_table(jobs: list[JobAnswer], owners: bool, output: Output) -> None:
     ids = short_ids([job.id for job in jobs])
-    head = ["ID", "STATE", "DONE", "SIZE", "PRIORITY", *(["OWNER"] if owners else []), "NAME"]
+    head = ["ID", "STATE", "DONE", "SIZE", "PRIORITY", *(["OWNER"] if owners else []), "name"]
     rows = [
         [
             ids[job.id],
@@ -55,7 +55,7 @@ def _job_table(jobs: list[JobAnswer], owners: bool, output: Output) -> None:
         ]
         for job in jobs
     ]
-    output.table(head, rows)
+    output.table(head, rows, spare=["PRIORITY"])
 
 
 def _share(done: int, total: int | None) -> str:
@@ -125,7 +125,7 @@ async def files(options: Namespace, output: Output) -> int:
         for file in found
     ]
     if rows:
-        output.table(["DONE", "SIZE", "LOCAL", "REMOTE"], rows)
+        output.table(["DONE", "SIZE", "local", "remote"], rows)
     else:
         output.remark("no files")
     return Exit.DONE

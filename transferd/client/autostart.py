@@ -15,8 +15,11 @@ from transferd.model.job import Seconds
 from transferd.wire.paths import state_directory
 
 START_SECONDS: Seconds = 10.0
-#: A daemon that is just leaving still holds the state directory for a moment.
+#: A daemon that fails is started so often in all.
 ATTEMPTS = 3
+#: Exit status of a daemon that finds the state directory held by another one: that one is just
+#: coming or leaving, and sooner or later there is a socket that answers.
+STATE_HELD = 3
 LOG_NAME = "transferd.log"
 
 _LOG_BYTES = 1024 * 1024
@@ -40,16 +43,17 @@ async def start_daemon(socket: Path, environ: Mapping[str, str], unreachable: Un
         clock = asyncio.get_running_loop().time
         deadline, delay = clock() + START_SECONDS, _FIRST_DELAY
         child: Child | None = None
-        attempts, mine = 0, False
+        failures, mine = 0, False
         while clock() < deadline:
             if await unreachable(socket) is None:
                 return
             if child is not None and child.ended():
-                if attempts == ATTEMPTS:
+                failures += child.status != STATE_HELD
+                if failures == ATTEMPTS:
                     raise NoDaemon(f"cannot start a daemon: {child.last_words()}")
                 child = None
             elif child is None and mine:
-                child, attempts = Child(log, environ), attempts + 1
+                child = Child(log, environ)
             elif child is None:
                 mine = _locked(lock)  # and look once more: whoever had it may have started one
             await asyncio.sleep(delay)
@@ -78,15 +82,16 @@ class Child:
                 ],
                 setsid=True,
             )
-        self._status: int | None = None
+        #: Exit status, once it has ended.
+        self.status: int | None = None
 
     def ended(self) -> bool:
         """Whether it is dead."""
-        if self._status is None:
+        if self.status is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-        return self._status is not None
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
 
     def last_words(self) -> str:
         """Return the last line that it wrote to its log."""
@@ -96,7 +101,7 @@ class Child:
             text = os.pread(descriptor, _QUOTED_BYTES, begin).decode("utf-8", "replace")
         lines = [line for line in text.splitlines() if line.strip()]
         if not lines:
-            return f"it ended with status {self._status} and said nothing"
+            return f"it ended with status {self.status} and said nothing"
         return lines[-1].strip()
 
 

@@ -44,7 +44,7 @@ class JobFailed(TransferdError):
 
     def __init__(self, job: JobAnswer, error: ErrorAnswer | None) -> None:
         reason = error.message if error else "the daemon names no reason"
-        super().__init__(f"cannot transfer {job.name!r}: {reason}")
+        super().__init__(f"job {job.name!r} failed: {reason}")
         #: The job as it was then.
         self.job = job
         #: Why, as the daemon tells it.
