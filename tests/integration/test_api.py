@@ -195,6 +195,52 @@ async def test_files_are_added_and_listed_by_pages(api: Api) -> None:
     assert (again.status, again.code) == (409, "duplicate_destination")
 
 
+async def test_a_password_in_the_url_of_an_added_file_goes_into_the_vault(api: Api) -> None:
+    """The job has it before it has the file; adding another one with it changes nothing."""
+    job = await api.create()
+    for name in "ab":
+        file = {"remote": f"https://alice:hunter2@host/{name}", "local": f"/home/alice/{name}"}
+        reply = await api.send("POST", job_path(job, "files"), file)
+        assert (reply.status, reply.json["files"][0]["remote"]) == (201, f"https://host/{name}")
+    shown = await api.send("GET", job_path(job))
+    assert [each["username"] for each in shown.json["credentials"]] == ["alice"]
+    assert list(api.service.passwords.values()) == ["hunter2"]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"files": [FILE | {"remote": "https://other/a.iso"}]},
+        {"files": [FILE | {"remote": "http://host/a.iso"}]},
+        {"credentials": [BASIC | {"username": "bob"}]},
+    ],
+)
+async def test_a_password_in_a_url_reaches_no_other_origin_and_replaces_no_other_user(
+    api: Api, held: dict[str, Any]
+) -> None:
+    """The job would show it to all origins of its files."""
+    job = await api.create(**held)
+    before = dict(api.service.passwords)
+    file = {"remote": "https://alice:hunter3@host/b", "local": "/home/alice/b"}
+    reply = await api.send("POST", job_path(job, "files"), file)
+    assert (reply.status, reply.code) == (409, "credentials_conflict")
+    assert (await api.send("GET", job_path(job))).json == job
+    assert api.service.passwords == before
+
+
+@pytest.mark.parametrize(("held", "left"), [([], []), ([BASIC], ["alice"])])
+async def test_the_password_of_refused_files_is_taken_back(
+    api: Api, held: list[object], left: list[str]
+) -> None:
+    """Unless the job had that user before."""
+    job = await api.create(files=[FILE], credentials=held)
+    file = FILE | {"remote": "https://alice:hunter2@host/b"}
+    reply = await api.send("POST", job_path(job, "files"), file)
+    assert (reply.status, reply.code) == (409, "duplicate_destination")
+    shown = await api.send("GET", job_path(job))
+    assert [each["username"] for each in shown.json["credentials"]] == left
+
+
 async def test_a_credential_is_set_replaced_and_removed(api: Api) -> None:
     """Scheme and target are read in any case, as the sample does."""
     job = await api.create()

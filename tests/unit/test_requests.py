@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import CredentialLabel, Scheme, Target
 from transferd.model.errors import BadRequest
 from transferd.model.job import FileSpec, JobSpec, OnError, Priority, Settings, Timers
 from transferd.model.limits import Limits
@@ -394,8 +394,23 @@ def test_no_secret_enters_the_fingerprint(other: dict[str, Any]) -> None:
 def test_one_file_and_several_are_added_alike() -> None:
     """The body is a file, or a list of them."""
     expected = FileSpec(remote="http://host/a", local="/tmp/a")
-    assert requests.parse_files(json.dumps(file()).encode(), LIMITS) == (expected,)
-    assert requests.parse_files(json.dumps({"files": [file()]}).encode(), LIMITS) == (expected,)
+    for body in (file(), {"files": [file()]}):
+        addition = requests.parse_addition(json.dumps(body).encode(), LIMITS)
+        assert addition.specs == (expected,)
+        assert addition.credential is None
+
+
+def test_userinfo_of_added_files_is_told_with_its_origins() -> None:
+    """Whoever adds them must know whom the password was written for."""
+    files = [file("http://alice:hunter2@host/a"), file("http://host:80/b", "/tmp/b")]
+    addition = requests.parse_addition(json.dumps({"files": files}).encode(), LIMITS)
+    assert [each.remote for each in addition.specs] == ["http://host/a", "http://host:80/b"]
+    assert addition.credential is not None
+    assert addition.credential.label == CredentialLabel(
+        target=Target.SERVER, scheme=Scheme.BASIC, username="alice"
+    )
+    assert addition.origins == {("http", "host", 80)}
+    assert "hunter2" not in repr(addition)
 
 
 @pytest.mark.parametrize(
@@ -403,16 +418,21 @@ def test_one_file_and_several_are_added_alike() -> None:
     [
         ({"files": []}, "value_invalid"),
         ({"files": [file(), file()]}, "duplicate_destination"),
-        (file("http://a:hunter2@host/a"), "credentials_in_url"),
+        (file("http://a@host/a"), "credentials_incomplete"),
+        (file("http://a:hunter2%00@host/a"), "password_invalid"),
+        (
+            {"files": [file("http://a:hunter2@host/a"), file("http://b/", "/tmp/b")]},
+            "credentials_conflict",
+        ),
         (file("gopher://host/a"), "url_scheme_unsupported"),
         ({"files": [file()], "start": True}, "unknown_field"),
         ({}, "missing_field"),
     ],
 )
 def test_files_to_add_are_judged_like_those_of_a_new_job(body: object, code: str) -> None:
-    """But for passwords in URLs: the job may have other origins already."""
+    """All of them, before any is added."""
     with pytest.raises(BadRequest) as caught:
-        requests.parse_files(json.dumps(body).encode(), LIMITS)
+        requests.parse_addition(json.dumps(body).encode(), LIMITS)
     assert caught.value.code == code
     assert "hunter2" not in caught.value.detail
 

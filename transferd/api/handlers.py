@@ -12,6 +12,7 @@ from aiohttp import web
 
 from transferd import __version__
 from transferd.api import query
+from transferd.api.additions import add
 from transferd.api.call import Call, answer
 from transferd.model.caller import Caller
 from transferd.model.checks import check_states
@@ -32,7 +33,7 @@ from transferd.wire.api import (
     JobsAnswer,
     VersionAnswer,
 )
-from transferd.wire.requests import parse_creation, parse_files, parse_identity, parse_patch
+from transferd.wire.requests import parse_addition, parse_creation, parse_identity, parse_patch
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 Verb: TypeAlias = Callable[[Caller, JobId], Awaitable[Job]]
@@ -135,8 +136,10 @@ async def list_files(call: Call) -> web.Response:
 async def add_files(call: Call) -> web.Response:
     """Add one file, or several, all or none."""
     job_id = call.job_id
-    specs = await call.parsed(partial(parse_files, limits=call.context.limits))
-    files = await call.context.jobs.add_files(call.caller, job_id, specs)
+    addition = await call.parsed(partial(parse_addition, limits=call.context.limits))
+    secrets = [addition.credential.password] if addition.credential is not None else []
+    with _wiping(secrets):
+        files = await add(call.context.jobs, call.caller, job_id, addition)
     return answer(
         FilesAnswer(files=[file_answer(job_id, file) for file in files], next=None), status=201
     )

@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from transferd.model.errors import BadRequest
@@ -20,6 +20,9 @@ from transferd.model.limits import Limits
 
 #: For a job that goes through no proxy, whatever its owner's environment says.
 DIRECT = "direct"
+
+#: Scheme, host in lower case, port (RFC 6454 4).
+Origin: TypeAlias = tuple[str, str, int]
 
 _PORTS = {"http": 80, "https": 443}
 _SHOWN = 80
@@ -42,8 +45,8 @@ class Address:
 
     #: Without userinfo and fragment.
     url: str
-    #: Scheme, host in lower case, port: who may see a secret that is meant for this URL.
-    origin: tuple[str, str, int]
+    #: Who may see a secret that is meant for this URL.
+    origin: Origin
     #: `user:password` as it stood in the URL, still escaped.
     userinfo: str | None = field(repr=False)
 

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -79,12 +79,22 @@ def parse_creation(raw: bytes, limits: Limits, defaults: Timers) -> Creation:
     return Creation(specs=specs, many=True)
 
 
-def parse_files(raw: bytes, limits: Limits) -> tuple[FileSpec, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """Files to add to a job that exists, all or none."""
+
+    specs: tuple[FileSpec, ...]
+    #: What stood as `user:password@` in their URLs…
+    credential: Credential | None
+    #: …and the origins that it was written for.
+    origins: frozenset[urls.Origin]
+
+
+def parse_addition(raw: bytes, limits: Limits) -> Addition:
     """Read the body of a request to add one file, or several (`{"files": […]}`).
 
     Raises:
-        BadRequest: as parse_creation; `credentials_in_url`: the job may have files of other
-            origins already, which a password in a URL is not meant for.
+        BadRequest: as parse_creation.
     """
     if glance(raw, _Shape).files is UNSET:
         bodies = [decode(raw, FileBody)]
@@ -94,14 +104,12 @@ def parse_files(raw: bytes, limits: Limits) -> tuple[FileSpec, ...]:
             raise BadRequest(
                 "value_invalid", "cannot add no file; name at least one - at `$.files`"
             )
-    specs, userinfo = _file_specs(bodies, "$", limits)
-    if userinfo is not None:
-        raise BadRequest(
-            "credentials_in_url",
-            "cannot add a file with user:password@ in its URL to a job that exists; "
-            "set the credentials of the job instead",
-        )
-    return specs
+    files = _files(bodies, "$", limits)
+    if files.userinfo is None:
+        return Addition(specs=files.specs, credential=None, origins=frozenset())
+    with _locating("$"):
+        credential = _basic(Target.SERVER, files.userinfo, limits)
+    return Addition(specs=files.specs, credential=credential, origins=files.origins)
 
 
 def parse_patch(raw: bytes, limits: Limits) -> Callable[[Settings], Settings]:
@@ -222,7 +230,7 @@ def _locating(path: str) -> Iterator[None]:
 
 
 def _job_spec(body: JobBody, path: str, limits: Limits, defaults: Timers) -> JobSpec:
-    files, userinfo = _file_specs(body.files, path, limits)
+    files = _files(body.files, path, limits)
     settings = _settings(body, limits, path)
     settings["timers"] = dataclasses.replace(defaults, **_timers(body, path))
     settings["proxy"], proxy_userinfo = _proxy(body.proxy, path, limits)
@@ -233,24 +241,33 @@ def _job_spec(body: JobBody, path: str, limits: Limits, defaults: Timers) -> Job
     with _locating(f"{path}.headers"):
         headers = checks.check_headers(body.headers, limits)
     with _locating(f"{path}.credentials"):
-        credentials = _credentials(body.credentials, userinfo, proxy_userinfo, limits)
+        named = {Target.SERVER: files.userinfo, Target.PROXY: proxy_userinfo}
+        credentials = _credentials(body.credentials, named, limits)
     settings["header_names"] = tuple(header.name for header in headers)
     return JobSpec(
         settings=Settings(**settings),
         type=job_type,
-        files=files,
+        files=files.specs,
         credentials=credentials,
         headers=headers,
         start=body.start,
         id=job_id,
-        fingerprint=_fingerprint(body, files, credentials, settings["proxy"]),
+        fingerprint=_fingerprint(body, files.specs, credentials, settings["proxy"]),
     )
 
 
-def _file_specs(
-    bodies: Sequence[FileBody], path: str, limits: Limits
-) -> tuple[tuple[FileSpec, ...], str | None]:
-    """Return the files, and the one `user:password` that stands in their URLs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """Files of one body."""
+
+    specs: tuple[FileSpec, ...]
+    #: The one `user:password` that stands in their URLs…
+    userinfo: str | None = field(repr=False)
+    #: …and in those of which origins.
+    origins: frozenset[urls.Origin]
+
+
+def _files(bodies: Sequence[FileBody], path: str, limits: Limits) -> _Files:
     if len(bodies) > limits.files_per_job:
         raise BadRequest(
             "too_many_files",
@@ -269,11 +286,12 @@ def _file_specs(
         specs.append(FileSpec(remote=address.url, local=local, checksum=checksum))
     with _locating(f"{path}.files"):
         checks.check_distinct(specs)
-        return tuple(specs), _one_userinfo(addresses)
+        userinfo, origins = _one_userinfo(addresses)
+    return _Files(specs=tuple(specs), userinfo=userinfo, origins=origins)
 
 
-def _one_userinfo(addresses: Sequence[urls.Address]) -> str | None:
-    """Return the userinfo of the URLs.
+def _one_userinfo(addresses: Sequence[urls.Address]) -> tuple[str | None, frozenset[urls.Origin]]:
+    """Return the userinfo of the URLs, and the origins that it stands for.
 
     A job shows its credentials to every origin of its files, so that a password in one URL would
     reach origins that it was not written for.
@@ -281,22 +299,20 @@ def _one_userinfo(addresses: Sequence[urls.Address]) -> str | None:
     named = {address.userinfo for address in addresses if address.userinfo is not None}
     meant = {address.origin for address in addresses if address.userinfo is not None}
     if not named:
-        return None
+        return None, frozenset()
     if len(named) > 1 or any(address.origin not in meant for address in addresses):
         raise BadRequest(
             "credentials_conflict",
             "cannot use a user and password in a URL beside a URL of another origin or with "
             "other ones; make a job for each, or set the credentials of the job",
         )
-    return named.pop()
+    return named.pop(), frozenset(meant)
 
 
 def _credentials(
-    bodies: Sequence[CredentialBody],
-    userinfo: str | None,
-    proxy_userinfo: str | None,
-    limits: Limits,
+    bodies: Sequence[CredentialBody], named: Mapping[Target, str | None], limits: Limits
 ) -> tuple[Credential, ...]:
+    """Return the credentials of a body, and those *named* in its URLs."""
     credentials = [
         checks.check_credential(
             parse_target(body.target),
@@ -307,12 +323,11 @@ def _credentials(
         )
         for body in bodies
     ]
-    for target, named in ((Target.SERVER, userinfo), (Target.PROXY, proxy_userinfo)):
-        if named is not None:
-            username, password = urls.split_userinfo(named)
-            credentials.append(
-                checks.check_credential(target, Scheme.BASIC, username, password, limits)
-            )
+    credentials += [
+        _basic(target, userinfo, limits)
+        for target, userinfo in named.items()
+        if userinfo is not None
+    ]
     slots = {(credential.target, credential.scheme) for credential in credentials}
     if len(slots) < len(credentials):
         raise BadRequest(
@@ -321,6 +336,11 @@ def _credentials(
             "URL is one for basic); name each once",
         )
     return tuple(credentials)
+
+
+def _basic(target: Target, userinfo: str, limits: Limits) -> Credential:
+    username, password = urls.split_userinfo(userinfo)
+    return checks.check_credential(target, Scheme.BASIC, username, password, limits)
 
 
 def _fingerprint(
