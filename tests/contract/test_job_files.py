@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.support.store import (
     INODE,
@@ -18,7 +15,6 @@ from tests.support.store import (
     file_specs,
     later,
     offset,
-    open_queue,
     settings,
     spec,
     stumble,
@@ -30,13 +26,6 @@ from transferd.model.queue import Change, Checkpoint
 from transferd.model.states import JobEvent
 
 GONE = JobId("00000000-0000-4000-8000-00000000dead")
-
-
-@pytest_asyncio.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    """An empty queue."""
-    async with open_queue(tmp_path / "state") as opened:
-        yield opened
 
 
 async def _files(queue: Queue, job_id: JobId) -> tuple[File, ...]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.support.store import ALICE, BOB, NOW, Queue, later, open_queue, spec
 from transferd.model.errors import Conflict, NotFound
@@ -17,13 +15,6 @@ from transferd.model.states import JobEvent
 
 ANY = NoticeKind.TRANSFERRED | NoticeKind.ERROR | NoticeKind.FILE_TRANSFERRED | NoticeKind.ENDED
 ID = "6f1c9a52-0d6e-4b1b-9b06-000000000001"
-
-
-@pytest_asyncio.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    """An empty queue."""
-    async with open_queue(tmp_path / "state") as opened:
-        yield opened
 
 
 async def _replay(

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.notes import LISTS, NOTES, add, names, open_notes, store_threads, texts
+from tests.support.store import open_queue
 from transferd.model.errors import StoreDamaged, StoreError, StoreLocked, StoreTooNew
+from transferd.store import schema
 from transferd.store.database import Database
 from transferd.store.directory import prepare_directory
 from transferd.store.lock import StateLock
@@ -167,16 +169,55 @@ async def test_a_log_without_its_file_is_not_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["queue.db-wal"]
 
 
-async def test_a_damaged_row_is_told_when_it_is_met(tmp_path: Path) -> None:
-    """A file too large to be read through at each start says so at last."""
+async def test_a_large_file_is_read_through_only_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million jobs cost a start nothing; damage then shows when it is met (DESIGN 3)."""
+    monkeypatch.setattr(schema, "_CHECKED_BYTES", 0)
     path = tmp_path / "queue.db"
     _make_damaged(path)
-    async with open_notes(tmp_path / "other.db", NOTES) as database:
-        await database.write(lambda cx: cx.execute("ATTACH ? AS damaged", [str(path)]).close())
-        with pytest.raises(StoreDamaged, match="backup"):
-            await database.write(
-                lambda cx: cx.execute("SELECT count(text || '') FROM damaged.notes").fetchall()
-            )
+    async with open_notes(path, NOTES) as database:
+        with pytest.raises(StoreDamaged, match="put a backup in its place"):
+            await database.read(texts)
+    (tmp_path / "queue.db-wal").touch()
+    with pytest.raises(StoreDamaged, match="cannot use"):
+        await Database.open(path, NOTES)
+
+
+async def test_a_damaged_row_is_told_when_it_is_met(tmp_path: Path) -> None:
+    """SQLite's checks do not look inside a text; a job that cannot be read is not made up."""
+    async with open_queue(tmp_path) as queue:
+        job = await queue.make()
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as cx:
+        cx.execute("UPDATE jobs SET settings = '{\"name\": 5}'")
+        cx.commit()
+    async with open_queue(tmp_path) as queue:
+        with pytest.raises(StoreDamaged, match=job.id):
+            await queue.jobs.job(job.id)
+
+
+async def test_an_sqlite_that_is_too_old_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than a syntax error in the schema."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(StoreError, match=r"needs 3\.37"):
+        await Database.open(tmp_path / "queue.db")
+    assert names(tmp_path) == []
+
+
+async def test_a_file_that_somebody_else_writes_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for ever, and the next write works."""
+    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0.0)
+    async with open_notes(tmp_path / "queue.db") as database:
+        with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="end the other program"):
+                await database.write(partial(add, text="refused"))
+        await database.write(partial(add, text="next"))
+        assert await database.read(texts) == ["next"]
 
 
 async def test_an_older_file_is_backed_up_and_migrated(tmp_path: Path) -> None:

@@ -99,22 +99,22 @@ class ConnectionThread:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - belongs to the one who waits in open()
-            self._post(_settle, self._opened, Failed(error))
+            self._loop.call_soon_threadsafe(_settle, self._opened, Failed(error))
         else:
-            self._post(_settle, self._opened, Done(None))
+            self._loop.call_soon_threadsafe(_settle, self._opened, Done(None))
             try:
                 self._serve(connection)
             finally:
                 connection.close()
         finally:
-            self._post(_settle, self._ended, Done(None))
+            self._loop.call_soon_threadsafe(_settle, self._ended, Done(None))
 
     def _serve(self, connection: sqlite3.Connection) -> None:
         more = True
         while more:
             calls, more = self._take()
             outcomes = self._carry(connection, [call.operation for call in calls])
-            self._post(_settle_all, calls, outcomes)
+            self._loop.call_soon_threadsafe(_settle_all, calls, outcomes)
 
     def _take(self) -> tuple[list[_Call], bool]:
         """Wait for a call and take with it what else waits; False after the last of all."""
@@ -128,14 +128,6 @@ class ConnectionThread:
         except Empty:
             pass
         return calls, True
-
-    def _post(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            # The loop is closed: nobody waits any more.
-            if not self._loop.is_closed():
-                raise
 
 
 def _settle_all(calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:

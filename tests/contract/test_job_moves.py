@@ -1,0 +1,378 @@
+"""What the service may rely on when jobs move: events, notices, the schedule, leftovers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.support.store import (
+    ALICE,
+    NOW,
+    REFUSED,
+    Queue,
+    credential,
+    file_specs,
+    later,
+    offset,
+    open_queue,
+    settings,
+    spec,
+    stumble,
+    with_secrets,
+)
+from transferd.model.errors import (
+    Conflict,
+    InvalidTransition,
+    NotFound,
+)
+from transferd.model.job import Job, JobId, Priority
+from transferd.model.notices import NoticeKind
+from transferd.model.queue import Change
+from transferd.model.states import TRANSITIONS, JobEvent, JobState
+
+ID = "6f1c9a52-0d6e-4b1b-9b06-000000000001"
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────
+
+#: How a job comes into each state.
+_WAYS: dict[JobState, tuple[JobEvent, ...]] = {
+    JobState.SUSPENDED: (JobEvent.SUSPEND,),
+    JobState.QUEUED: (),
+    JobState.CONNECTING: (JobEvent.DISPATCH,),
+    JobState.TRANSFERRING: (JobEvent.DISPATCH, JobEvent.CONNECT),
+    JobState.ERROR: (JobEvent.DISPATCH, JobEvent.FAIL),
+    JobState.TRANSIENT_ERROR: (JobEvent.DISPATCH, JobEvent.STUMBLE),
+    JobState.TRANSFERRED: (JobEvent.DISPATCH, JobEvent.FINISH),
+}
+
+
+async def _in_state(queue: Queue, state: JobState) -> Job:
+    job = await queue.make()
+    await queue.done(job.id)
+    if _WAYS[state]:
+        job = await queue.apply(job.id, *_WAYS[state])
+    assert job.state is state
+    return job
+
+
+@pytest.mark.parametrize("event", list(JobEvent))
+@pytest.mark.parametrize("state", list(_WAYS))
+async def test_the_table_alone_decides(queue: Queue, state: JobState, event: JobEvent) -> None:
+    """Every move of the table is made, and every other one is refused and leaves no trace."""
+    job = await _in_state(queue, state)
+    before = await queue.jobs.job(job.id)
+    if event not in TRANSITIONS[state]:
+        with pytest.raises(InvalidTransition):
+            await queue.jobs.apply(job.id, event, later(9))
+        assert await queue.jobs.job(job.id) == before
+        return
+    outcome = await queue.jobs.apply(job.id, event, later(9))
+    after = TRANSITIONS[state][event]
+    assert (outcome.before, outcome.job.state) == (state, after)
+    if after.final:
+        with pytest.raises(NotFound):
+            await queue.jobs.job(job.id)
+    else:
+        assert await queue.jobs.job(job.id) == outcome.job
+        assert outcome.job.modified == (before.modified if after is state else later(9))
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        (state, event)
+        for state, moves in TRANSITIONS.items()
+        for event, after in moves.items()
+        if after is state
+    ],
+)
+async def test_an_event_that_moves_nothing_changes_nothing(
+    queue: Queue, state: JobState, event: JobEvent
+) -> None:
+    """Resume of a running job, suspend of one in error: success, no change (DESIGN 3)."""
+    job = await _in_state(queue, state)
+    before, kinds = await queue.jobs.job(job.id), await queue.open_kinds()
+    outcome = await queue.jobs.apply(job.id, event, later(9))
+    assert (outcome.job, outcome.notices) == (before, ())
+    assert await queue.jobs.job(job.id) == before
+    assert await queue.open_kinds() == kinds
+
+
+async def test_a_failure_is_kept_with_its_times(queue: Queue) -> None:
+    """A transient failure carries when it is tried again, and how long the job was stuck."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    failed = await queue.apply(job.id, JobEvent.STUMBLE, change=stumble(160.0))
+    assert (failed.error, failed.error_count, failed.attempts) == (REFUSED, 1, 1)
+    assert (failed.retry_at, failed.retry_delay) == (160.0, 60.0)
+    assert (failed.active_seconds, failed.stuck_seconds) == (5.0, 65.0)
+    queued = await queue.apply(job.id, JobEvent.RETRY)
+    assert (queued.error, queued.attempts, queued.retry_at) == (REFUSED, 1, None)
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    again = await queue.apply(job.id, JobEvent.STUMBLE, change=stumble(300.0, 120.0))
+    assert (again.error_count, again.attempts, again.active_seconds) == (2, 2, 10.0)
+
+
+async def test_some_failures_do_not_count(queue: Queue) -> None:
+    """A lost network is no interruption of the job's own (BITS J11)."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    change = replace(stumble(), counts=False)
+    failed = await queue.apply(job.id, JobEvent.STUMBLE, change=change)
+    assert (failed.error, failed.error_count) == (REFUSED, 0)
+
+
+async def test_resume_forgets_what_held_the_job_up(queue: Queue) -> None:
+    """All timers begin anew; the error stays readable until bytes move (BITS J10, T2)."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.STUMBLE, change=stumble())
+    resumed = await queue.apply(job.id, JobEvent.RESUME)
+    assert (resumed.attempts, resumed.retry_at, resumed.retry_delay) == (0, None, 0.0)
+    assert (resumed.active_seconds, resumed.stuck_seconds) == (0.0, 0.0)
+    assert (resumed.error, resumed.error_count) == (REFUSED, 1)
+
+
+async def test_an_empty_job_is_not_resumed(queue: Queue) -> None:
+    """BG_E_EMPTY (BITS T3)."""
+    job = await queue.make(spec(0, start=False))
+    with pytest.raises(Conflict) as refused:
+        await queue.apply(job.id, JobEvent.RESUME)
+    assert refused.value.code == "job_empty"
+
+
+async def test_a_job_is_not_finished_while_a_file_remains(queue: Queue) -> None:
+    """A file that was added in the last moment is fetched too (BITS F04)."""
+    job = await queue.make(spec(2))
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.done(job.id, 0)
+    with pytest.raises(Conflict) as refused:
+        await queue.apply(job.id, JobEvent.FINISH)
+    assert refused.value.code == "files_remain"
+
+
+async def test_a_finished_job_has_no_error_and_a_time(queue: Queue) -> None:
+    """Nothing is wrong with what is whole; a job that is reopened is not transferred."""
+    job = await queue.failed()
+    await queue.apply(job.id, JobEvent.RESUME, JobEvent.DISPATCH)
+    await queue.done(job.id)
+    done = await queue.apply(job.id, JobEvent.FINISH)
+    assert (done.error, done.error_count, done.transferred_at) == (None, 1, NOW)
+    assert (await queue.apply(job.id, JobEvent.REOPEN)).transferred_at is None
+
+
+async def test_leaving_the_queue_takes_files_and_secrets_along(queue: Queue) -> None:
+    """The last view has the final state; nothing of the job can be read afterwards."""
+    job = await queue.make(with_secrets(spec(2), credential()))
+    await queue.apply(job.id, JobEvent.DISPATCH, JobEvent.CONNECT)
+    await queue.done(job.id, 0, size=7)
+    last = await queue.apply(job.id, JobEvent.COMPLETE)
+    assert (last.state, last.files_transferred) == (JobState.ACKNOWLEDGED, 1)
+    assert last.credentials == job.credentials
+    with pytest.raises(NotFound):
+        await queue.jobs.secrets(job.id)
+
+
+# ── what is told ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_move_and_its_notice_are_one(queue: Queue) -> None:
+    """The notice shows the job as it is after the move (transactional outbox)."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.done(job.id)
+    outcome = await queue.jobs.apply(job.id, JobEvent.FINISH, later(3))
+    (notice,) = outcome.notices
+    assert notice.kind is NoticeKind.TRANSFERRED
+    assert (notice.job, notice.created, notice.settled) == (outcome.job, later(3), False)
+    assert await queue.notices.notice(notice.number) == notice
+
+
+async def test_only_wanted_notices_are_written_but_the_end_always(queue: Queue) -> None:
+    """ENDED is how a listener learns that the job has left (DESIGN 5)."""
+    quiet = replace(spec(), settings=settings(kinds=NoticeKind(0)))
+    job = await queue.transferred(quiet)
+    await queue.apply(job.id, JobEvent.COMPLETE)
+    failed = await queue.failed(quiet)
+    await queue.apply(failed.id, JobEvent.CANCEL)
+    assert await queue.kinds() == [NoticeKind.ENDED, NoticeKind.ENDED]
+
+
+async def test_a_transient_failure_tells_nobody(queue: Queue) -> None:
+    """JOB_ERROR is never for TRANSIENT_ERROR (BITS 1.9)."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.STUMBLE, change=stumble())
+    assert await queue.kinds() == []
+
+
+async def test_resume_makes_the_notice_of_the_error_moot(queue: Queue) -> None:
+    """Nobody is told again of an error that its owner has dealt with."""
+    job = await queue.failed()
+    assert await queue.open_kinds() == [NoticeKind.ERROR]
+    await queue.apply(job.id, JobEvent.RESUME)
+    assert await queue.open_kinds() == []
+
+
+@pytest.mark.parametrize("event", [JobEvent.COMPLETE, JobEvent.CANCEL])
+async def test_the_owners_end_settles_what_is_open(queue: Queue, event: JobEvent) -> None:
+    """Whoever completes or cancels knows already."""
+    job = await queue.transferred()
+    await queue.apply(job.id, event)
+    assert await queue.open_kinds() == []
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [(JobEvent.COMPLETE, NoticeKind.TRANSFERRED), (JobEvent.CANCEL, NoticeKind.ERROR)],
+)
+async def test_the_daemons_own_end_leaves_notices_open(
+    queue: Queue, event: JobEvent, kind: NoticeKind
+) -> None:
+    """Promise 4: they are delivered although the job is gone, with all that delivery needs."""
+    done = kind is NoticeKind.TRANSFERRED
+    job = await (queue.transferred() if done else queue.failed())
+    await queue.apply(job.id, event, change=Change())
+    (notice,) = await queue.notices.unsettled(
+        owner=ALICE, job_id=None, kinds=kind, after=0, limit=9
+    )
+    assert (notice.kind, notice.job) == (kind, job)
+
+
+# ── scheduling ───────────────────────────────────────────────────────────────────────────────
+
+
+async def _order(queue: Queue, priority: Priority = Priority.NORMAL) -> list[JobId]:
+    return [each.job_id for each in await queue.jobs.runnable(priority, 99)]
+
+
+async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
+    """Each move into the queue goes to its end; the time slice relies on it (BITS 1.6)."""
+    first, second, third = [await queue.make() for _ in range(3)]
+    await queue.apply(first.id, JobEvent.DISPATCH, JobEvent.REQUEUE)
+    await queue.apply(second.id, JobEvent.SUSPEND)
+    assert await _order(queue) == [third.id, first.id]
+    await queue.apply(second.id, JobEvent.RESUME)
+    assert await _order(queue) == [third.id, first.id, second.id]
+    assert [each.owner for each in await queue.jobs.runnable(Priority.NORMAL, 1)] == [ALICE]
+
+
+async def test_a_priority_has_a_queue_of_its_own(queue: Queue) -> None:
+    """The scheduler asks class by class."""
+    low = replace(spec(), settings=settings(priority=Priority.LOW))
+    job = await queue.make(low)
+    await queue.make()
+    assert await _order(queue, Priority.LOW) == [job.id]
+
+
+async def test_waiting_jobs_are_due_in_the_order_of_their_times(queue: Queue) -> None:
+    """A wait that is over is found, and the next one is known."""
+    ids: list[JobId] = []
+    for at in (300.0, 100.0, 200.0):
+        job = await queue.make()
+        await queue.apply(job.id, JobEvent.DISPATCH)
+        await queue.apply(job.id, JobEvent.STUMBLE, change=stumble(at))
+        ids.append(job.id)
+    assert await queue.jobs.next_due() == 100.0
+    assert await queue.jobs.due(200.0, 9) == (ids[1], ids[2])
+    assert await queue.jobs.due(99.0, 9) == ()
+    for job_id in ids:
+        await queue.apply(job_id, JobEvent.SUSPEND)
+    assert await queue.jobs.next_due() is None
+    assert (await queue.jobs.job(ids[0])).retry_at is None
+
+
+async def test_a_wait_without_a_time_is_never_due(queue: Queue) -> None:
+    """It waits for an event, such as the network's return (BITS Y4)."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.STUMBLE, change=Change(failure=REFUSED))
+    assert await queue.jobs.next_due() is None
+    assert await queue.jobs.due(1e12, 9) == ()
+
+
+async def test_untouched_jobs_are_found_oldest_first(queue: Queue) -> None:
+    """Any change is a touch (BITS Y8)."""
+    first, second, third = [await queue.make() for _ in range(3)]
+    await queue.jobs.change_settings(first.id, lambda now: now, later(10))
+    await queue.apply(second.id, JobEvent.DISPATCH)
+    await queue.jobs.checkpoint([offset(second.id, 5)], later(20))
+    await queue.jobs.add_files(third.id, file_specs(1, first=5), later(5), files_per_job=9)
+    assert await queue.jobs.untouched_since(later(15), 9) == (third.id, first.id)
+    assert await queue.jobs.untouched_since(NOW, 9) == ()
+
+
+# ── after a start ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Promise 2; interrupted jobs come back first, and a wait is no longer than its delay."""
+    async with open_queue(tmp_path / "state") as queue:
+        running = await queue.make()
+        behind = await queue.make()
+        waiting = await queue.make(spec(job_id=ID))
+        await queue.apply(waiting.id, JobEvent.DISPATCH)
+        waits = await queue.apply(waiting.id, JobEvent.STUMBLE, change=stumble(5000.0, 60.0))
+        await queue.apply(running.id, JobEvent.DISPATCH, JobEvent.CONNECT)
+        await queue.jobs.checkpoint([offset(running.id, 40)], NOW)
+    async with open_queue(tmp_path / "state") as queue:
+        assert await queue.jobs.job(waiting.id) == waits
+        assert await queue.jobs.recover(1000.0) == 1
+        assert await _order(queue) == [running.id, behind.id]
+        assert (await queue.jobs.job(running.id)).bytes_transferred == 40
+        assert (await queue.jobs.job(waiting.id)).retry_at == 1060.0
+        assert await queue.jobs.recover(1010.0) == 0
+        assert (await queue.jobs.job(waiting.id)).retry_at == 1060.0
+
+
+# ── temporary files that are left over ───────────────────────────────────────────────────────
+
+
+async def _strays(queue: Queue) -> list[str]:
+    return [each.temporary for each in await queue.jobs.strays(1000)]
+
+
+async def test_partial_files_of_a_cancelled_job_become_strays(queue: Queue) -> None:
+    """They are removed by the owner's worker, also after a crash in between (BITS K6, V6)."""
+    job = await queue.make(spec(3))
+    await queue.apply(job.id, JobEvent.DISPATCH, JobEvent.CONNECT)
+    await queue.done(job.id, 0)
+    await queue.jobs.mark_published(job.id, [0])
+    await queue.jobs.checkpoint([offset(job.id, 5, file=1)], NOW)
+    await queue.apply(job.id, JobEvent.CANCEL)
+    strays = await queue.jobs.strays(9)
+    assert {each.temporary for each in strays} == {
+        f"/home/alice/.{name}.transferd-{job.id}" for name in (1, 2)
+    }
+    assert {each.owner for each in strays} == {ALICE}
+    assert await queue.jobs.strays(9, after=strays[0].number) == strays[1:]
+    await queue.jobs.forget_strays([strays[0].number])
+    assert await queue.jobs.strays(9) == strays[1:]
+
+
+async def test_a_job_that_never_ran_leaves_no_strays(queue: Queue) -> None:
+    """Cancelling a thousand waiting jobs starts no worker."""
+    job = await queue.make(spec(3))
+    await queue.apply(job.id, JobEvent.CANCEL)
+    assert await _strays(queue) == []
+
+
+async def test_only_the_next_files_may_have_been_begun(queue: Queue) -> None:
+    """A worker opens files in order, so that most of a long job has none to remove."""
+    job = await queue.make(spec(500))
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.CANCEL)
+    strays = await _strays(queue)
+    assert f"/home/alice/.0.transferd-{job.id}" in strays
+    assert len(strays) < 100
+
+
+async def test_inactivity_is_measured_from_any_day(queue: Queue) -> None:
+    """Ninety days later an untouched job is old, and a moment before that it is not."""
+    job = await queue.make()
+    assert await queue.jobs.untouched_since(NOW + timedelta(microseconds=1), 9) == (job.id,)
+    assert await queue.jobs.untouched_since(NOW, 9) == ()
