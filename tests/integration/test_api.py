@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
 from tests.support.api import Api, Stranger, running_api
@@ -30,7 +31,8 @@ from transferd.model.job import JobId
 from transferd.model.notices import NoticeKind
 
 FILE = {"remote": "https://host/a.iso", "local": "/home/alice/a.iso"}
-BASIC = {"scheme": "Basic", "username": "alice", "password": "hunter2"}
+IDENTITY = {"username": "alice", "password": "hunter2"}
+BASIC = {"scheme": "Basic", **IDENTITY}
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ async def test_several_jobs_are_made_by_one_request(api: Api) -> None:
 
 
 async def test_what_a_job_keeps_of_its_secrets_is_not_in_any_answer(api: Api) -> None:
-    """They reach the service, are wiped here, and are told by name only."""
+    """They reach the service, and are told by name only."""
     job = await api.create(
         files=[FILE | {"remote": "https://alice:hunter2@host/a.iso"}],
         headers={"X-Token": "hunter2"},
@@ -103,6 +105,33 @@ async def test_what_a_job_keeps_of_its_secrets_is_not_in_any_answer(api: Api) ->
         "PUT", job_path(job, "credentials/server/basic"), BASIC | {"scheme": 1}
     )
     assert changed.code == "unknown_field"
+
+
+async def test_secrets_are_wiped_once_the_service_has_sealed_or_refused_them(api: Api) -> None:
+    """The copies of the API live no longer than the request."""
+    secrets = {"credentials": [BASIC], "headers": {"X-Token": "hunter2"}}
+    job = await api.create(**secrets)
+    await api.send("PUT", job_path(job, "credentials/server/basic"), IDENTITY)
+    file = FILE | {"remote": "https://alice:hunter2@host/a.iso"}
+    await api.send("POST", job_path(job, "files"), file)
+    assert len(api.service.handed) == 4
+    api.service.fault = StoreDamaged("cannot read page 7")
+    assert (await api.send("POST", "/v1/jobs", {"name": "a job", **secrets})).status == 503
+    assert [len(secret) for secret in api.service.handed] == [0] * 6
+
+
+async def test_secrets_are_not_wiped_under_the_hands_of_the_service(api: Api) -> None:
+    """A request that is cut off may be carried out all the same: with the password, not without."""
+    api.service.gate.clear()
+    asking = asyncio.ensure_future(
+        api.send("POST", "/v1/jobs", {"name": "a job", "credentials": [BASIC]})
+    )
+    await api.service.held.wait()
+    await api.server.stop(0.05)
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+    (secret,) = api.service.handed
+    assert secret.reveal() == "hunter2"
 
 
 async def test_jobs_are_listed_by_pages(api: Api) -> None:

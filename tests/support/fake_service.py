@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from transferd.model.caller import Caller
-from transferd.model.credentials import Credential, CredentialLabel, Scheme, Target
+from transferd.model.credentials import Credential, CredentialLabel, Scheme, Secret, Target
 from transferd.model.errors import Conflict, NotAllowed, NotFound
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Seconds, Settings
 from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
@@ -46,6 +46,8 @@ class FakeService:
         #: Passwords and header values, in clear, as a vault would hold them sealed.
         self.passwords: dict[tuple[JobId, Target, Scheme], str] = {}
         self.header_values: dict[tuple[JobId, str], str] = {}
+        #: The secrets that the API handed over, which it has to wipe afterwards.
+        self.handed: list[Secret] = []
         self.outbox: list[Notice] = []
         #: Notices before this number are forgotten.
         self.oldest = 1
@@ -105,6 +107,9 @@ class FakeService:
     # ── JobUseCases ──────────────────────────────────────────────────────────────────────
 
     async def create(self, caller: Caller, specs: Sequence[JobSpec]) -> tuple[Created, ...]:
+        for spec in specs:
+            self.handed += [credential.password for credential in spec.credentials]
+            self.handed += [header.value for header in spec.headers]
         await self._enter(caller)
         for spec in specs:
             used = self.fingerprints.get(spec.id) if spec.id is not None else None
@@ -174,6 +179,7 @@ class FakeService:
         return tuple(added)
 
     async def set_credential(self, caller: Caller, job_id: JobId, credential: Credential) -> Job:
+        self.handed.append(credential.password)
         await self._enter(caller)
         job = self._job(caller, job_id)
         self._seal(job_id, credential)
