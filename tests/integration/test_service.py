@@ -329,6 +329,18 @@ async def test_a_new_credential_reaches_a_running_job(service: Service) -> None:
     assert not (await worker.hears(link.Start, 3)).credentials
 
 
+async def test_a_run_that_breaks_the_daemons_own_code_ends_in_error(service: Service) -> None:
+    """A job fails alone: a number that the queue file cannot hold is no reason to hang."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.say(link.Durable(start.job, start.run, 0, 2**63, 2**63))
+    notice = await service.next_notice(job, FAILED)
+    assert notice.job.error is not None
+    assert notice.job.error.code == "worker_fault"
+    await worker.hears(link.Stop)
+
+
 async def test_active_time_is_limited(service: Service) -> None:
     """BITS T27: the clock counts active time only."""
     settings = replace(SETTINGS, timers=replace(TIMERS, max_download_time=0.05))

@@ -110,3 +110,10 @@ class Secrets:
 
     credentials: tuple[Credential, ...]
     headers: tuple[Header, ...]
+
+    def wipe(self) -> None:
+        """Overwrite all of them."""
+        for credential in self.credentials:
+            credential.password.wipe()
+        for header in self.headers:
+            header.value.wipe()

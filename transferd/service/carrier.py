@@ -21,7 +21,7 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.failures import Failure, Remedy
-from transferd.model.job import File, Job, JobId, Seconds
+from transferd.model.job import Job, JobId, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import (
     Change,
@@ -30,9 +30,8 @@ from transferd.service.ports import (
     JobStore,
     Moved,
     Retry,
-    Secrets,
 )
-from transferd.service.run import Lost, Run, RunMessage
+from transferd.service.run import Lost, Run, RunMessage, start_message
 from transferd.service.workers import WorkerGone, Workers
 from transferd.transfer.retry import RetryPolicy
 from transferd.wire import link
@@ -100,6 +99,11 @@ class Carrier:
             moved = await self._store.apply(job_id, JobEvent.DISPATCH, self._clock.now())
         except (InvalidTransition, NotFound):
             return  # its owner was faster
+        except StoreError as error:
+            # It is still queued, and dispatched again when this run is over.
+            log.error("store.failed", extra={"fields": {"job": job_id, "reason": str(error)}})
+            await self._clock.sleep(self._times.soon)
+            return
         self._tell(moved)
         try:
             await self._serve(run, moved.job, started)
@@ -111,6 +115,10 @@ class Carrier:
             await self._stumble(run, _worker_lost(str(error)), None, started)
         except StoreError as error:
             await self._give_back(run, str(error), started)
+        except Exception as error:
+            # A job fails alone, even by a fault of ours: left as it is, it would seem to run.
+            log.exception("run.broken", extra={"fields": {"job": job_id}})
+            await self._halt_and_fail(run, error, started)
         finally:
             if run.worker is not None:
                 self._workers.release(run.worker, run.number)
@@ -177,9 +185,9 @@ class Carrier:
         run.worker = await self._workers.hold(run.claim.owner, run.number)
         run.live = True
         try:
-            await self._workers.send(run.worker, _start(run, job, files, secrets))
+            await self._workers.send(run.worker, start_message(run, job, files, secrets))
         finally:
-            _wipe(secrets)
+            secrets.wipe()
         if run.stopping:  # stop() came before there was a worker to tell
             await self.halt(run)
         return True
@@ -296,6 +304,12 @@ class Carrier:
         )
         self._tell(await self._move(run, JobEvent.STUMBLE, change))
 
+    async def _halt_and_fail(self, run: Run, error: Exception, started: Seconds) -> None:
+        await self.halt(run)
+        kind = type(error).__name__
+        message = f"cannot go on: the daemon has a fault of its own ({kind}); its log tells more"
+        await self._fail(run, Failure(code="worker_fault", message=message), started)
+
     async def _give_back(self, run: Run, reason: str, started: Seconds) -> None:
         """Let go of a job whose queue file could not be written, once it can be again."""
         log.error("store.failed", extra={"fields": {"job": run.claim.job_id, "reason": reason}})
@@ -363,27 +377,6 @@ def _no_progress(failure: Failure, patience: Seconds) -> Failure:
         http_status=failure.http_status,
         file=failure.file,
     )
-
-
-def _start(run: Run, job: Job, files: tuple[File, ...], secrets: Secrets) -> link.Start:
-    return link.Start(
-        job=job.id,
-        run=run.number,
-        settings=job.settings,
-        files=files,
-        credentials=tuple(
-            link.LinkCredential(c.target, c.scheme, c.username, c.password)
-            for c in secrets.credentials
-        ),
-        headers=tuple(link.LinkHeader(h.name, h.value) for h in secrets.headers),
-    )
-
-
-def _wipe(secrets: Secrets) -> None:
-    for credential in secrets.credentials:
-        credential.password.wipe()
-    for header in secrets.headers:
-        header.value.wipe()
 
 
 def _audit(job_id: JobId, message: link.Audited) -> None:

@@ -6,9 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from transferd.service.ports import (
-    Runnable,
-)
+from transferd.model.job import File, Job
+from transferd.service.ports import Runnable, Secrets
 from transferd.service.progress import Progress
 from transferd.service.workers import Worker
 from transferd.wire import link
@@ -48,3 +47,18 @@ class Run:
         self.worker: Worker | None = None
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
+
+
+def start_message(run: Run, job: Job, files: tuple[File, ...], secrets: Secrets) -> link.Start:
+    """Return what hands a job over to a worker."""
+    return link.Start(
+        job=job.id,
+        run=run.number,
+        settings=job.settings,
+        files=files,
+        credentials=tuple(
+            link.LinkCredential(c.target, c.scheme, c.username, c.password)
+            for c in secrets.credentials
+        ),
+        headers=tuple(link.LinkHeader(h.name, h.value) for h in secrets.headers),
+    )

@@ -40,6 +40,7 @@ class Channel(Generic[In]):
         self._max_line = max_line
         self._pending = bytearray()
         self._scanned = 0
+        self._posted: list[bytes] = []
 
     @classmethod
     async def open(
@@ -57,6 +58,7 @@ class Channel(Generic[In]):
             LinkBroken: the other end is gone.
         """
         self.post(message)
+        self._flush()
         try:
             await self._writer.drain()
         except OSError as error:
@@ -64,8 +66,15 @@ class Channel(Generic[In]):
 
     def post(self, message: Message) -> None:
         """Send *message* without waiting; nothing happens when the other end is gone."""
-        if not self._writer.is_closing():
-            self._writer.write(encode(message))
+        if not self._posted:
+            # What is posted in one turn of the loop is one write.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._posted.append(encode(message))
+
+    def _flush(self) -> None:
+        posted, self._posted = self._posted, []
+        if posted and not self._writer.is_closing():
+            self._writer.write(b"".join(posted))
 
     async def receive(self) -> In | None:
         """Return the next message, or None when the other end is gone.
@@ -104,6 +113,7 @@ class Channel(Generic[In]):
 
     async def close(self) -> None:
         """Send what is waiting, for a moment, and close. May be repeated."""
+        self._flush()
         self._writer.close()
         # Not a timeout around the wait: that would cancel the transport's own future.
         end = asyncio.get_running_loop().call_later(_PARTING_SECONDS, self._writer.transport.abort)
