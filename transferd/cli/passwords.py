@@ -52,12 +52,13 @@ def identity(
         CommandError: the options contradict each other, or there is no way to get a password.
         BadRequest: the scheme is unknown or unavailable.
     """
+    # First of all, as the sample does: a wrong scheme is wrong whoever the user is.
+    schemes = schemes_for(auth)
     if user is None:
         for name, value in (("auth", auth), ("password-file", password_file)):
             if value is not None:
                 raise usage(f"cannot use --{prefix}{name} without --{prefix}user; name the user")
         return None
-    schemes = schemes_for(auth)
     if user.upper() == IMPLICIT:
         if password_file is not None:
             raise usage(f"cannot use a password with --{prefix}user NULL; drop one of them")
