@@ -101,20 +101,12 @@ class Fetch:
         """
         sink = await self._open()
         try:
-            await self._begin(sink)
-            await self._fetch_sound(sink)
-            await sink.finish(_modified(self._file.validator))
-        except TransferFailed as failed:
-            with contextlib.suppress(TransferFailed):
-                await sink.flush()
-            raise self._named(failed) from failed
+            await self._carry(sink)
         except asyncio.CancelledError:
             await self._part(sink)
             raise
         finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await sink.close()
+            await _close(sink)
         self._errand.ledger.tell(
             FileDone(
                 self._errand.job,
@@ -125,6 +117,16 @@ class Fetch:
                 self._file.length_unverified,
             )
         )
+
+    async def _carry(self, sink: Sink) -> None:
+        try:
+            await self._begin(sink)
+            await self._fetch_sound(sink)
+            await sink.finish(_modified(self._file.validator))
+        except TransferFailed as failed:
+            with contextlib.suppress(TransferFailed):
+                await sink.flush()
+            raise self._named(failed) from failed
 
     # ── the partial file ───────────────────────────────────────────────────────────────────
 
@@ -155,8 +157,8 @@ class Fetch:
         if self._recorded:
             await self._errand.ledger.forget(self._file.index)
             self._recorded = 0
-        await sink.restart()
         self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
+        await sink.restart()
 
     async def _part(self, sink: Sink) -> None:
         """Save what there is when the run is stopped; a slow disk may be too slow for that."""
@@ -296,6 +298,24 @@ class Fetch:
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"job": self._errand.job, "file": self._file.index, **more}
+
+
+async def _close(sink: Sink) -> None:
+    """Close the file before anybody hears that it is free, even if Stop comes meanwhile."""
+    try:
+        await _closed(sink)
+    except asyncio.CancelledError:
+        await _closed(sink)
+        raise
+
+
+async def _closed(sink: Sink) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await sink.close()
+    except TimeoutError:
+        # The disk hangs; the file is closed, and its lock let go, when that is over.
+        log.warning("file.stuck")
 
 
 def _modified(validator: Validator | None) -> Seconds | None:

@@ -165,12 +165,13 @@ class Run:
         )
         async with self._lane() as lane:
             while self._files or not self._finished:
-                self._more.clear()
                 while self._files:
                     file = self._files.popleft()
                     await Fetch(file, errand, lane.inquiry, lane.mover).carry()
                 self.tell(Drained(self.job, self.number))
-                await self._more.wait()
+                while not self._files and not self._finished:
+                    await self._more.wait()
+                    self._more.clear()
         return None
 
     @contextlib.asynccontextmanager

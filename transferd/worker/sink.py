@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from transferd.model.errors import TransferFailed
@@ -24,6 +25,8 @@ _Args = TypeVarTuple("_Args")
 
 #: So much is collected before a thread is asked to write it.
 GATHER = 1024 * 1024
+#: How long a cancelled opening waits for a file that it has to close again.
+_PATIENCE: Seconds = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class Sink:
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_at_once)
+            await _close_opened(opening)
             raise
         return cls(opening.result(), threads, durability)
 
@@ -162,8 +165,9 @@ class Sink:
         await self.settle()
         self._gathered, self._gathered_bytes = [], 0
         self._error = None
-        await self._call(self._part.truncate, 0)
+        # First, so that no flush after a cancellation counts bytes that are cut off meanwhile.
         self.received = self.written = self.durable = self._told = 0
+        await self._call(self._part.truncate, 0)
 
     async def free_space(self) -> int:
         """Return how many bytes may still be written to the file system."""
@@ -183,7 +187,10 @@ class Sink:
         await self._drain()
         await _settled(self._syncing)
         self._check()
-        await self._call(self._part.finish, mtime)
+        flush = partial(self._part.finish, mtime)
+        self._syncing = self._submit(self._make_durable, self.written, flush)
+        await _settled(self._syncing)
+        self._check()
 
     async def close(self) -> None:
         """Close the file as soon as no thread is at work on it, and wait for that."""
@@ -222,12 +229,12 @@ class Sink:
         """Begin to make durable what is written by now, not what is written meanwhile."""
         if not _busy(self._syncing) and self.written > self.durable:
             self._sync_wanted = False
-            self._syncing = self._submit(self._make_durable, self.written)
+            self._syncing = self._submit(self._make_durable, self.written, self._part.sync)
             self._syncing.add_done_callback(lambda _: self._report())
 
-    def _make_durable(self, offset: int) -> None:
+    def _make_durable(self, offset: int, flush: Callable[[], None]) -> None:
         try:
-            self._part.sync()
+            flush()
         except TransferFailed as error:
             self._error = error
         else:
@@ -278,6 +285,17 @@ def _busy(future: asyncio.Future[None] | None) -> bool:
 async def _settled(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         await asyncio.wait([future])
+
+
+async def _close_opened(opening: asyncio.Future[PartFile]) -> None:
+    """Close a file that nobody wants any more, soon, or as soon as the disk lets it open."""
+    try:
+        await asyncio.wait([opening], timeout=_PATIENCE)
+    finally:
+        if opening.done():
+            _close_at_once(opening)
+        else:
+            opening.add_done_callback(_close_at_once)
 
 
 def _close_at_once(opening: asyncio.Future[PartFile]) -> None:
