@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from yarl import URL
@@ -14,6 +15,8 @@ from transferd.wire.link import LinkHeader
 from transferd.worker.authenticator import Authenticator, Hop
 from transferd.worker.exchange import Answer, Request
 from transferd.worker.proxy import choose_proxy
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class Inquiry:
@@ -77,7 +80,7 @@ class Inquiry:
 
 def read_response(answer: Answer) -> Response:
     """Return the facts of an answer that decide what becomes of the bytes on disk."""
-    length = _joined(answer, "Content-Length")
+    length = _LENGTH.fullmatch(_joined(answer, "Content-Length") or "")
     return Response(
         status=answer.status,
         validator=Validator(
@@ -86,7 +89,7 @@ def read_response(answer: Answer) -> Response:
             date=_joined(answer, "Date"),
         ),
         content_range=_joined(answer, "Content-Range"),
-        content_length=int(length) if length is not None and length.isdecimal() else None,
+        content_length=None if length is None else int(length[0]),
         content_encoding=_joined(answer, "Content-Encoding"),
         content_type=_joined(answer, "Content-Type"),
         transfer_chunked=answer.chunked,
