@@ -297,15 +297,19 @@ class Flood(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.told = 0
-        self.pace = asyncio.Event()
+        self.stream: AsyncIterator[Event] | None = None
 
-    async def subscribe(
+    def subscribe(
         self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
     ) -> AsyncIterator[Event]:
+        """Keep the stream, so that nobody but its reader ends it."""
+        self.stream = self._tell()
+        return self.stream
+
+    async def _tell(self) -> AsyncIterator[Event]:
         """Tell for ever, and remember how much was taken."""
         (known,) = self.jobs
         notice = await self.post(Kind.ENDED, known)
-        self.outbox.clear()
         await self._listen(+1)
         try:
             for self.told in count(1):
@@ -335,7 +339,7 @@ async def test_a_slow_caller_is_not_buffered_without_bound(
         assert 0 < told < 2000
         async with asyncio.timeout(5):
             await api.server.stop(60.0)
-            await service.listening(0)
+            assert service.listeners == 0
         writer.close()
         assert api.server._context.requests["GET", "/v1/events", 200] == 1
     assert not caplog.records
