@@ -159,7 +159,7 @@ def harry(daemon: DaemonProcess, client: Client, kills: int, chance: random.Rand
         worker = _worker(daemon, but=dead)
         dead = 0
         # A random moment is what is tested; there is nothing to wait for.
-        time.sleep(chance.uniform(0.2, 1.2))
+        time.sleep(chance.uniform(0.3, 2.0))
         if victim == "worker":
             os.kill(worker, signal.SIGKILL)
             dead = worker
@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rate", type=int, default=20, help="MiB/s of the server")
+    parser.add_argument("--rate", type=int, default=40, help="MiB/s of the server")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--listen", metavar="JOB", help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -8,7 +8,16 @@ import pytest
 
 from transferd.auth import choice as choices
 from transferd.auth.challenge import parse_challenges
-from transferd.auth.choice import METHODS, Choice, Method, Skip, Transit, choose, refusal
+from transferd.auth.choice import (
+    METHODS,
+    Choice,
+    Method,
+    Skip,
+    Transit,
+    choose,
+    refusal,
+    remedy,
+)
 from transferd.auth.flow import LADDER, RequestLine, Step
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 
@@ -174,50 +183,55 @@ def test_a_rejected_credential_is_told() -> None:
     reason = "the server refused user name or password of 'alice' (Digest SHA-256, realm 'r')"
     assert refusal("https://host", made_choice, [reason]) == (
         "cannot authenticate to https://host: offered: Basic, Digest (SHA-256); held: digest; "
-        f"tried: digest; {reason}; set the right credentials, then resume"
+        f"tried: digest; {reason}"
     )
+    assert remedy(made_choice) == "set the right credentials, then resume"
 
 
 def test_a_missing_credential_is_told() -> None:
     """Which credentials would open the door, strongest first."""
-    assert refusal("https://host", made(OFFER_BASIC, OFFER_MD5, "NTLM", held=[])) == (
+    made_choice = made(OFFER_BASIC, OFFER_MD5, "NTLM", held=[])
+    assert refusal("https://host", made_choice) == (
         "cannot authenticate to https://host: offered: Basic, Digest (MD5), NTLM; held: nothing; "
-        "tried: nothing; set credentials for digest or basic, then resume"
+        "tried: nothing"
     )
+    assert remedy(made_choice) == "set credentials for digest or basic, then resume"
 
 
 def test_a_credential_for_another_scheme_is_told() -> None:
     """Held but not offered: nothing is sent, and the offered scheme is named."""
-    assert refusal("https://host", made(OFFER_BASIC, held=[DIGEST])) == (
-        "cannot authenticate to https://host: offered: Basic; held: digest; tried: nothing; "
-        "set credentials for basic, then resume"
+    made_choice = made(OFFER_BASIC, held=[DIGEST])
+    assert refusal("https://host", made_choice) == (
+        "cannot authenticate to https://host: offered: Basic; held: digest; tried: nothing"
     )
+    assert remedy(made_choice) == "set credentials for basic, then resume"
 
 
 def test_a_cleartext_refusal_is_told() -> None:
     """The two ways out: https, or the owner's leave."""
-    assert refusal("http://host", made(OFFER_BASIC, held=[BASIC], transit=CLEARTEXT)) == (
+    made_choice = made(OFFER_BASIC, held=[BASIC], transit=CLEARTEXT)
+    assert refusal("http://host", made_choice) == (
         "cannot authenticate to http://host: offered: Basic; held: basic; tried: nothing; "
-        "Basic was not used, it would show the password to everybody on the way; "
-        "use https, or make the job with allow_cleartext"
+        "Basic was not used, it would show the password to everybody on the way"
     )
+    assert remedy(made_choice) == "use https, or make the job with allow_cleartext"
 
 
 def test_credentials_alone_would_not_help_in_clear() -> None:
     """The advice to set Basic credentials says what else it takes."""
-    text = refusal("http://host", made(OFFER_BASIC, held=[], transit=CLEARTEXT))
-    assert text.endswith(
+    assert remedy(made(OFFER_BASIC, held=[], transit=CLEARTEXT)) == (
         "set credentials for basic and use https, or make the job with allow_cleartext"
     )
-    better = refusal("http://host", made(OFFER_BASIC, OFFER_MD5, held=[], transit=CLEARTEXT))
-    assert better.endswith("set credentials for digest, then resume")
+    better = made(OFFER_BASIC, OFFER_MD5, held=[], transit=CLEARTEXT)
+    assert remedy(better) == "set credentials for digest, then resume"
 
 
 def test_a_challenge_that_cannot_be_answered_is_told() -> None:
     """Offered and held, yet of no use."""
-    text = refusal("https://host", made(OFFER_UNKNOWN, held=[DIGEST]))
+    made_choice = made(OFFER_UNKNOWN, held=[DIGEST])
+    text = refusal("https://host", made_choice)
     assert "Digest (SHA-999) was not used, its challenge asks for something" in text
-    assert text.endswith("have the server offer another scheme")
+    assert remedy(made_choice).endswith("have the server offer another scheme")
 
 
 def test_no_challenge_at_all_is_told() -> None:

@@ -158,7 +158,7 @@ def choose(
 
 
 def refusal(where: str, choice: Choice, rejections: Iterable[str] = ()) -> str:
-    """Say why there is no way in: what was tried, what happened, what to do.
+    """Say why there is no way in: what was tried, and what happened. `remedy` says what to do.
 
     *where* names the origin or proxy, *rejections* are the texts of the AuthRejected so far.
     """
@@ -170,14 +170,14 @@ def refusal(where: str, choice: Choice, rejections: Iterable[str] = ()) -> str:
         f"tried: {_told(choice.tried)}",
         *reasons,
         *skips,
-        _remedy(choice, rejected=bool(reasons or choice.tried)),
     )
     return "; ".join(parts)
 
 
-def _remedy(choice: Choice, *, rejected: bool) -> str:
+def remedy(choice: Choice) -> str:
+    """Say what the owner can do about a refusal."""
     settable = [scheme for scheme in choice.settable if scheme not in choice.held]
-    if rejected:
+    if choice.tried:
         return "set the right credentials, then resume"
     if choice.cleartext_refused:
         return "use https, or make the job with allow_cleartext"

@@ -60,6 +60,13 @@ class Failure:
     http_status: int | None = None
     #: Local path of the file that failed, where one did.
     file: str | None = None
+    #: What the owner can do, where more is known than the code tells.
+    advice: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What the owner can do, as one clause that follows "to continue,"."""
+        return self.advice or self.kind.advice
 
     @property
     def kind(self) -> FailureKind:

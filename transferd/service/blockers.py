@@ -27,7 +27,7 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
                     text=job.error.message,
                     since=job.modified,
                     until=until,
-                    remedy=job.error.kind.advice,
+                    remedy=job.error.remedy,
                 ),
             )
         case JobState.TRANSFERRED:

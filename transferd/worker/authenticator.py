@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from transferd.auth.challenge import parse_challenges
-from transferd.auth.choice import Transit, choose, refusal
+from transferd.auth.choice import Transit, choose, refusal, remedy
 from transferd.auth.flow import (
     CHALLENGE_STATUS,
     Attempt,
@@ -221,7 +221,8 @@ class Authenticator:
                 code = f"http_{answer.status}"
                 if choice.cleartext_refused and not trial.reasons:
                     code = "cleartext_refused"
-                raise _failed(code, refusal(door.name, choice, trial.reasons), answer)
+                text = refusal(door.name, choice, trial.reasons)
+                raise _failed(code, text, answer, remedy(choice))
             pick = choice.pick
             trial.steps.append(pick.step)
             conversation = pick.session.converse(door.line, pick.challenge)
@@ -273,7 +274,8 @@ class Authenticator:
             randomness=self._randomness,
         )
         message = refusal(door.name, choice, [*trial.reasons, str(error)])
-        return _failed(f"http_{CHALLENGE_STATUS[door.target]}", message, answer)
+        code = f"http_{CHALLENGE_STATUS[door.target]}"
+        return _failed(code, message, answer, remedy(choice))
 
     def _server_door(self, hop: Hop) -> _Door:
         request = hop.request
@@ -326,5 +328,7 @@ def _url_credentials(proxy: Proxy) -> _Held:
     }
 
 
-def _failed(code: str, message: str, answer: Answer) -> TransferFailed:
-    return TransferFailed(Failure(code=code, message=message, http_status=answer.status))
+def _failed(code: str, message: str, answer: Answer, advice: str | None = None) -> TransferFailed:
+    return TransferFailed(
+        Failure(code=code, message=message, http_status=answer.status, advice=advice)
+    )
