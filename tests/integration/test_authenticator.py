@@ -250,7 +250,7 @@ async def test_nothing_is_sent_where_nothing_fits(
     book = Book.of(tmp_path, origin.url("/f"))
     end = failed(await desk.carry(book, credentials=held(*schemes)))
     assert end.failure.code == "http_401"
-    assert told in end.failure.remedy
+    assert told in f"{end.failure.message}; {end.failure.remedy}"
     assert sent(origin) == [None]
 
 
