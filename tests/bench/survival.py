@@ -74,7 +74,8 @@ class Survival:
         return found
 
 
-def _query(state: Path, statement: str) -> tuple[int, ...]:
+def query(state: Path, statement: str) -> tuple[int, ...]:
+    """Return the one row of a question to the queue file, as another process sees it."""
     uri = f"file:{state / 'queue.db'}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
         row = connection.execute(statement).fetchone()
@@ -167,7 +168,7 @@ def harry(daemon: DaemonProcess, client: Client, kills: int, chance: random.Rand
         else:
             daemon.kill()
             seen.daemon_kills += 1
-        (offset,) = _query(daemon.state, "SELECT sum(bytes_transferred) FROM jobs")
+        (offset,) = query(daemon.state, "SELECT sum(bytes_transferred) FROM jobs")
         seen.durable.append((time.time(), offset))
         if victim == "daemon":
             daemon.start()
@@ -205,8 +206,8 @@ def survive(size: int, kills: int, rate: int, seed: int, directory: Path) -> Sur
             seen.acknowledged = client.heard()
             daemon.json("complete", job)
             seen.notices = (
-                _query(daemon.state, "SELECT count(*) FROM notices WHERE kind = 1")[0],
-                _query(daemon.state, "SELECT count(*) FROM notices WHERE kind = 1 AND settled")[0],
+                query(daemon.state, "SELECT count(*) FROM notices WHERE kind = 1")[0],
+                query(daemon.state, "SELECT count(*) FROM notices WHERE kind = 1 AND settled")[0],
             )
             seen.requests = _requests(log)
         with (root / "file").open("rb") as sent, place.open("rb") as got:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
+import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.origin import DAY_BEFORE, TODAY, Document, Fault, Origin, Version
+from tests.support.origin import (
+    DAY_BEFORE,
+    TODAY,
+    Document,
+    Fault,
+    Origin,
+    Seen,
+    Version,
+    Wire,
+    fixed,
+    in_turn,
+)
 from tests.support.worker import Book, Desk, worker_task
 from transferd.wire import link
+from transferd.worker.partfile import PartFile
 
 SIZE = 300_000
 CUT = 200_000
@@ -148,6 +162,53 @@ async def test_a_change_during_an_answer_leaves_that_answer_whole(tmp_path: Path
     assert book.temporary().read_bytes() == bytes_of(1)
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_file_that_is_overwritten_during_an_answer_is_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool
+) -> None:
+    """A server that reads while somebody writes sends two versions in one answer."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    document = Document(version=version("strong tag", 1), ranges=ranges)
+    document.faults = deque([Fault(overwrite_with=version("strong tag", 2))])
+    async with Origin().running() as origin, worker_task() as desk:
+        origin.pages["/f"] = document
+        book = Book.of(tmp_path, origin.url("/f"))
+        assert isinstance(await desk.carry(book), link.Drained)
+    assert book.temporary().read_bytes() == bytes_of(2)
+
+
+async def test_a_file_that_never_stands_still_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 1 before progress: no version was whole."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    document = Document(version=Version(body=bytes_of(1), etag='"v1"'))
+    document.faults = deque(
+        Fault(overwrite_with=Version(body=bytes_of(n), etag=f'"v{n}"'))
+        for n in range(2, 20)
+        for _ in range(2)
+    )
+    async with Origin().running() as origin, worker_task() as desk:
+        origin.pages["/f"] = document
+        book = Book.of(tmp_path, origin.url("/f"))
+        end = await desk.carry(book)
+    assert isinstance(end, link.Failed)
+    assert end.failure.code == "remote_unstable"
+
+
+async def test_a_check_that_cannot_be_made_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes came in one answer of the right length; a server that is gone now is no news."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    document = Document(version=version("strong tag", 1))
+    async with Origin().running() as origin, worker_task() as desk:
+        origin.pages["/f"] = in_turn(document, fixed(404), document)
+        book = Book.of(tmp_path, origin.url("/f"))
+        assert isinstance(await desk.carry(book), link.Drained)
+    assert book.temporary().read_bytes() == bytes_of(1)
+
+
 async def test_a_file_that_changes_at_every_break_ends_as_the_last_version(tmp_path: Path) -> None:
     """Reset after reset, the books and the bytes stay of one version."""
     document = Document(version=version("strong tag", 1))
@@ -185,6 +246,42 @@ async def test_old_bytes_are_overwritten_only_after_the_queue_has_forgotten_them
         await desk.channel.send(link.Recorded(reset.job, reset.run, reset.file))
         assert isinstance(await desk.end(book), link.Drained)
     assert book.temporary().read_bytes() == bytes_of(2)
+
+
+async def test_no_old_offset_is_told_after_it_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush of old bytes that ends late must not revive what a Reset has just thrown away."""
+    first, second = version("strong tag", 1), version("strong tag", 2)
+    flush = PartFile.sync
+
+    def slow(part: PartFile) -> None:
+        threading.Event().wait(0.3)
+        flush(part)
+
+    async def portion_then_change(seen: Seen, wire: Wire) -> None:
+        if seen.range_start != CUT:
+            await wire.answer(200, second.headers(), second.body)
+            return
+        place = ("Content-Range", f"bytes {CUT}-{CUT + 49_999}/{SIZE}")
+        await wire.head(206, [*first.headers(), place, ("Content-Length", "50000")])
+        for start in range(CUT, CUT + 50_000, 10_000):
+            await asyncio.sleep(0.02)
+            await wire.raw(first.body[start : start + 10_000])
+
+    document = Document(version=first)
+    async with Origin().running() as origin, worker_task() as desk:
+        origin.pages["/f"] = document
+        book = Book.of(tmp_path, origin.url("/f"))
+        await interrupted(desk, book, document)
+        monkeypatch.setattr(PartFile, "sync", slow)
+        origin.pages["/f"] = portion_then_change
+        assert isinstance(await desk.carry(book), link.Drained)
+    reset = desk.heard.index(desk.of(link.Reset)[0])
+    old = [m for m in desk.of(link.Durable) if m.validator and m.validator.etag == '"v1"']
+    assert old[-1].offset > CUT
+    assert desk.heard.index(old[-1]) < reset
+    assert book.temporary().read_bytes() == second.body
 
 
 @pytest.mark.parametrize("loss", ["gone", "shorter", "replaced"])

@@ -253,6 +253,8 @@ class Fault:
     stall: int | None = None
     #: Change the document to that version there; the answer goes on with the old bytes.
     change_to: Version | None = None
+    #: Overwrite the document in place: the second half of the answer is the new bytes.
+    overwrite_with: Version | None = None
 
 
 @dataclass(kw_only=True)
@@ -310,6 +312,10 @@ class Document:
 
     async def _send(self, wire: Wire, body: bytes) -> None:
         fault = self.faults.popleft() if self.faults else Fault()
+        if fault.overwrite_with is not None:
+            self.version = fault.overwrite_with
+            half = len(body) // 2
+            body = body[:half] + self.version.body[len(self.version.body) - len(body) + half :]
         sent = 0
         for piece in self._pieces(body, fault):
             await self._trip(fault, sent, wire)

@@ -21,9 +21,11 @@ from transferd.transfer.resume import (
     Restart,
     Verdict,
     Whole,
+    changed,
     condition,
     judge,
     plan,
+    recheck,
 )
 
 SPEC = FileSpec(remote="https://files.example/a.iso?sig=hunter2", local="/home/alice/a.iso")
@@ -432,3 +434,35 @@ def test_the_simulation_does_resume(history: list[Version]) -> None:
     assert isinstance(asked, RangeRequest)
     verdict = judge(file, asked, serve(version, now, first, asked))
     assert verdict == Append(start=2, end=len(version.body), total=len(version.body))
+
+
+@pytest.mark.parametrize(
+    ("status", "etag", "told"),
+    [
+        (206, '"v1"', False),
+        (206, '"v2"', True),
+        (206, None, True),
+        (200, '"v1"', False),
+        (200, '"v2"', True),
+        (416, None, True),
+        (404, None, False),
+        (503, None, False),
+    ],
+)
+def test_an_answer_to_a_recheck_tells_of_a_change_or_of_nothing(
+    status: int, etag: str | None, told: bool
+) -> None:
+    """Only an answer about the file is a reason to fetch it anew."""
+    file = replace(PART, bytes_total=10, validator=Validator(etag='"v1"'))
+    request = recheck(file)
+    assert request is not None
+    assert request.headers == {"Range": "bytes=9-", "If-Range": '"v1"'}
+    assert changed(request, Response(status=status, validator=Validator(etag=etag))) is told
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_what_cannot_be_recognised_is_not_rechecked(total: int | None) -> None:
+    """Without a byte or a validator there is nothing to ask for."""
+    known = Validator(etag='"v1"')
+    assert recheck(replace(PART, bytes_total=total, validator=known)) is None
+    assert recheck(replace(PART, bytes_total=10, validator=None)) is None

@@ -88,6 +88,18 @@ def plan(file: File) -> Plan:
     return RangeRequest(offset=offset, if_range=if_range) if if_range is not None else None
 
 
+def recheck(file: File) -> RangeRequest | None:
+    """Ask for the last byte of a file that is here, to hear if it is still the version on disk.
+
+    A server that reads a file while somebody writes to it sends bytes of two versions in one
+    answer; its validator tells afterwards. None: the version could not be recognised.
+    """
+    if_range = condition(file.validator)
+    if not file.bytes_total or if_range is None:
+        return None
+    return RangeRequest(offset=file.bytes_total - 1, if_range=if_range)
+
+
 # ── what an answer means ───────────────────────────────────────────────────────────────────
 
 
@@ -181,6 +193,20 @@ def judge(file: File, request: RangeRequest | None, response: Response) -> Verdi
             response.status,
         )
     )
+
+
+def changed(request: RangeRequest, response: Response) -> bool:
+    """Whether an answer to `recheck` says that the file is another version by now.
+
+    An answer that says nothing of the file (an error, a redirect) is no reason to think so.
+    """
+    match response.status:
+        case HTTPStatus.PARTIAL_CONTENT | HTTPStatus.OK:  # 200: ranges are ignored, perhaps
+            return not _same_version(request, response.validator)
+        case HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE | HTTPStatus.PRECONDITION_FAILED:
+            return True
+        case _:
+            return False
 
 
 def _judge_whole(file: File, response: Response) -> Verdict:

@@ -28,9 +28,11 @@ from transferd.transfer.resume import (
     Refused,
     Restart,
     Whole,
+    changed,
     condition,
     judge,
     plan,
+    recheck,
 )
 from transferd.wire.link import Durable, FileDone, Message, Opened, Progress, WorkerSettings
 from transferd.worker.body import Measure, Mover
@@ -43,6 +45,10 @@ log = logging.getLogger(__name__)
 #: A stopped transfer gets so long to put on disk what has arrived, and so long to close the file.
 FLUSH_SECONDS: Seconds = 1.0
 CLOSE_SECONDS: Seconds = 0.5
+#: A body that took longer is checked for a change meanwhile: times of files count seconds…
+CHANGE_SECONDS: Seconds = 1.0
+#: …and a file that changes so often in a row is left alone for a while.
+CHANGES = 3
 
 
 class Ledger(Protocol):
@@ -190,7 +196,7 @@ class Fetch:
         """Fetch until the checksum is right: once more, from zero, if it is wrong."""
         expected = self._file.spec.checksum
         if expected is None:
-            return await self._fetch(sink)
+            return await self._fetch_settled(sink)
         found = ""
         for _ in range(2):
             await self._fetch(sink)
@@ -200,6 +206,37 @@ class Fetch:
             await self._restart(sink)
             log.warning("checksum.mismatch", extra={"fields": self._fields(found=found)})
         raise self._failed("checksum_mismatch", f"its checksum is {found}, twice, not {expected}")
+
+    async def _fetch_settled(self, sink: Sink) -> None:
+        """Fetch until the file did not change meanwhile; what comes in a moment cannot have.
+
+        What was on disk before is of this version for sure: that was the condition of the rest.
+        """
+        for _ in range(CHANGES):
+            began, unasked = self._loop.time(), isinstance(plan(self._file), Whole)
+            await self._fetch(sink)
+            quick = self._loop.time() - began < CHANGE_SECONDS
+            if (quick and not unasked) or not await self._changed():
+                return
+            log.info("file.changed", extra={"fields": self._fields()})
+            await self._restart(sink)
+        raise self._failed("remote_unstable", f"it changed {CHANGES} times while it was fetched")
+
+    async def _changed(self) -> bool:
+        """Ask whether the file is another version by now; unknown where that cannot be asked."""
+        request = recheck(self._file)
+        if request is None:
+            return False
+        try:
+            answer = await self._inquiry.ask(self._file.spec.remote, request)
+        except TransferFailed as failed:
+            reason = failed.failure.message
+            log.info("file.unchecked", extra={"fields": self._fields(reason=reason)})
+            return False
+        try:
+            return changed(request, read_response(answer))
+        finally:
+            await answer.drain()
 
     async def _fetch(self, sink: Sink) -> None:
         """Ask and append until all bytes are here."""
