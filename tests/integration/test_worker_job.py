@@ -603,6 +603,29 @@ async def test_stop_is_answered_at_every_moment(
     assert desk.of(link.Failed) == desk.of(link.Failed)[: int(moment == "before Recorded")]
 
 
+async def test_stop_frees_a_file_that_is_only_being_opened(
+    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Stopped nobody holds the file, even if the disk was slow to open it."""
+    opening = threading.Event()
+    book = Book.of(tmp_path, origin.url("/f"))
+    place = (book.files[0].spec.local, str(book.temporary()))
+
+    def slow(local: str, temporary: str, offset: int, inode: Inode | None) -> PartFile:
+        part = opened(local, temporary, offset, inode)
+        opening.set()
+        threading.Event().wait(0.2)
+        return part
+
+    opened = PartFile.open
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, "open", slow)
+        await desk.start(book)
+        await asyncio.to_thread(opening.wait, 20)
+        await desk.stop(book)
+    PartFile.open(*place, 0).close()
+
+
 async def test_stop_does_not_wait_for_a_dead_disk(
     desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
