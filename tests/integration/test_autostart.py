@@ -153,9 +153,11 @@ def test_a_daemon_that_dies_at_once_is_tried_a_few_times(
 
 
 def test_a_daemon_that_is_silent_in_death_has_a_status(
-    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Something must be told."""
+    """Something must be told, and not what another one said before."""
+    log.parent.mkdir(parents=True)
+    log.write_text("the words of another daemon\n")
     stub(tmp_path, "exit 7", monkeypatch)
     with pytest.raises(NoDaemon, match="status 7"):
         found(environ)

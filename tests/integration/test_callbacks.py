@@ -12,6 +12,7 @@ from tests.support.scripted_daemon import ScriptedDaemon, ScriptedService, scrip
 from transferd.client import manager as manager_module
 from transferd.client.job import Job
 from transferd.client.manager import Manager, connect
+from transferd.model.caller import Caller
 from transferd.model.errors import NotFound
 from transferd.model.job import JobId
 from transferd.model.notices import Modified, NoticeKind
@@ -403,10 +404,11 @@ async def test_wait_returns_after_the_callback(manager: Manager, service: Script
         order.append("wait")
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(waiter())
+        waiting = group.create_task(waiter())
         await service.transfer(job)
         await began.wait()
-        await manager.version()
+        early, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not early
         go_on.set()
     assert order == ["callback", "wait"]
 
@@ -491,6 +493,7 @@ async def test_a_job_that_ended_while_the_daemon_was_away_is_no_error(
     daemon: ScriptedDaemon,
     service: ScriptedService,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The stream of a job that is gone is refused with 404: then all is said."""
     job = await running_job(manager)
@@ -498,9 +501,16 @@ async def test_a_job_that_ended_while_the_daemon_was_away_is_no_error(
     await service.listening(1)
     await daemon.stop()
     del service.jobs[JobId(job.id)]
+    refused = asyncio.Event()
+    look = service.get
+
+    async def looking(caller: Caller, job_id: JobId) -> object:
+        refused.set()
+        return await look(caller, job_id)
+
+    monkeypatch.setattr(service, "get", looking)
     await daemon.start()
-    other = await running_job(manager)
-    await other.set_notify(on_transferred=lambda *_: None)
-    await service.transfer(other)
-    await service.acknowledgements(1)
+    await refused.wait()
+    await manager.version()
+    await service.listening(0)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

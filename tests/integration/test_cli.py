@@ -8,13 +8,14 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import sys
 import termios
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -468,6 +469,8 @@ async def test_wait_waits_for_a_job_that_completes_itself_to_its_end(
         waiting = group.create_task(ctl(daemon, "wait", "x", "--json"))
         await service.listening(1)
         await service.transfer(job)
+        early, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not early
         await service.happen(job, NoticeKind.ENDED, JobState.ACKNOWLEDGED)
     assert waiting.result().json["state"] == "acknowledged"
 
@@ -502,6 +505,25 @@ async def test_a_table_fits_the_terminal(
     assert job.id[:8] in lines[1]
     assert "suspended" in lines[1]
     assert "…" in lines[1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_nothing_that_is_shown_can_steer_a_terminal(
+    terminal: bool, daemon: ScriptedDaemon, service: ScriptedService, manager: Manager
+) -> None:
+    """Names and messages come from elsewhere, and may be meant for the eyes of an admin."""
+    job = await manager.create_job("hostile")
+    made = service.jobs[JobId(job.id)]
+    settings = replace(made.settings, name="\x1b]0;owned\x07", description="\x1b[2J")
+    failure = Failure(code="http_503", message="\x1b[31mred\nline")
+    service.put(JobId(job.id), settings=settings, error=failure)
+    for words in (["list"], ["show", job.id], ["why", job.id], ["cancel", job.id]):
+        done = await ctl(daemon, *words, terminal=terminal)
+        assert done.status == 0
+        said = done.stdout + done.stderr
+        assert "\x07" not in said
+        assert not re.search(r"\x1b(?!\[[0-9;]*m)", said)  # colours are our own
+        assert "[31mred\n" not in said
 
 
 async def test_show_files_and_why_tell_everything(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -222,7 +222,8 @@ async def test_a_fault_of_the_daemon_is_not_the_callers(
 
 async def test_an_id_cannot_lead_to_another_path(manager: Manager) -> None:
     """What is put into a path is escaped."""
-    for job_id in ("../version", "x/../../version", "?", "#", "%2e%2e/version"):
+    job = await manager.create_job("a job")
+    for job_id in (f"{job.id}/files", f"{job.id}?", f"{job.id}#", "../version", "%2e%2e/version"):
         with pytest.raises((NotFound, BadRequest)):
             await manager.job(job_id)
 
@@ -234,13 +235,22 @@ async def test_versions_and_health_are_told(manager: Manager, daemon: ScriptedDa
     assert manager.socket == daemon.path
 
 
-async def _answering(path: Path, respond: Callable[[asyncio.StreamWriter], None]) -> asyncio.Server:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        respond(writer)
-        writer.close()
+class Stranger:
+    """Somebody else on a socket, who answers every request with the same bytes."""
 
-    return await asyncio.start_unix_server(serve, str(path))
+    def __init__(self, reply: bytes) -> None:
+        self.requests = 0
+        self._reply = reply
+
+    async def serve(self, path: Path) -> asyncio.Server:
+        """Begin to answer."""
+        return await asyncio.start_unix_server(self._answer, str(path))
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        writer.write(self._reply)
+        writer.close()
 
 
 @pytest.mark.parametrize(
@@ -256,17 +266,41 @@ async def _answering(path: Path, respond: Callable[[asyncio.StreamWriter], None]
 async def test_somebody_else_on_the_socket_is_recognised(reply: bytes, tmp_path: Path) -> None:
     """What does not speak the API is no daemon of ours, and never followed anywhere."""
     path = tmp_path / "s"
-    server = await _answering(path, lambda writer: writer.write(reply))
-    async with server, connect(path) as manager:
+    stranger = Stranger(reply)
+    async with await stranger.serve(path), connect(path) as manager:
         with pytest.raises(DaemonFault, match=r"transferd|version"):
             await manager.version()
+    assert stranger.requests == 1
+
+
+async def test_every_request_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    """A kept one may have died with a restarted daemon, and a POST is not simply repeated."""
+    asked: list[asyncio.StreamWriter] = []
+    body = b'{"status": "ok", "jobs": {}, "workers": 0}'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                asked.append(writer)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+        closed.release()
+
+    path = tmp_path / "s"
+    closed = asyncio.Semaphore(0)
+    async with await asyncio.start_unix_server(serve, str(path)):
+        async with connect(path) as manager:
+            await manager.health()
+            await manager.health()
+        for _ in range(3):  # one was the look whether anybody is there
+            await closed.acquire()
+    assert len(set(asked)) == len(asked) == 2
 
 
 async def test_a_daemon_that_leaves_in_the_middle_is_no_daemon(tmp_path: Path) -> None:
     """The message says that nobody knows whether the request was served."""
     path = tmp_path / "s"
-    server = await _answering(path, lambda writer: None)
-    async with server, connect(path) as manager:
+    async with await Stranger(b"").serve(path), connect(path) as manager:
         with pytest.raises(NoDaemon, match="look at the job"):
             await manager.version()
 
@@ -520,6 +554,25 @@ async def test_a_gap_is_told(manager: Manager, service: ScriptedService) -> None
         await service.listening(1)
         service.ears[0].queue.put_nowait(Gap(after=5, oldest=100))
         assert await heard == GapAnswer(after=5, oldest=100)
+
+
+async def test_a_gap_says_where_to_go_on(
+    manager: Manager, daemon: ScriptedDaemon, service: ScriptedService
+) -> None:
+    """Also when the queue is another one than the cursor came from, and its numbers are smaller."""
+    job = await running_job(manager)
+    async with aclosing(manager.events(after=500)) as events:
+        heard = asyncio.ensure_future(anext(events))
+        await service.listening(1)
+        service.ears[0].queue.put_nowait(Gap(after=500, oldest=3))
+        await heard
+        pending = asyncio.ensure_future(anext(events))
+        await daemon.stop()
+        await daemon.start()
+        await service.listening(1)
+        assert service.heard_by[-1].after == 2
+        await service.happen(job, NoticeKind.FILE_TRANSFERRED, JobState.TRANSFERRING)
+        await pending
 
 
 async def test_an_unknown_kind_is_refused_without_asking(manager: Manager) -> None:
