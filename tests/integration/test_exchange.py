@@ -16,7 +16,17 @@ import pytest
 from yarl import URL
 
 from tests.support.acceptors import Basic
-from tests.support.origin import Document, Fault, Origin, Version, Wire, fixed, raw_answer, redirect
+from tests.support.origin import (
+    Document,
+    Fault,
+    Origin,
+    Seen,
+    Version,
+    Wire,
+    fixed,
+    raw_answer,
+    redirect,
+)
 from tests.support.proxy import ForwardProxy
 from tests.support.tls import Authority
 from transferd.model.errors import TransferFailed
@@ -241,6 +251,40 @@ async def test_a_server_that_never_answers_is_stalled(opened: Opened, origin: Or
         assert (await failure(exchange, Request(url=origin.url("/")))).failure.code == "stalled"
         late = await failure(exchange, Request(url=origin.url("/late")))
     assert late.failure.code == "stalled"
+
+
+async def test_headers_that_never_end_are_stalled(opened: Opened, origin: Origin) -> None:
+    """One byte at a time is no answer, however often one comes; nor are interim answers."""
+
+    async def dribbling(seen: Seen, wire: Wire) -> None:
+        await wire.raw(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            await wire.raw(b"x")
+            await asyncio.sleep(0.02)
+
+    async def promising(seen: Seen, wire: Wire) -> None:
+        while True:
+            await wire.raw(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(0.02)
+
+    origin.pages["/dribbling"], origin.pages["/promising"] = dribbling, promising
+    async with opened(QUICK) as exchange:
+        for path in ("/dribbling", "/promising"):
+            failed = await failure(exchange, Request(url=origin.url(path)))
+            assert failed.failure.code == "stalled"
+
+
+async def test_a_slow_unwanted_body_costs_its_connection_not_our_time(
+    opened: Opened, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A challenge whose body drips is given up after a moment."""
+    monkeypatch.setattr("transferd.worker.exchange._DRAIN_SECONDS", 0.1)
+    dripping = Document(version=Version(body=b"x" * 1000), drip=0.02)
+    origin.pages["/401"] = dripping
+    async with opened() as exchange, asyncio.timeout(2):
+        await (await exchange.send(Request(url=origin.url("/401")))).drain()
+        await (await exchange.send(Request(url=origin.url("/")))).drain()
+    assert origin.connections == 2
 
 
 async def test_a_connection_that_takes_too_long_is_given_up(opened: Opened) -> None:

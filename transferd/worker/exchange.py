@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,12 +14,14 @@ from yarl import URL
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
+from transferd.model.job import Seconds
 from transferd.wire.link import WorkerSettings
 from transferd.worker.connection import Connector, open_session
 from transferd.worker.faults import Peer, translate
 
-#: Of the body of an answer that nobody wants, so much is read to keep its connection.
+#: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
 _DRAIN_BYTES = 64 * 1024
+_DRAIN_SECONDS: Seconds = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +120,14 @@ class Answer:
             return rescued
 
     async def drain(self) -> None:
-        """Throw the body away; one that is long costs the connection."""
+        """Throw the body away; one that is long or slow costs the connection."""
         drained = 0
         try:
-            while drained <= _DRAIN_BYTES and (data := await self.read()):
-                drained += len(data)
-        except TransferFailed:
             # Nobody wants these bytes, so nobody misses them.
-            drained = _DRAIN_BYTES + 1
+            with contextlib.suppress(TransferFailed, TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while drained <= _DRAIN_BYTES and (data := await self.read()):
+                        drained += len(data)
         finally:
             self.close()
 
@@ -140,6 +144,8 @@ class Exchange:
         self._connector = connector
         self._context = context
         self._user_agent = settings.user_agent
+        # Also for headers that come byte by byte, and for 1xx answers without end.
+        self._patience = settings.connect_timeout + settings.stall_window
         self._session = open_session(connector, settings)
 
     async def send(self, request: Request) -> Answer:
@@ -149,15 +155,16 @@ class Exchange:
             TransferFailed: there is no answer, none that is HTTP, or the proxy opens no tunnel.
         """
         try:
-            response = await self._session.request(
-                "GET",
-                request.parsed,
-                headers=self._headers(request),
-                allow_redirects=False,
-                ssl=self._context,
-                proxy=request.proxy,
-                proxy_headers=self._proxy_headers(request),
-            )
+            async with asyncio.timeout(self._patience):
+                response = await self._session.request(
+                    "GET",
+                    request.parsed,
+                    headers=self._headers(request),
+                    allow_redirects=False,
+                    ssl=self._context,
+                    proxy=request.proxy,
+                    proxy_headers=self._proxy_headers(request),
+                )
         except aiohttp.ClientHttpProxyError as refusal:
             return _no_tunnel(request, refusal)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
