@@ -75,7 +75,10 @@ async def test_a_clean_stop_keeps_every_byte_that_had_arrived(
         job = await manager.create_job("stop")
         await job.add_file(origin.url("/file"), str(tmp_path / "file"))
         await job.resume()
-        await document.stalled.wait()
+        async for event in manager.events(kinds=["modification"], after=0):
+            assert isinstance(event, transferd.NoticeAnswer)
+            if event.job.bytes_transferred == 2_000_000:
+                break
         status = await asyncio.wait_for(asyncio.to_thread(daemon.stop), 5)
         assert status == 0
         assert query(daemon.state, OFFSET) == (2_000_000,)
