@@ -51,44 +51,22 @@ def assemble(
     answers: Answers,
 ) -> Parts:
     """Put the service together over its ports."""
-    queue = config.queue
     workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock)
-    carrier = Carrier(
-        jobs,
-        workers,
-        clock,
-        RetryTimes(
-            cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
-        ),
-        random.random,
-    )
-    runs = Runs(carrier)
+    runs = Runs(Carrier(jobs, workers, clock, _retry_times(config), random.random))
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
         return runs.view(await jobs.job(job_id))
 
-    delivery = Delivery(
-        redeliver=config.notices.redeliver_seconds,
-        before_command=config.notices.deliveries_before_command,
-        modification=config.notices.modification_seconds,
+    notifier = Notifier(
+        notices, workers, clock, _delivery(config), partial(announce, answers), view
     )
-    notifier = Notifier(notices, workers, clock, delivery, partial(announce, answers), view)
-    slots = Slots(
-        foreground=queue.foreground_slots,
-        background=queue.background_slots,
-        slice=queue.time_slice_seconds,
-    )
-    scheduler = Scheduler(jobs, runs, slots, clock)
+    scheduler = Scheduler(jobs, runs, _slots(config), clock)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
     outcomes = Outcomes(notifier, scheduler, closing, runs)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
-    ages = Ages(
-        notices=timedelta(days=config.notices.retention_days),
-        inactivity=timedelta(days=queue.inactivity_days),
-    )
     organs = Organs(
         store=jobs,
         runs=runs,
@@ -99,14 +77,45 @@ def assemble(
         clock=clock,
     )
     return Parts(
+        # One daemon works for one user: whoever asks, the jobs are its own.
         jobs=Jobs(organs, config.limits.limits(), lambda caller: os.getuid()),
         notifier=notifier,
         workers=workers,
         runs=runs,
         scheduler=scheduler,
         closing=closing,
-        housekeeper=Housekeeper(jobs, notices, closing, ages, clock),
+        housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
         network=NetworkWatch(scheduler.retry_all, clock),
+    )
+
+
+def _retry_times(config: Config) -> RetryTimes:
+    queue = config.queue
+    return RetryTimes(
+        cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
+    )
+
+
+def _delivery(config: Config) -> Delivery:
+    return Delivery(
+        redeliver=config.notices.redeliver_seconds,
+        before_command=config.notices.deliveries_before_command,
+        modification=config.notices.modification_seconds,
+    )
+
+
+def _slots(config: Config) -> Slots:
+    return Slots(
+        foreground=config.queue.foreground_slots,
+        background=config.queue.background_slots,
+        slice=config.queue.time_slice_seconds,
+    )
+
+
+def _ages(config: Config) -> Ages:
+    return Ages(
+        notices=timedelta(days=config.notices.retention_days),
+        inactivity=timedelta(days=config.queue.inactivity_days),
     )
 
 
