@@ -6,16 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
 
 import aiohttp
 import pytest
-from yarl import URL
 
-from tests.support.acceptors import Basic
+from tests.support.exchanges import body_of, failure, open_exchange
 from tests.support.origin import (
     Document,
     Fault,
@@ -27,18 +25,14 @@ from tests.support.origin import (
     raw_answer,
     redirect,
 )
-from tests.support.proxy import ForwardProxy
 from tests.support.tls import Authority
 from transferd.model.errors import TransferFailed
 from transferd.wire.link import WorkerSettings
 from transferd.worker import faults
-from transferd.worker.connection import Connector, Trust
-from transferd.worker.exchange import Answer, Exchange, Request
-from transferd.worker.proxy import choose_proxy
+from transferd.worker.connection import Trust
+from transferd.worker.exchange import Request
 
-SETTINGS = WorkerSettings(user_agent="transferd/test", connect_timeout=5, stall_window=5)
 QUICK = WorkerSettings(user_agent="transferd/test", connect_timeout=0.2, stall_window=0.2)
-Opened: TypeAlias = Callable[..., contextlib.AbstractAsyncContextManager[Exchange]]
 
 
 @pytest.fixture
@@ -49,50 +43,16 @@ def trust() -> Iterator[Trust]:
 
 
 @pytest.fixture
-def opened(trust: Trust) -> Opened:
-    """Opens an exchange, and closes it."""
-
-    @contextlib.asynccontextmanager
-    async def open_exchange(
-        settings: WorkerSettings = SETTINGS, cacert: str | None = None
-    ) -> AsyncIterator[Exchange]:
-        exchange = Exchange(Connector(), await trust.context(cacert), settings)
-        try:
-            yield exchange
-        finally:
-            await exchange.close()
-
-    return open_exchange
-
-
-@pytest.fixture
 async def origin() -> AsyncIterator[Origin]:
     """A plain origin."""
     async with Origin().running() as running:
         yield running
 
 
-async def body_of(answer: Answer) -> bytes:
-    """Read a body to its end."""
-    parts = []
-    while data := await answer.read():
-        parts.append(data)
-    return b"".join(parts)
-
-
-async def failure(exchange: Exchange, request: Request) -> TransferFailed:
-    """Send, read, and return the failure that came of it."""
-    with pytest.raises(TransferFailed) as caught:
-        await body_of(await exchange.send(request))
-    return caught.value
-
-
-async def test_the_request_is_a_plain_get_with_nothing_added(
-    opened: Opened, origin: Origin
-) -> None:
+async def test_the_request_is_a_plain_get_with_nothing_added(origin: Origin) -> None:
     """GET, our own user agent, identity coding, no cookies, no credentials."""
     origin.pages["/a"] = fixed(200, [("Set-Cookie", "id=1")], b"hello")
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         for _ in range(2):
             answer = await exchange.send(Request(url=origin.url("/a")))
             assert (answer.status, await body_of(answer)) == (200, b"hello")
@@ -106,34 +66,32 @@ async def test_the_request_is_a_plain_get_with_nothing_added(
     assert origin.connections == 1
 
 
-async def test_a_url_goes_out_byte_for_byte(opened: Opened, origin: Origin) -> None:
+async def test_a_url_goes_out_byte_for_byte(origin: Origin) -> None:
     """A signed URL that is quoted again is another URL."""
     target = "/a%2fb/~c%7E;p=1?sig=a%2Bb+c%3d&x=%C3%BC&empty="
     origin.pages["/a%2fb/~c%7E;p=1"] = fixed(200)
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         answer = await exchange.send(Request(url=origin.url(target) + "#fragment"))
         await answer.drain()
     assert [seen.target for seen in origin.seen] == [target]
     assert answer.request.target == target
 
 
-async def test_the_owners_headers_replace_ours_but_not_the_coding(
-    opened: Opened, origin: Origin
-) -> None:
+async def test_the_owners_headers_replace_ours_but_not_the_coding(origin: Origin) -> None:
     """A user agent of the owner's is sent in place of ours; bodies are asked for as they are."""
     headers = (("user-agent", "mine"), ("X-Key", "k"), ("accept-encoding", "gzip"))
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         await (await exchange.send(Request(url=origin.url("/"), headers=headers))).drain()
     (seen,) = origin.seen
     sent = [pair for pair in seen.headers if pair[0] in ("user-agent", "x-key", "accept-encoding")]
     assert sorted(sent) == [("accept-encoding", "identity"), ("user-agent", "mine"), ("x-key", "k")]
 
 
-async def test_redirects_and_encodings_are_left_to_others(opened: Opened, origin: Origin) -> None:
+async def test_redirects_and_encodings_are_left_to_others(origin: Origin) -> None:
     """An exchange is one hop, and its body is what was on the wire."""
     origin.pages["/from"] = redirect("/to")
     origin.pages["/gz"] = fixed(200, [("Content-Encoding", "gzip")], b"not really gzip")
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         answer = await exchange.send(Request(url=origin.url("/from")))
         await answer.drain()
         encoded = await exchange.send(Request(url=origin.url("/gz")))
@@ -143,13 +101,11 @@ async def test_redirects_and_encodings_are_left_to_others(opened: Opened, origin
     assert len(origin.seen) == 2
 
 
-async def test_answers_over_one_connection_have_one_identity(
-    opened: Opened, origin: Origin
-) -> None:
+async def test_answers_over_one_connection_have_one_identity(origin: Origin) -> None:
     """Connection-bound schemes can tell whether two answers came the same way."""
     origin.pages["/close"] = fixed(200, [("Connection", "close")])
     identities = []
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         for path in ("/", "/", "/close", "/"):
             answer = await exchange.send(Request(url=origin.url(path)))
             identities.append(answer.connection)
@@ -160,30 +116,30 @@ async def test_answers_over_one_connection_have_one_identity(
 
 @pytest.mark.parametrize(("size", "connections"), [(1000, 1), (64 * 1024, 1), (3_000_000, 2)])
 async def test_a_short_unwanted_body_keeps_its_connection(
-    opened: Opened, origin: Origin, size: int, connections: int
+    origin: Origin, size: int, connections: int
 ) -> None:
     """What nobody wants is read up to 64 KiB; more costs the connection."""
     origin.pages["/401"] = fixed(401, body=b"x" * size)
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         await (await exchange.send(Request(url=origin.url("/401")))).drain()
         await (await exchange.send(Request(url=origin.url("/")))).drain()
     assert origin.connections == connections
 
 
-async def test_a_refused_connection_is_named(opened: Opened) -> None:
+async def test_a_refused_connection_is_named() -> None:
     """connection_refused says who was asked, without path and query."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        async with opened() as exchange:
+        async with open_exchange() as exchange:
             failed = await failure(exchange, Request(url=f"http://127.0.0.1:{port}/p?token=s"))
     assert failed.failure.code == "connection_refused"
     assert str(failed) == f"cannot reach 127.0.0.1:{port}: the connection was refused"
 
 
-async def test_a_name_that_does_not_resolve_is_named(opened: Opened) -> None:
+async def test_a_name_that_does_not_resolve_is_named() -> None:
     """name_not_resolved is transient: names come back."""
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         failed = await failure(exchange, Request(url="http://nowhere.invalid/f?token=s"))
     assert failed.failure.code == "name_not_resolved"
     assert str(failed) == "cannot reach nowhere.invalid:80: the name does not resolve"
@@ -219,27 +175,27 @@ async def test_a_name_that_does_not_resolve_is_named(opened: Opened) -> None:
     ],
 )
 async def test_a_broken_answer_is_a_failure_with_a_code(
-    opened: Opened, origin: Origin, data: bytes, code: str
+    origin: Origin, data: bytes, code: str
 ) -> None:
     """Whatever a server sends, the outcome is data, and the message has no byte of the server's."""
     origin.pages["/"] = raw_answer(data)
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         failed = await failure(exchange, Request(url=origin.url("/?token=s")))
     assert failed.failure.code == code
     assert "token" not in str(failed)
     assert "ESMTP" not in str(failed)
 
 
-async def test_a_large_header_within_the_limit_is_read(opened: Opened, origin: Origin) -> None:
+async def test_a_large_header_within_the_limit_is_read(origin: Origin) -> None:
     """Kerberos challenges exceed 8 KiB; the limit is the configured one."""
     origin.pages["/"] = fixed(401, [("WWW-Authenticate", "Negotiate " + "A" * 40_000)])
-    async with opened() as exchange:
+    async with open_exchange() as exchange:
         answer = await exchange.send(Request(url=origin.url("/")))
         await answer.drain()
     assert len(answer.values("WWW-Authenticate")[0]) == 40_010
 
 
-async def test_a_server_that_never_answers_is_stalled(opened: Opened, origin: Origin) -> None:
+async def test_a_server_that_never_answers_is_stalled(origin: Origin) -> None:
     """Silence is bounded by the stall window, before the headers as after them."""
 
     async def silent(seen: object, wire: Wire) -> None:
@@ -247,13 +203,13 @@ async def test_a_server_that_never_answers_is_stalled(opened: Opened, origin: Or
 
     origin.pages["/"] = silent
     origin.pages["/late"] = Document(version=Version(body=b"x" * 9), faults=deque([Fault(stall=4)]))
-    async with opened(QUICK) as exchange:
+    async with open_exchange(QUICK) as exchange:
         assert (await failure(exchange, Request(url=origin.url("/")))).failure.code == "stalled"
         late = await failure(exchange, Request(url=origin.url("/late")))
     assert late.failure.code == "stalled"
 
 
-async def test_headers_that_never_end_are_stalled(opened: Opened, origin: Origin) -> None:
+async def test_headers_that_never_end_are_stalled(origin: Origin) -> None:
     """One byte at a time is no answer, however often one comes; nor are interim answers."""
 
     async def dribbling(seen: Seen, wire: Wire) -> None:
@@ -268,26 +224,26 @@ async def test_headers_that_never_end_are_stalled(opened: Opened, origin: Origin
             await asyncio.sleep(0.02)
 
     origin.pages["/dribbling"], origin.pages["/promising"] = dribbling, promising
-    async with opened(QUICK) as exchange:
+    async with open_exchange(QUICK) as exchange:
         for path in ("/dribbling", "/promising"):
             failed = await failure(exchange, Request(url=origin.url(path)))
             assert failed.failure.code == "stalled"
 
 
 async def test_a_slow_unwanted_body_costs_its_connection_not_our_time(
-    opened: Opened, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A challenge whose body drips is given up after a moment."""
     monkeypatch.setattr("transferd.worker.exchange._DRAIN_SECONDS", 0.1)
     dripping = Document(version=Version(body=b"x" * 1000), drip=0.02)
     origin.pages["/401"] = dripping
-    async with opened() as exchange, asyncio.timeout(2):
+    async with open_exchange() as exchange, asyncio.timeout(2):
         await (await exchange.send(Request(url=origin.url("/401")))).drain()
         await (await exchange.send(Request(url=origin.url("/")))).drain()
     assert origin.connections == 2
 
 
-async def test_a_connection_that_takes_too_long_is_given_up(opened: Opened) -> None:
+async def test_a_connection_that_takes_too_long_is_given_up() -> None:
     """A full backlog lets nobody in: connect_timeout."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
@@ -296,30 +252,28 @@ async def test_a_connection_that_takes_too_long_is_given_up(opened: Opened) -> N
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        async with opened(QUICK) as exchange:
+        async with open_exchange(QUICK) as exchange:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
             failed = await failure(exchange, Request(url=url))
     assert failed.failure.code == "connect_timeout"
 
 
-async def test_only_certificates_of_the_named_ca_are_trusted(
-    opened: Opened, tmp_path: Path
-) -> None:
+async def test_only_certificates_of_the_named_ca_are_trusted(tmp_path: Path) -> None:
     """cacert replaces the system's CAs; an unknown CA is tls_failed, and nothing is sent."""
     authority = Authority(tmp_path)
     async with Origin(tls=authority.server()).running() as secure:
         secure.pages["/"] = fixed(200, body=b"over tls")
-        async with opened(cacert=authority.cacert) as exchange:
+        async with open_exchange(cacert=authority.cacert) as exchange:
             answer = await exchange.send(Request(url=secure.url("/")))
             assert await body_of(answer) == b"over tls"
-        async with opened() as exchange:
+        async with open_exchange() as exchange:
             failed = await failure(exchange, Request(url=secure.url("/")))
     assert failed.failure.code == "tls_failed"
     assert str(failed).startswith(f"cannot trust the certificate of 127.0.0.1:{secure.port}: ")
     assert len(secure.seen) == 1
 
 
-async def test_a_server_without_tls_is_named(opened: Opened, origin: Origin) -> None:
+async def test_a_server_without_tls_is_named(origin: Origin) -> None:
     """Plain text where TLS was expected is tls_failed, for the owner to mend."""
 
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -327,7 +281,7 @@ async def test_a_server_without_tls_is_named(opened: Opened, origin: Origin) -> 
         writer.close()
 
     server = await asyncio.start_server(page, "127.0.0.1")
-    async with server, opened() as exchange:
+    async with server, open_exchange() as exchange:
         port = server.sockets[0].getsockname()[1]
         failed = await failure(exchange, Request(url=f"https://127.0.0.1:{port}/"))
     assert failed.failure.code == "tls_failed"
@@ -353,120 +307,6 @@ async def test_an_unusable_ca_file_is_named(
     with pytest.raises(TransferFailed, match=reason) as caught:
         await trust.context(str(path))
     assert caught.value.failure.code == "tls_failed"
-
-
-async def test_a_proxy_gets_the_absolute_url_and_its_own_credentials(
-    opened: Opened, origin: Origin
-) -> None:
-    """Proxy-Authorization goes with a plain request to the proxy, and no further."""
-    origin.pages["/f"] = fixed(200, body=b"fetched")
-    acceptor = Basic("proxyuser", "proxypass")
-    async with ForwardProxy(acceptor).running() as proxy, opened() as exchange:
-        request = Request(
-            url=origin.url("/f?x=1"),
-            proxy=URL(proxy.url),
-            proxy_authorization="Basic cHJveHl1c2VyOnByb3h5cGFzcw==",
-        )
-        assert await body_of(await exchange.send(request)) == b"fetched"
-    assert proxy.seen[0].target == request.target == origin.url("/f?x=1")
-    assert origin.seen[0].target == "/f?x=1"
-    assert "proxy-authorization" not in origin.said
-
-
-async def test_a_tunnel_hides_everything_but_the_connect(opened: Opened, tmp_path: Path) -> None:
-    """The proxy sees CONNECT with its own credentials; the server sees the rest, and not those."""
-    authority = Authority(tmp_path)
-    async with (
-        Origin(tls=authority.server()).running() as secure,
-        ForwardProxy(Basic("proxyuser", "proxypass")).running() as proxy,
-        opened(cacert=authority.cacert) as exchange,
-    ):
-        secure.pages["/f"] = fixed(200, body=b"secret")
-        request = Request(
-            url=secure.url("/f"),
-            proxy=URL(proxy.url),
-            authorization="Basic dXNlcjpwYXNz",
-            proxy_authorization="Basic cHJveHl1c2VyOnByb3h5cGFzcw==",
-        )
-        for _ in range(2):
-            assert await body_of(await exchange.send(request)) == b"secret"
-    (connect,) = proxy.seen
-    assert (connect.method, connect.target) == ("CONNECT", f"127.0.0.1:{secure.port}")
-    assert connect.get("authorization") is None
-    assert connect.get("user-agent") == "transferd/test"
-    assert "proxy-authorization" not in secure.said
-    assert [seen.get("authorization") for seen in secure.seen] == ["Basic dXNlcjpwYXNz"] * 2
-
-
-async def test_a_proxys_challenge_to_connect_is_an_answer(opened: Opened) -> None:
-    """407 to CONNECT comes back with its challenges, marked as the proxy's."""
-    async with ForwardProxy(Basic("a", "b")).running() as proxy, opened() as exchange:
-        request = Request(url="https://127.0.0.1:1/f", proxy=URL(proxy.url))
-        answer = await exchange.send(request)
-        await answer.drain()
-    assert (answer.status, answer.from_proxy) == (407, True)
-    assert answer.values("Proxy-Authenticate") == ('Basic realm="basic realm", charset="UTF-8"',)
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(403, "http_403"), (503, "http_503"), (302, "protocol_error")]
-)
-async def test_a_refused_tunnel_never_passes_for_the_servers_answer(
-    opened: Opened, status: int, code: str
-) -> None:
-    """Whatever a proxy says instead of a tunnel, it is not followed, read or stored."""
-    async with ForwardProxy().running() as proxy, opened() as exchange:
-        proxy.refuse_with = status
-        request = Request(url="https://files.example.org/f?t=s", proxy=URL(proxy.url))
-        failed = await failure(exchange, request)
-    assert failed.failure.code == code
-    assert f"proxy 127.0.0.1:{proxy.port} answered CONNECT with {status}" in str(failed)
-
-
-async def test_an_unreachable_proxy_is_named(opened: Opened) -> None:
-    """proxy_unreachable says that it is the proxy which is gone, not the server."""
-    async with ForwardProxy().running() as gone:
-        pass
-    async with opened() as exchange:
-        request = Request(url="http://files.example.org/f", proxy=URL(gone.url))
-        failed = await failure(exchange, request)
-        lost = await failure(
-            exchange, Request(url="http://h.example/", proxy=URL("http://nowhere.invalid:3128"))
-        )
-    assert failed.failure.code == lost.failure.code == "proxy_unreachable"
-    assert str(failed).startswith(f"cannot reach proxy 127.0.0.1:{gone.port}")
-
-
-def test_the_environment_is_asked_only_when_the_job_says_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """No setting: http_proxy and no_proxy of the owner; `direct`: none; a URL: that one."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    inside, outside = URL("http://host.internal/"), URL("http://host.example/")
-    assert choose_proxy(outside, None) is None
-    monkeypatch.setenv("http_proxy", "http://u:p%40ss@proxy.example:3128")
-    monkeypatch.setenv("no_proxy", "internal")
-    chosen = choose_proxy(outside, None)
-    assert chosen is not None
-    assert chosen.url == URL("http://proxy.example:3128")
-    assert (chosen.username, chosen.password and chosen.password.reveal()) == ("u", "p@ss")
-    assert "p@ss" not in repr(chosen)
-    assert choose_proxy(inside, None) is None
-    assert choose_proxy(URL("https://host.example/"), None) is None
-    assert choose_proxy(outside, "direct") is None
-    other = choose_proxy(inside, "other:8080")
-    assert other is not None
-    assert other.url == URL("http://other:8080")
-
-
-@pytest.mark.parametrize("setting", ["socks5://u:secret@h:1", "http://", "http://h:port"])
-def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(setting: str) -> None:
-    """The setting may hold a password, so its text is not repeated."""
-    with pytest.raises(TransferFailed, match="cannot use the configured proxy") as caught:
-        choose_proxy(URL("http://h/"), setting)
-    assert caught.value.failure.code == "proxy_unreachable"
-    assert "secret" not in str(caught.value)
 
 
 def _every(kind: type[Exception]) -> Iterator[type[Exception]]:
