@@ -101,7 +101,8 @@ def test_two_who_come_at_once_start_one(environ: dict[str, str], log: Path) -> N
             tasks = [group.create_task(locate(None, environ, start=True)) for _ in range(3)]
         return {task.result() for task in tasks}
 
-    assert len(asyncio.run(together())) == 1
+    (path,) = asyncio.run(together())
+    assert asyncio.run(name_of(path)) == "transferd"  # by then it has logged that it is ready
     assert log.read_text().count("daemon.ready") == 1
     assert "another" not in log.read_text()
 

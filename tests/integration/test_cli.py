@@ -16,6 +16,7 @@ import termios
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -749,6 +750,30 @@ async def test_progress_is_drawn_on_a_terminal_only(
     assert await process.wait() == 0
     assert f"saved {tmp_path}/a.iso" in rest + await _read_until(controller, None)
     os.close(controller)
+
+
+async def test_an_interrupted_prompt_ends_at_once(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """Nobody has to press Enter to get away, and no job was made."""
+    controller, terminal = pty.openpty()
+    process = await start(
+        daemon, "get", URL, str(tmp_path), "--user", "alice",
+        stdout=terminal, stderr=terminal, stdin=terminal,
+        preexec_fn=partial(_control, terminal), start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    assert "Password of alice for the server: " in await _read_until(controller, "server: ")
+    os.write(controller, b"half a pass\x03")
+    assert await process.wait() == 130
+    assert "half" not in await _read_until(controller, None)
+    os.close(controller)
+    assert service.jobs == {}
+
+
+def _control(terminal: int) -> None:
+    """Make *terminal* the one that controls this session, as a login does."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 async def _read_until(descriptor: int, text: str | None) -> str:

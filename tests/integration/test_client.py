@@ -425,6 +425,21 @@ async def test_wait_says_so_when_a_job_vanishes_without_a_word(
     assert gone.value.state is None
 
 
+async def test_wait_says_so_when_a_job_vanishes_while_the_daemon_is_away(
+    manager: Manager, daemon: ScriptedDaemon, service: ScriptedService
+) -> None:
+    """A stream for a job that is gone is refused; that is how the waiting ends, then."""
+    job = await running_job(manager)
+    waiting = asyncio.ensure_future(job.wait())
+    await service.listening(1)
+    await manager.version()
+    await daemon.stop()
+    del service.jobs[JobId(job.id)]
+    await daemon.start()
+    with pytest.raises(JobGone):
+        await waiting
+
+
 async def test_waiting_for_a_job_that_is_not_there_is_not_found(manager: Manager) -> None:
     """Nothing is waited for."""
     job = await running_job(manager)

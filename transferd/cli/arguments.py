@@ -8,9 +8,18 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from transferd import __version__
-from transferd.cli.values import duration, size
+from transferd.cli.options import credential_options, end_options, job_options, proxy_options
+from transferd.cli.values import duration
 
-PRIORITIES = ("foreground", "high", "normal", "low")
+_EPILOG = """\
+examples:
+  transferctl get https://host/a.iso
+  transferctl get https://host/a.iso ~/isos/ --user alice --checksum sha256:…
+  transferctl list
+  transferctl why a.iso
+
+exit status: 0 done, 1 the job failed, 2 usage, 3 no daemon, 4 not allowed or not
+found, 124 timed out, 130 interrupted (the job goes on)"""
 _JOB_HELP = "id of the job, the beginning of it (4 characters or more), or its name"
 
 
@@ -51,17 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="transferctl",
         allow_abbrev=False,
         description="Transfer files in the background: durable, resumable, authenticated.",
-        epilog=textwrap.dedent(
-            """\
-            examples:
-              transferctl get https://host/a.iso
-              transferctl get https://host/a.iso ~/isos/ --user alice --checksum sha256:…
-              transferctl list
-              transferctl why a.iso
-
-            exit status: 0 done, 1 the job failed, 2 usage, 3 no daemon, 4 not allowed or not
-            found, 124 timed out, 130 interrupted (the job goes on)"""
-        ),
+        epilog=_EPILOG,
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"transferctl {__version__}")
@@ -137,16 +136,10 @@ def _add_get(commands: Commands) -> None:
         "dest", metavar="DEST", nargs="?", help="file or directory; default: named by the URL, here"
     )
     parser.add_argument("--name", help="name of the job; default: that of the file")
-    _credential_options(parser)
-    proxy = parser.add_argument_group("proxy")
-    proxy.add_argument(
-        "--proxy", metavar="URL", help="http://host:port, or `direct`; default: the environment's"
-    )
-    proxy.add_argument("--proxy-auth", metavar="SCHEME", help="default: every available scheme")
-    proxy.add_argument("--proxy-user", metavar="USER", help="user for the proxy")
-    proxy.add_argument("--proxy-password-file", metavar="FILE", help="as --password-file")
+    credential_options(parser)
+    proxy_options(parser)
     parser.add_argument("--checksum", metavar="ALGORITHM:HEX", help="what the file must have")
-    _job_options(parser, priority="foreground", proxy=False)
+    job_options(parser, priority="foreground", proxy=False)
     parser.add_argument(
         "--timeout",
         type=duration,
@@ -159,66 +152,6 @@ def _add_get(commands: Commands) -> None:
         "--detach",
         action="store_true",
         help="print the id and leave; the file appears by itself when it is whole",
-    )
-
-
-def _credential_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("authentication")
-    group.add_argument(
-        "--auth",
-        metavar="SCHEME",
-        help="basic, digest, ntlm, negotiate or passport; default: every available one",
-    )
-    group.add_argument("--user", help="user name; NULL for the implicit identity")
-    group.add_argument(
-        "--password-file",
-        metavar="FILE",
-        help="read the password's line from there (- for standard input); default: ask",
-    )
-
-
-def _job_options(
-    parser: argparse.ArgumentParser, *, priority: str | None, proxy: bool = True, new: bool = True
-) -> None:
-    """Add the settings of a job; what is not given is None and left to the daemon."""
-    group = parser.add_argument_group("settings of the job")
-    group.add_argument("--priority", choices=PRIORITIES, default=priority)
-    group.add_argument("--description", metavar="TEXT", help="for people")
-    flag = argparse.BooleanOptionalAction
-    group.add_argument("--overwrite", action=flag, default=None, help="replace an existing file")
-    group.add_argument(
-        "--allow-cleartext", action=flag, default=None, help="let basic passwords go over http"
-    )
-    if new:
-        group.add_argument(
-            "--header", action="append", metavar="'NAME: VALUE'", help="sent with each request"
-        )
-        group.add_argument(
-            "--header-file", metavar="FILE", help="one such header a line, hidden from `ps`"
-        )
-    if proxy:
-        group.add_argument("--proxy", metavar="URL", help="http://host:port, or `direct` for none")
-    group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
-    group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
-    group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
-    group.add_argument("--min-retry-delay", type=duration, metavar="TIME", help="first retry after")
-    group.add_argument(
-        "--no-progress-timeout", type=duration, metavar="TIME", help="give up without progress"
-    )
-    group.add_argument(
-        "--max-download-time", type=duration, metavar="TIME", help="give up after, in all"
-    )
-
-
-def _end_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--auto-complete",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="the daemon completes the job by itself",
-    )
-    parser.add_argument(
-        "--on-error", choices=("keep", "cancel"), help="what becomes of the job in error"
     )
 
 
@@ -244,8 +177,8 @@ def _add_create(commands: Commands) -> None:
     )
     parser.add_argument("--id", metavar="UUID", help="of your choice: repeating it makes no other")
     parser.add_argument("--start", action="store_true", help="resume at once")
-    _end_options(parser)
-    _job_options(parser, priority=None)
+    end_options(parser)
+    job_options(parser, priority=None)
 
 
 def _add_add(commands: Commands) -> None:
@@ -292,7 +225,7 @@ def _add_credentials(commands: Commands) -> None:
     for parser in (put, remove):
         _job_argument(parser)
         parser.add_argument("--target", choices=("server", "proxy"), default="server")
-    _credential_options(put)
+    credential_options(put)
     remove.add_argument("--auth", metavar="SCHEME", help="default: every one that is set")
 
 
@@ -326,8 +259,8 @@ def _add_set(commands: Commands) -> None:
     )
     _job_argument(parser)
     parser.add_argument("--name", help="a new name")
-    _end_options(parser)
-    _job_options(parser, priority=None, new=False)
+    end_options(parser)
+    job_options(parser, priority=None, new=False)
 
 
 # ── steering jobs ──────────────────────────────────────────────────────────────────────────

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transferd.cli.outcomes import usage
@@ -74,9 +76,11 @@ def read_password(source: str | None, prompt: str) -> Secret:
         CommandError: there is nothing to read from, or it cannot be read.
     """
     if source is None:
-        return _ask(prompt)
+        with _interruptible():
+            return _ask(prompt)
     if source == STDIN:
-        return _line(sys.stdin.buffer.readline(_longest()), "standard input")
+        with _interruptible():
+            return _line(sys.stdin.buffer.readline(_longest()), "standard input")
     try:
         with open(os.path.expanduser(source), "rb") as file:
             return _line(file.readline(_longest()), source)
@@ -107,6 +111,16 @@ def read_headers(given: Sequence[str], file: str | None) -> dict[str, str]:
             raise usage(f"cannot send header {name.strip()!r} twice; join its values")
         headers[name.strip()] = value.strip()
     return headers
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a blocking read at once; asyncio's handler would wait until it is over."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ask(prompt: str) -> Secret:

@@ -174,7 +174,8 @@ class Listener:
             elif not isinstance(error, NotFound):  # the job has ended while we were away
                 raise
         finally:
-            opened.cancel()
+            if not opened.done():  # replaced or closed before it began
+                opened.set_result(None)
 
     async def _put(self, notice: NoticeAnswer) -> None:
         await self._mark(NoticeKind[notice.kind.upper()], self._heard)

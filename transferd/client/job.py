@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, Literal, TypeAlias, Unpack
 
 from msgspec import UNSET, UnsetType
@@ -199,13 +199,9 @@ class Job:
             on_modification=on_modification,
         )
         wanted = DEFAULT_KINDS | callbacks.kinds if kinds is None else parse_kinds(kinds)
-        if command is UNSET:
-            kept = self.answer.notify.command
-        else:
-            kept = None if command is None else list(command)
-        await self._ask(
-            "PATCH", body=JobPatch(notify=NotifyBody(kinds=kind_labels(wanted), command=kept))
-        )
+        kept = self.answer.notify.command if command is UNSET else command
+        body = NotifyBody(kinds=kind_labels(wanted), command=None if kept is None else list(kept))
+        await self._ask("PATCH", body=JobPatch(notify=body))
         if self._listener is None:
             self._listener = self._make_listener(self)
         await self._listener.use(callbacks)
@@ -254,23 +250,34 @@ class Job:
     async def _outcome(self, until: Until) -> JobAnswer:
         """Return the job in a state that ends the waiting."""
         interest = Interest(job=self.id, kinds=_waiting_kinds(self.answer))
-        gone = False
+        seen = gone = False
         async with aclosing(hear(self._connection, interest, patience=PATIENCE)) as heard:
-            async for event in heard:
-                if isinstance(event, NoticeAnswer) and event.kind == NoticeKind.ENDED.label:
-                    self.answer = event.job
-                    return event.job
-                if gone and isinstance(event, Pulse):
-                    break  # its end was told to nobody here
-                # A notice tells how the job was, perhaps long ago; only a look tells how it is.
-                with suppress(NoDaemon, Unavailable):  # then the stream breaks too
-                    try:
-                        await self.refresh()
-                    except NotFound:
-                        gone = True  # just now: the notice of that is on its way
-                if not gone and _ends_waiting(self.answer, until):
-                    return self.answer
+            try:
+                async for event in heard:
+                    if isinstance(event, NoticeAnswer) and event.kind == NoticeKind.ENDED.label:
+                        self.answer = event.job
+                        return event.job
+                    if gone and isinstance(event, Pulse):
+                        break  # its end was told to nobody here
+                    # A notice tells how the job was, perhaps long ago; a look tells how it is.
+                    alive = await self._look()
+                    gone, seen = alive is False, seen or bool(alive)
+                    if alive and _ends_waiting(self.answer, until):
+                        return self.answer
+            except NotFound:  # no stream for a job that has ended
+                if not seen:
+                    raise
         raise JobGone(self.id, None)
+
+    async def _look(self) -> bool | None:
+        """Look at the job anew: whether it is in the queue; None: nobody answers."""
+        try:
+            await self.refresh()
+        except NotFound:
+            return False
+        except (NoDaemon, Unavailable):
+            return None
+        return True
 
     async def _called_back(self, answer: JobAnswer) -> None:
         """Let the callback for a terminal state have its turn."""

@@ -1,0 +1,82 @@
+"""Groups of options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from transferd.cli.values import duration, size
+
+PRIORITIES = ("foreground", "high", "normal", "low")
+
+
+def credential_options(parser: argparse.ArgumentParser) -> None:
+    """Add who the job is to the server."""
+    group = parser.add_argument_group("authentication")
+    group.add_argument(
+        "--auth",
+        metavar="SCHEME",
+        help="basic, digest, ntlm, negotiate or passport; default: every available one",
+    )
+    group.add_argument("--user", help="user name; NULL for the implicit identity")
+    group.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="read the password's line from there (- for standard input); default: ask",
+    )
+
+
+def job_options(
+    parser: argparse.ArgumentParser, *, priority: str | None, proxy: bool = True, new: bool = True
+) -> None:
+    """Add the settings of a job; what is not given is None and left to the daemon."""
+    group = parser.add_argument_group("settings of the job")
+    group.add_argument("--priority", choices=PRIORITIES, default=priority)
+    group.add_argument("--description", metavar="TEXT", help="for people")
+    flag = argparse.BooleanOptionalAction
+    group.add_argument("--overwrite", action=flag, default=None, help="replace an existing file")
+    group.add_argument(
+        "--allow-cleartext", action=flag, default=None, help="let basic passwords go over http"
+    )
+    if new:
+        group.add_argument(
+            "--header", action="append", metavar="'NAME: VALUE'", help="sent with each request"
+        )
+        group.add_argument(
+            "--header-file", metavar="FILE", help="one such header a line, hidden from `ps`"
+        )
+    if proxy:
+        group.add_argument("--proxy", metavar="URL", help="http://host:port, or `direct` for none")
+    group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
+    group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
+    group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
+    group.add_argument("--min-retry-delay", type=duration, metavar="TIME", help="first retry after")
+    group.add_argument(
+        "--no-progress-timeout", type=duration, metavar="TIME", help="give up without progress"
+    )
+    group.add_argument(
+        "--max-download-time", type=duration, metavar="TIME", help="give up after, in all"
+    )
+
+
+def end_options(parser: argparse.ArgumentParser) -> None:
+    """Add what becomes of a job when it has ended."""
+    parser.add_argument(
+        "--auto-complete",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the daemon completes the job by itself",
+    )
+    parser.add_argument(
+        "--on-error", choices=("keep", "cancel"), help="what becomes of the job in error"
+    )
+
+
+def proxy_options(parser: argparse.ArgumentParser) -> None:
+    """Add the proxy, and who the job is to it."""
+    proxy = parser.add_argument_group("proxy")
+    proxy.add_argument(
+        "--proxy", metavar="URL", help="http://host:port, or `direct`; default: the environment's"
+    )
+    proxy.add_argument("--proxy-auth", metavar="SCHEME", help="default: every available scheme")
+    proxy.add_argument("--proxy-user", metavar="USER", help="user for the proxy")
+    proxy.add_argument("--proxy-password-file", metavar="FILE", help="as --password-file")
