@@ -346,6 +346,13 @@ async def test_a_job_is_made_and_changed_step_by_step(
     ).status == 0
     assert service.jobs[job_id].settings.notify_command == ("/bin/x", "-a")
     assert service.jobs[job_id].settings.notify_kinds == 0x02
+    done = await ctl(daemon, "notify", "nightly", "--command", "/bin/y 'a b' c")
+    assert done.status == 0
+    assert service.jobs[job_id].settings.notify_command == ("/bin/y", "a b", "c")
+    done = await ctl(daemon, "notify", "nightly", "--command", "/bin/y 'a")
+    assert done.status == 2
+    done = await ctl(daemon, "notify", "nightly", "--no-command", "--", "/bin/x")
+    assert done.status == 2
     assert (await ctl(daemon, "notify", "nightly", "--no-command")).status == 0
     assert service.jobs[job_id].settings.notify_command is None
     assert service.jobs[job_id].settings.notify_kinds == 0x02

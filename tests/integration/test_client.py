@@ -641,6 +641,18 @@ async def test_the_users_own_daemon_comes_before_the_systems(
     assert "start one with `transferd`" in str(none.value)
 
 
+async def test_a_system_daemon_that_works_for_others_is_passed_over(
+    daemon: ScriptedDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not keep a user from a daemon of his own; one that was named is used all the same."""
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    monkeypatch.setattr(sockets, "system_socket", lambda: daemon.path)
+    daemon.serves = False
+    with pytest.raises(NoDaemon, match="works for somebody else"):
+        await locate(None, environ, start=False)
+    assert await locate(daemon.path, environ, start=False) == daemon.path
+
+
 async def test_a_path_that_is_too_long_is_said(tmp_path: Path) -> None:
     """A socket's path has 107 bytes."""
     with pytest.raises(NoDaemon, match="too long"):

@@ -121,6 +121,8 @@ class ScriptedDaemon:
     def __init__(self, path: Path, heartbeat: float = 15.0) -> None:
         self.path = path
         self.service = ScriptedService()
+        #: Whether it works for whoever calls.
+        self.serves = True
         self._heartbeat = heartbeat
         self._server: ApiServer | None = None
 
@@ -132,7 +134,7 @@ class ScriptedDaemon:
             clock=StoppedClock(),
             limits=Limits(),
             timers=TIMERS,
-            serves=lambda uid: True,
+            serves=lambda uid: self.serves,
             heartbeat=self._heartbeat,
         )
         self.path.unlink(missing_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -123,6 +125,16 @@ def test_a_notification_command_keeps_its_own_options() -> None:
     options = parse("notify", "job", "--kinds", "error", "--", "/usr/bin/x", "--json", "-a")
     assert options.words == ["/usr/bin/x", "--json", "-a"]
     assert options.json is False
+
+
+def test_the_readmes_commands_are_understood() -> None:
+    """What the front page tells people to type is what the grammar takes."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", readme, re.DOTALL))
+    commands = re.findall(r"transferctl ((?:[a-z]+) [^\n)|#]*)", blocks)
+    assert len(commands) > 5
+    for command in commands:
+        parse(*shlex.split(command))
 
 
 def test_help_comes_at_once() -> None:

@@ -226,7 +226,9 @@ def _add_credentials(commands: Commands) -> None:
         _job_argument(parser)
         parser.add_argument("--target", choices=("server", "proxy"), default="server")
     credential_options(put)
-    remove.add_argument("--auth", metavar="SCHEME", help="default: every one that is set")
+    remove.add_argument(
+        "--auth", "--scheme", dest="auth", metavar="SCHEME", help="default: every one that is set"
+    )
 
 
 def _add_notify(commands: Commands) -> None:
@@ -237,14 +239,19 @@ def _add_notify(commands: Commands) -> None:
         "transferd.cli.making:notify",
         "choose what a job's listeners are told, and the command that is run if none answers",
         """\
-        transferctl notify nightly --kinds transferred,error -- /usr/bin/notify-send nightly done
+        transferctl notify nightly --kinds transferred,error --command /usr/local/bin/tell-me
+        transferctl notify nightly -- /usr/bin/notify-send --urgency low done
         transferctl notify nightly --no-command""",
     )
     _job_argument(parser)
     parser.add_argument("--kinds", metavar="KIND,…", help="transferred, error, file_transferred, …")
-    parser.add_argument("--no-command", action="store_true", help="run nothing")
+    command = parser.add_mutually_exclusive_group()
+    command.add_argument(
+        "--command", metavar="'PROGRAM ARG…'", help="run that; quoted as for a shell, run by none"
+    )
+    command.add_argument("--no-command", action="store_true", help="run nothing")
     parser.add_argument(
-        "words", metavar="PROGRAM", nargs="*", help="program and arguments, after --"
+        "words", metavar="PROGRAM", nargs="*", help="the same as --command, unquoted, after --"
     )
 
 
@@ -337,7 +344,7 @@ def _add_completion(commands: Commands) -> None:
     parser = _command(
         commands,
         "completion",
-        "bash|zsh|fish",
+        "bash|zsh|fish|tcsh",
         "transferd.cli.completion:run",
         "print a completion script for a shell",
         """\
@@ -345,7 +352,7 @@ def _add_completion(commands: Commands) -> None:
         transferctl completion zsh > ~/.zfunc/_transferctl
         transferctl completion fish > ~/.config/fish/completions/transferctl.fish""",
     )
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

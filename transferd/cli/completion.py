@@ -16,11 +16,13 @@ _JOBS = {
     "bash": "_transferctl_jobs",
     "zsh": "_transferctl_jobs",
     "fish": f"({_IDS})",
+    "tcsh": f"`{_IDS.partition(' 2>')[0]}`",
 }
 _PREAMBLE = {
     "bash": f'_transferctl_jobs() {{ compgen -W "$({_IDS})" -- "$1"; }}',
     "zsh": f'_transferctl_jobs() {{ compadd -- ${{(f)"$({_IDS})"}}; }}',
     "fish": "",
+    "tcsh": "",
 }
 _FILES = frozenset(
     {"dest", "password_file", "proxy_password_file", "header_file", "cacert", "socket"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 
 from transferd.cli.destination import destination
@@ -83,17 +84,29 @@ async def remove_credentials(options: Namespace, output: Output) -> int:
 
 async def notify(options: Namespace, output: Output) -> int:
     """Choose what a job's listeners are told, and its command."""
-    if options.words and options.no_command:
-        raise usage("cannot use --no-command with a command; drop one of them")
+    words = _command_words(options)
     async with manager_for(options) as manager:
         job = await find_job(manager, options.job)
         now = job.answer.notify
         kinds = now.kinds if options.kinds is None else options.kinds.split(",")
-        command = None if options.no_command else options.words or now.command
+        command = None if options.no_command else words or now.command
         await job.set_notify(kinds=kinds, command=command)
     command_text = " ".join(command) if command else "none"
     _tell(job, f"{job.name} tells of {', '.join(kinds)}; command: {command_text}", output)
     return Exit.DONE
+
+
+def _command_words(options: Namespace) -> list[str]:
+    """Return the program and arguments that the options name; none where they name none."""
+    words: list[str] = options.words
+    if words and (options.no_command or options.command is not None):
+        raise usage("cannot use a program after -- beside --command or --no-command; drop one")
+    if options.command is None:
+        return words
+    try:
+        return shlex.split(options.command)
+    except ValueError as error:
+        raise usage(f"cannot use --command {options.command!r}: {error}".lower()) from None
 
 
 async def change(options: Namespace, output: Output) -> int:

@@ -14,6 +14,8 @@ def credential_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("authentication")
     group.add_argument(
         "--auth",
+        "--scheme",
+        dest="auth",
         metavar="SCHEME",
         help="basic, digest, ntlm, negotiate or passport; default: every available one",
     )

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transferd.client.autostart import start_daemon
-from transferd.model.errors import NoDaemon
+from transferd.client.connection import Connection
+from transferd.client.connection import path as api_path
+from transferd.model.errors import NoDaemon, NotAllowed, TransferdError
 from transferd.wire.paths import SOCKET_VARIABLE, fallback_directory, system_socket, user_socket
 
 #: Connecting takes no time, unless the daemon hangs with a full queue of callers.
@@ -27,10 +29,12 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
         NoDaemon: none answers, or none could be started.
     """
     only = given or (Path(named) if (named := environ.get(SOCKET_VARIABLE)) else None)
-    own = user_socket(environ, os.geteuid())
+    own, system = user_socket(environ, os.geteuid()), system_socket()
     reasons: list[str] = []
-    for candidate in [only] if only else [own, system_socket()]:
+    for candidate in [only] if only else [own, system]:
         reason = await unreachable(candidate)
+        if reason is None and candidate == system and only is None:
+            reason = await _declined(system)
         if reason is None:
             return candidate
         reasons.append(f"{candidate}: {reason}")
@@ -55,6 +59,18 @@ async def unreachable(path: Path) -> str | None:
             return "it does not answer"
         except OSError as error:
             return (error.strerror or str(error)).lower()
+    return None
+
+
+async def _declined(path: Path) -> str | None:
+    """Say why the daemon at *path* does not serve this user; None if it does."""
+    async with Connection(path) as connection:
+        try:
+            await connection.send("GET", api_path("jobs"), params={"limit": "1"})
+        except NotAllowed as error:
+            return str(error)
+        except TransferdError:
+            return None  # whoever uses it learns more
     return None
 
 
