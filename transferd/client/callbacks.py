@@ -185,7 +185,6 @@ class Listener:
             if merged:
                 return
         else:
-            self._last = max(self._last or 0, notice.number)
             if notice.number in self._pending:
                 return
             self._pending.add(notice.number)
@@ -194,6 +193,8 @@ class Listener:
         except asyncio.CancelledError:
             self._withdraw(notice)
             raise
+        if notice.number is not None:
+            self._last = max(self._last or 0, notice.number)
 
     def _withdraw(self, notice: NoticeAnswer) -> None:
         if notice.number is None:
