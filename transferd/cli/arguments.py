@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from transferd import __version__
 from transferd.cli.options import credential_options, end_options, job_options, proxy_options
@@ -38,9 +38,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     mixed = True
 
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse with mixed positionals where the grammar allows it."""
         if not self.mixed:
             return super().parse_known_args(args, namespace)
