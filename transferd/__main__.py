@@ -30,11 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(options.config)
         where = Options(
-            socket=options.socket or _default_socket(options.system, environ),
-            state=options.state_dir or state_directory(environ, options.system),
+            socket=(options.socket or _default_socket(options.system, environ)).absolute(),
+            state=(options.state_dir or state_directory(environ, options.system)).absolute(),
             on_demand=options.on_demand,
         )
         set_up_logging(config.log.format, config.log.level, environ)
+        # Whoever started it may want to remove or unmount the directory it was started in.
+        os.chdir("/")
         asyncio.run(Daemon(where, config, environ).run())
     except TransferdError as error:
         print(f"transferd: {error}", file=sys.stderr)  # noqa: T201 - the last word of a daemon
