@@ -73,6 +73,8 @@ class ScriptedWorker:
         self.command_status: int | None = 0
         #: Whether Stop is answered.
         self.obedient = True
+        #: Whether the next message is the last that it reads, as of a stopped process.
+        self.deaf = False
         self.task: asyncio.Task[None] | None = None
 
     def kill(self) -> None:
@@ -96,6 +98,8 @@ class ScriptedWorker:
                 self.heard.append(message)
                 await self._answer(message)
                 self._news.set()
+                if self.deaf:
+                    await self.wait()
         except LinkBroken:
             pass  # the daemon has closed it with something unread
         finally:

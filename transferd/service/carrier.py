@@ -106,22 +106,33 @@ class Carrier:
             return
         self._tell(moved)
         try:
-            await self._serve(run, moved.job, started)
+            await self._see_through(run, moved.job, started)
+        except StoreError as error:
+            await self._give_back(run, str(error), started)
+        finally:
+            if run.worker is not None:
+                self._workers.release(run.worker, run.number)
+
+    async def _see_through(self, run: Run, job: Job, started: Seconds) -> None:
+        """Serve a run, and note how it ended.
+
+        Raises:
+            StoreError: the queue file could not be written; the job still seems to run in it.
+        """
+        try:
+            await self._serve(run, job, started)
         except (InvalidTransition, NotFound) as error:
-            log.debug("run.overtaken", extra={"fields": {"job": job_id, "reason": str(error)}})
+            log.debug("run.overtaken", extra={"fields": {"job": job.id, "reason": str(error)}})
             await self.halt(run)
             await self._drain(run)
         except WorkerGone as error:
             await self._stumble(run, _worker_lost(str(error)), None, started)
-        except StoreError as error:
-            await self._give_back(run, str(error), started)
+        except StoreError:
+            raise
         except Exception as error:
             # A job fails alone, even by a fault of ours: left as it is, it would seem to run.
-            log.exception("run.broken", extra={"fields": {"job": job_id}})
+            log.exception("run.broken", extra={"fields": {"job": job.id}})
             await self._halt_and_fail(run, error, started)
-        finally:
-            if run.worker is not None:
-                self._workers.release(run.worker, run.number)
 
     async def _serve(self, run: Run, job: Job, started: Seconds) -> None:
         limit = job.settings.timers.max_download_time
@@ -272,7 +283,10 @@ class Carrier:
     async def _stumble(
         self, run: Run, failure: Failure, retry_after: Seconds | None, started: Seconds
     ) -> None:
-        job = await self._store.job(run.claim.job_id)
+        try:
+            job = await self._store.job(run.claim.job_id)
+        except NotFound:
+            return  # its owner ended it meanwhile
         spent = self._clock.steady() - started
         stuck = 0.0 if run.moved_bytes else spent
         timers = job.settings.timers
@@ -342,7 +356,7 @@ class Carrier:
 
     async def _drain(self, run: Run) -> None:
         """Take a stopped run's last offsets, until it says that it is over."""
-        with suppress(TimeoutError, NotFound):
+        with suppress(TimeoutError, NotFound, WorkerGone):
             async with asyncio.timeout(STOP_PATIENCE):
                 while run.live:
                     message = await self._next(run)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
-from transferd.model.job import Job, JobId, Priority
+from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.ports import (
     Runnable,
@@ -16,6 +17,9 @@ from transferd.service.run import Lost, Run, RunMessage
 from transferd.wire import link
 
 log = logging.getLogger(__name__)
+
+#: When the daemon goes down, all runs together get this long.
+CLOSE_PATIENCE: Seconds = 2.0
 
 
 class Runs:
@@ -75,21 +79,41 @@ class Runs:
         if run is None:
             return
         run.stopping = True
-        await self._carrier.halt(run)
         try:
             async with asyncio.timeout(STOP_PATIENCE):
-                await run.over.wait()
+                await self._end(run)
         except TimeoutError:
-            log.warning("run.unresponsive", extra={"fields": {"job": job_id}})
-            if run.worker is not None:
-                run.worker.process.kill()
+            self._give_up(run)
             await run.over.wait()
 
-    async def close(self) -> None:
-        """End all runs; their jobs keep their state and come back as queued at the next start."""
-        async with asyncio.TaskGroup() as group:
-            for job_id in list(self._runs):
-                group.create_task(self.stop(job_id))
+    async def close(self, patience: Seconds = CLOSE_PATIENCE) -> None:
+        """End all runs, those that do not end in time by force.
+
+        Their jobs keep their state and come back as queued at the next start.
+        """
+        runs = list(self._runs.values())
+        for run in runs:
+            run.stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), asyncio.TaskGroup() as group:
+                for run in runs:
+                    group.create_task(self._end(run))
+        for run in runs:
+            if not run.over.is_set():
+                self._give_up(run)
+                if run.task is not None:  # it may wait for the queue file, not for the worker
+                    run.task.cancel()
+        for run in runs:
+            await run.over.wait()
+
+    async def _end(self, run: Run) -> None:
+        await self._carrier.halt(run)
+        await run.over.wait()
+
+    def _give_up(self, run: Run) -> None:
+        log.warning("run.unresponsive", extra={"fields": {"job": run.claim.job_id}})
+        if run.worker is not None:
+            run.worker.kill()
 
     def heard(self, owner: int, message: link.FromWorker) -> None:
         """Take what a worker says of a run."""

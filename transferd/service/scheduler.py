@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from transferd.model.errors import InvalidTransition, NotFound
+from transferd.model.errors import InvalidTransition, NotFound, StoreDamaged, StoreError
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BACKGROUND = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 #: Due jobs that are queued again in one go.
 _BATCH = 500
+#: Before the queue file is tried again that could not be used.
+_PATIENCE: Seconds = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,13 @@ def _level(
     return None
 
 
+def _log_failure(failed: BaseExceptionGroup[StoreError]) -> None:
+    error: BaseException = failed
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    log.error("store.failed", extra={"fields": {"reason": str(error)}})
+
+
 class Scheduler:
     """Starts queued jobs, pre-empts running ones, queues those whose delay is over."""
 
@@ -122,14 +131,25 @@ class Scheduler:
 
     async def retry_all(self) -> None:
         """Queue every job in transient error at once: the network is back (BITS.md Y5)."""
-        await self._requeue_due(math.inf)
+        try:
+            await self._requeue_due(math.inf)
+        except* StoreError as failed:
+            _log_failure(failed)  # then their own delays bring them back
         self.wake()
 
     async def run(self) -> None:
         """Schedule until cancelled."""
         while True:
             self._wake.clear()
-            look_again = await self._step()
+            try:
+                look_again = await self._step()
+            except* StoreDamaged:
+                raise
+            except* StoreError as failed:
+                # Most likely a full disk. Who is waiting waits; nobody needs to start anew.
+                _log_failure(failed)
+                await self._clock.sleep(_PATIENCE)
+                look_again = self._clock.steady()
             delay = None if look_again is None else max(0.0, look_again - self._clock.steady())
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):

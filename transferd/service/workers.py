@@ -27,7 +27,12 @@ log = logging.getLogger(__name__)
 Answer = link.Inspected | link.Published | link.Discarded | link.CommandEnded
 _AnswerT = TypeVar("_AnswerT", link.Inspected, link.Published, link.Discarded, link.CommandEnded)
 
+#: A worker that was told to leave gets this long…
 _GRACE: Seconds = 4.0
+#: …or this long when the daemon itself is to leave…
+_CLOSING_GRACE: Seconds = 0.5
+#: …and one that was killed this long: in an uninterruptible wait it may outlive all of us.
+_DEATH: Seconds = 1.0
 _HELLO: Seconds = 30.0
 
 
@@ -87,6 +92,11 @@ class Worker:
     def busy(self) -> bool:
         """Whether somebody needs it."""
         return bool(self.runs or self.answers)
+
+    def kill(self) -> None:
+        """End its process at once, if there still is one."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
 
 
 class Workers:
@@ -179,8 +189,9 @@ class Workers:
     async def close(self) -> None:
         """End all workers; they get a moment to leave by themselves."""
         self._closed = True
-        for worker in list(self._workers.values()):
-            await self._end(worker)
+        async with asyncio.TaskGroup() as group:
+            for worker in list(self._workers.values()):
+                group.create_task(self._end(worker))
 
     async def _ready(self, owner: int) -> Worker:
         lock = self._starting.setdefault(owner, asyncio.Lock())
@@ -210,9 +221,11 @@ class Workers:
                 raise LinkBroken("it did not say hello")
             await channel.send(link.Configure(self._settings))
         except (TimeoutError, LinkBroken, OSError) as error:
+            worker.kill()
             await self._reap(worker)
             raise WorkerGone(f"cannot start a worker for uid {owner}: {error}") from error
         except asyncio.CancelledError:
+            worker.kill()
             await self._reap(worker)
             raise
         self._workers[owner] = worker
@@ -262,15 +275,18 @@ class Workers:
         if reader is not None:
             await asyncio.wait([reader])
 
-    async def _reap(self, worker: Worker) -> int:
+    async def _reap(self, worker: Worker) -> int | None:
+        """Wait for the end of a worker, by force in the end; None: nothing helps."""
         self._readers.pop(worker, None)
         await worker.channel.close()
-        try:
-            async with asyncio.timeout(_GRACE):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_GRACE if self._closed else _GRACE):
                 return await worker.process.wait()
-        except TimeoutError:
-            worker.process.kill()
-            return await worker.process.wait()
+        worker.kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH):
+                return await worker.process.wait()
+        return None
 
     def _mark_idle(self, worker: Worker) -> None:
         if not worker.busy:

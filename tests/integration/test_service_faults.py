@@ -1,0 +1,114 @@
+"""The service when something under it gives way: a queue file that refuses, a worker that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.service import ME, Service, running_service, spec
+from transferd.model.errors import StoreError
+from transferd.model.states import JobState
+from transferd.wire import link
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A running service with an empty queue."""
+    async with running_service(tmp_path / "state") as running:
+        yield running
+
+
+class Refusals:
+    """Makes a method of the queue raise as often as the test says; then it works again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object, method: str) -> None:
+        self.left = 0
+        self.met = asyncio.Event()
+        works: Callable[..., Awaitable[Any]] = getattr(store, method)
+
+        async def refuse(*args: Any, **options: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                self.met.set()
+                raise StoreError("cannot write to the queue file: the disk is full")
+            return await works(*args, **options)
+
+        monkeypatch.setattr(store, method, refuse)
+
+
+FOREVER = 1_000_000_000
+
+
+async def test_a_job_whose_failure_could_not_be_kept_is_tried_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused write never leaves a job that seems to run and that nobody carries."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    refusals = Refusals(monkeypatch, service.store.jobs, "apply")
+    refusals.left = 1
+    worker.kill()
+    async with asyncio.timeout(10):
+        await refusals.met.wait()
+    other = await service.worker(1)
+    again = await other.hears(link.Start)
+    assert (again.job, again.run) == (job.id, start.run + 1)
+
+
+async def test_the_scheduler_outlives_a_queue_file_that_refuses(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the queue file holds jobs up; it does not end the daemon."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.fail(start, "connection_lost")
+    await service.until(job, lambda seen: seen.state is JobState.TRANSIENT_ERROR)
+    refusals = Refusals(monkeypatch, service.store.jobs, "apply")
+    refusals.left = 1
+    service.parts.scheduler.wake()
+    async with asyncio.timeout(10):
+        await refusals.met.wait()
+    await worker.hears(link.Start, 2)
+
+
+async def test_the_end_does_not_wait_for_a_queue_file_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM ends the daemon soon in every state, also on a full disk."""
+    async with running_service(tmp_path / "state") as service:
+        await service.create(spec("/a"))
+        worker = await service.worker()
+        start = await worker.hears(link.Start)
+        for method in ("apply", "checkpoint"):
+            Refusals(monkeypatch, service.store.jobs, method).left = FOREVER
+        await worker.say(link.Durable(start.job, start.run, 0, 5))
+        await worker.hears(link.Stop)
+        began = time.monotonic()
+        async with asyncio.timeout(20):
+            await service.parts.runs.close()
+        assert time.monotonic() - began < 3
+
+
+async def test_a_worker_that_reads_nothing_holds_up_neither_its_owner_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped worker whose link is full: its owner's verbs and SIGTERM come through."""
+    monkeypatch.setattr("transferd.service.runs.STOP_PATIENCE", 0.05)
+    async with running_service(tmp_path / "state") as service:
+        await service.create(spec("/first"))
+        worker = await service.worker()
+        worker.deaf = True
+        names = [f"/{'d' * 250}/{'e' * 250}/{number}" for number in range(1000)]
+        large = await service.create(spec(*names))
+        await service.until(large, lambda seen: seen.state is JobState.CONNECTING)
+        async with asyncio.timeout(20):
+            suspended = await service.parts.jobs.suspend(ME, large.id)
+        assert suspended.state is JobState.SUSPENDED
+        assert await worker.wait() == -9
