@@ -213,7 +213,7 @@ def _judge_whole(file: File, response: Response) -> Verdict:
     """200: the server ignores ranges, or the file has changed (RFC 9110 13.1.5)."""
     if not _identity(response.content_encoding):
         coding = (response.content_encoding or "")[:40]
-        what = f"the server sent it encoded ({coding}), though it was asked for as it is"
+        what = f"the server sent it encoded ({coding!r}), though it was asked for as it is"
         return Refused(failure=_failure(file, "content_encoded", what, response.status))
     # Chunked framing marks the end of a body as surely as a length does (RFC 9112 7.1, 8): only a
     # body that ends with its connection is unverified.

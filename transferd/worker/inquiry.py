@@ -104,5 +104,11 @@ def read_retry_after(answer: Answer, now: datetime, cap: Seconds) -> Seconds | N
 
 
 def _joined(answer: Answer, name: str) -> str | None:
+    """Return all lines of a header as one text that can be sent to the daemon.
+
+    Bytes that are not UTF-8 come from aiohttp as surrogates, which no JSON can hold.
+    """
     values = answer.values(name)
-    return ", ".join(values) if values else None
+    if not values:
+        return None
+    return ", ".join(values).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
