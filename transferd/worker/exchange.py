@@ -22,6 +22,9 @@ from transferd.worker.faults import Peer, translate
 #: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_SECONDS: Seconds = 2.0
+#: aiohttp undoes the first of these and ignores every other: a body would be stored wrapped, or be
+#: taken for whole where the connection broke.
+_CODINGS = frozenset({"chunked", "identity", None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,13 @@ class Answer:
     @property
     def chunked(self) -> bool:
         """Whether the body says where it ends without a length."""
-        return "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+        return self.transfer_coding == "chunked"
+
+    @property
+    def transfer_coding(self) -> str | None:
+        """How the body is wrapped for the journey, in lower case."""
+        values = self.values("Transfer-Encoding")
+        return ", ".join(values).strip().lower() if values else None
 
     async def read(self) -> bytes:
         """Return some bytes of the body, b"" at its end.
@@ -169,7 +178,13 @@ class Exchange:
             return _no_tunnel(request, refusal)
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             raise translate(error, request.peer) from error
-        return Answer(request, response.status, response.headers, self._connector.latest, response)
+        answer = Answer(
+            request, response.status, response.headers, self._connector.latest, response
+        )
+        if answer.transfer_coding not in _CODINGS:
+            answer.close()
+            raise _unreadable(answer)
+        return answer
 
     async def close(self) -> None:
         """Drop every connection."""
@@ -213,6 +228,16 @@ def _no_tunnel(request: Request, refusal: aiohttp.ClientHttpProxyError) -> Answe
         f"cannot reach {peer.server}: proxy {peer.proxy} answered CONNECT with {refusal.status}"
     )
     raise TransferFailed(Failure(code=code, message=message, http_status=refusal.status))
+
+
+def _unreadable(answer: Answer) -> TransferFailed:
+    message = (
+        f"cannot read from {answer.request.peer}: it sends the body in a transfer coding other than"
+        f" chunked ({(answer.transfer_coding or '')[:40]!r})"
+    )
+    return TransferFailed(
+        Failure(code="protocol_error", message=message, http_status=answer.status)
+    )
 
 
 def _place(url: URL) -> str:
