@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import ssl
 import weakref
 from concurrent.futures import Executor
@@ -40,11 +41,27 @@ class Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        """Take a connection from the pool, or open one."""
+        """Take a connection from the pool, or open one.
+
+        One over which something came that nobody had asked for is given up: it would be taken for
+        the answer to the next request, the bytes of one file for those of another.
+        """
         connection = await super().connect(req, traces, timeout)
-        if connection.protocol is not None:
-            self.latest = self._names.setdefault(connection.protocol, object())
+        while (protocol := connection.protocol) in self._names and _has_spoken(protocol):
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        if protocol is not None:
+            self.latest = self._names.setdefault(protocol, object())
         return connection
+
+
+def _has_spoken(protocol: ResponseHandler | None) -> bool:
+    """Whether anything has come over an idle connection, read by aiohttp or not yet."""
+    if protocol is None or protocol.transport is None or protocol.should_close:
+        return True
+    waiting = select.poll()
+    waiting.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def open_session(connector: Connector, settings: WorkerSettings) -> aiohttp.ClientSession:
