@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.support.service import (
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
 from transferd.model.job import FileSpec, Job, OnError, Priority
-from transferd.model.notices import NoticeKind
+from transferd.model.notices import Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.wire import link
 
@@ -395,6 +395,16 @@ async def test_a_refused_destination_leaves_no_job(service: Service) -> None:
     assert len(page.jobs) == 1
 
 
+def _noting(
+    read: Callable[[int], Awaitable[Notice]], numbers: list[int]
+) -> Callable[[int], Awaitable[Notice]]:
+    async def noting(number: int) -> Notice:
+        numbers.append(number)
+        return await read(number)
+
+    return noting
+
+
 async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -> None:
     """BITS N2: at least once, and settled by the first acknowledgement."""
     job = await service.create(spec("/a"))
@@ -411,6 +421,34 @@ async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -
     assert settled.settled
     with pytest.raises(NotFound):
         await service.parts.notifier.acknowledge(STRANGER, numbers[0])
+
+
+async def test_a_notice_is_followed_up_once_however_many_have_heard_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of deliveries asks for one more round, not for one more per listener."""
+    job = await service.create(spec("/a"))
+    await _transferred(service, job)
+    notices, notifier = service.store.notices, service.parts.notifier
+    (owed,) = await notices.unsettled(owner=None, job_id=job.id, kinds=DONE, after=0, limit=1)
+
+    async def listen() -> None:
+        async for _ in notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None):
+            pass
+
+    listening = [asyncio.create_task(listen()) for _ in range(5)]
+    async with asyncio.timeout(10):
+        while (await notices.notice(owed.number)).deliveries < len(listening):
+            pass
+    for task in listening:
+        task.cancel()
+    await asyncio.wait(listening)
+    followed: list[int] = []
+    monkeypatch.setattr(notices, "notice", _noting(notices.notice, followed))
+    async with asyncio.timeout(10):
+        while notifier.busy:
+            await notices.bounds()
+    assert len(followed) <= 1
 
 
 async def test_the_command_runs_when_nobody_listens_until_it_succeeds(service: Service) -> None:

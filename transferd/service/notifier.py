@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Notifier:
         self._describe = describe
         self._view = view
         self._subscriptions: set[Subscription] = set()
+        #: Each notice that is followed up, and when; however many listeners were told of it.
+        self._followed: dict[int, Seconds] = {}
         self._due: list[tuple[Seconds, int]] = []
         self._commanding: set[int] = set()
         self._slots = asyncio.Semaphore(_COMMANDS)
@@ -74,7 +77,7 @@ class Notifier:
     @property
     def busy(self) -> bool:
         """Whether somebody listens, or a delivery is still owed to a command."""
-        return bool(self._subscriptions or self._due or self._commanding)
+        return bool(self._subscriptions or self._followed or self._commanding)
 
     # ── what happened ────────────────────────────────────────────────────────────────────
 
@@ -125,7 +128,10 @@ class Notifier:
         notice = await self._store.notice(number)
         if not caller.may_see(notice.owner):
             raise NotFound("notice_not_found", f"there is no notice {number}")
-        return notice if notice.settled else await self._store.settle(number)
+        if not notice.settled:
+            notice = await self._store.settle(number)
+        self._followed.pop(number, None)
+        return notice
 
     # ── following up ─────────────────────────────────────────────────────────────────────
 
@@ -136,8 +142,10 @@ class Notifier:
             while True:
                 self._wake.clear()
                 while self._due and self._due[0][0] <= self._clock.steady():
-                    _, number = heapq.heappop(self._due)
-                    await self._follow_up(number, group)
+                    at, number = heapq.heappop(self._due)
+                    if self._followed.get(number) == at:
+                        del self._followed[number]
+                        await self._follow_up(number, group)
                 delay = self._due[0][0] - self._clock.steady() if self._due else None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay):
@@ -155,8 +163,12 @@ class Notifier:
                     self._follow(notice.number, 0.0)
 
     def _follow(self, number: int, delay: Seconds) -> None:
-        heapq.heappush(self._due, (self._clock.steady() + delay, number))
-        self._wake.set()
+        """Follow a notice up after *delay*, unless that happens earlier anyway."""
+        at = self._clock.steady() + delay
+        if at < self._followed.get(number, math.inf):
+            self._followed[number] = at
+            heapq.heappush(self._due, (at, number))
+            self._wake.set()
 
     async def _delivered(self, notice: Notice) -> None:
         await self._store.delivered([notice.number])
@@ -167,6 +179,11 @@ class Notifier:
         try:
             notice = await self._store.notice(number)
         except NotFound:
+            return
+        except StoreError as error:
+            fields = {"notice": number, "reason": str(error)}
+            log.error("store.failed", extra={"fields": fields})
+            self._follow(number, self._delivery.redeliver)
             return
         if notice.settled or number in self._commanding:
             return
