@@ -112,3 +112,32 @@ async def test_a_worker_that_reads_nothing_holds_up_neither_its_owner_nor_the_en
             suspended = await service.parts.jobs.suspend(ME, large.id)
         assert suspended.state is JobState.SUSPENDED
         assert await worker.wait() == -9
+
+
+async def test_a_completed_job_is_completed_though_its_leftovers_stay(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been acknowledged by the queue file is not told as a failure."""
+    job = await service.create(spec("/a", "/b"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    await worker.fetch(start, start.files[0])
+    await service.until(job, lambda seen: seen.files_transferred == 1)
+    Refusals(monkeypatch, service.store.jobs, "strays").left = 1
+    left = await service.parts.jobs.complete(ME, job.id)
+    assert left.state is JobState.ACKNOWLEDGED
+
+
+async def test_tidying_up_that_fails_is_put_off(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk does not end the daemon for the sake of old notices."""
+    refusals = Refusals(monkeypatch, service.store.notices, "prune")
+    refusals.left = 1
+    tidying = asyncio.create_task(service.parts.housekeeper.run())
+    async with asyncio.timeout(10):
+        await refusals.met.wait()
+    await service.store.notices.bounds()
+    assert not tidying.done()
+    tidying.cancel()
+    await asyncio.wait([tidying])

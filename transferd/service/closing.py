@@ -56,10 +56,8 @@ class Closing:
         """Say who hears that a job has moved; before the first job closes."""
         self._moves = moves
 
-    async def complete(self, job_id: JobId, *, explicit: bool = True) -> Job:
+    async def complete(self, job_id: JobId) -> Job:
         """Publish what is whole, discard the rest, remove the job; returns its last view.
-
-        *explicit* tells the owner's act, which settles the job's notices, from the daemon's own.
 
         Raises:
             Conflict: a file could not get its name; the code is that of the failure. The job
@@ -67,38 +65,43 @@ class Closing:
             Unavailable: `worker_lost`, try again.
         """
         async with self._locks.hold(job_id):
-            # Nothing may move while files get their names.
-            self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
-            await self._runs.stop(job_id)
-            job = await self._store.job(job_id)
-            await self._publish(job)
-            change = None if explicit else Change()
-            now = self._clock.now()
-            moved = await self._store.apply(job_id, JobEvent.COMPLETE, now, change)
-            self._tell(moved)
+            job = await self._complete(job_id, None)
         await self.sweep()
-        return moved.job
+        return job
 
     async def cancel(self, job_id: JobId, *, explicit: bool = True) -> Job:
-        """Remove the job and its partial data; returns its last view."""
+        """Remove the job and its partial data; returns its last view.
+
+        *explicit* tells the owner's act, which settles the job's notices, from the daemon's own.
+        """
         async with self._locks.hold(job_id):
-            if self._runs.holds(job_id):
-                # A run that still writes could leave a temporary that nobody knows of.
-                self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
-                await self._runs.stop(job_id)
-            change = None if explicit else Change()
-            now = self._clock.now()
-            moved = await self._store.apply(job_id, JobEvent.CANCEL, now, change)
-            self._tell(moved)
-            await self._runs.stop(job_id)
+            job = await self._cancel(job_id, None if explicit else Change())
         await self.sweep()
+        return job
+
+    async def _complete(self, job_id: JobId, change: Change | None) -> Job:
+        # Nothing may move while files get their names.
+        self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
+        await self._runs.stop(job_id)
+        job = await self._store.job(job_id)
+        await self._publish(job)
+        moved = await self._store.apply(job_id, JobEvent.COMPLETE, self._clock.now(), change)
+        self._tell(moved)
+        return moved.job
+
+    async def _cancel(self, job_id: JobId, change: Change | None) -> Job:
+        if self._runs.holds(job_id):
+            # A run that still writes could leave a temporary that nobody knows of.
+            self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
+            await self._runs.stop(job_id)
+        moved = await self._store.apply(job_id, JobEvent.CANCEL, self._clock.now(), change)
+        self._tell(moved)
+        await self._runs.stop(job_id)
         return moved.job
 
     def consider(self, job: Job) -> None:
         """Close a job by itself, soon, where its owner asked for that."""
-        done = job.state is JobState.TRANSFERRED and job.settings.auto_complete
-        dead = job.state is JobState.ERROR and job.settings.on_error is OnError.CANCEL
-        if done or dead:
+        if _completes_itself(job) or _cancels_itself(job):
             self._automatic.put_nowait(job.id)
 
     async def run(self) -> None:
@@ -125,21 +128,28 @@ class Closing:
             after = page.next
 
     async def _close(self, job_id: JobId) -> None:
-        job = await self._store.job(job_id)
         try:
-            if job.state is JobState.TRANSFERRED:
-                await self.complete(job_id, explicit=False)
-            elif job.state is JobState.ERROR:
-                await self.cancel(job_id, explicit=False)
-        except Conflict as refusal:
-            failure = Failure(code=refusal.code, message=refusal.detail)
-            change = Change(failure=failure)
-            self._tell(await self._store.apply(job_id, JobEvent.FAIL, self._clock.now(), change))
+            async with self._locks.hold(job_id):
+                await self._close_held(job_id)
+            await self.sweep()
         except (Unavailable, StoreError) as error:
             fields = {"job": job_id, "reason": str(error)}
             log.warning("job.close_delayed", extra={"fields": fields})
             await self._clock.sleep(_PATIENCE)
             self._automatic.put_nowait(job_id)
+
+    async def _close_held(self, job_id: JobId) -> None:
+        """Close a job whose lock is held: only now nobody changes what its owner wants."""
+        job = await self._store.job(job_id)
+        try:
+            if _completes_itself(job):
+                await self._complete(job_id, Change())
+            elif _cancels_itself(job):
+                await self._cancel(job_id, Change())
+        except Conflict as refusal:
+            failure = Failure(code=refusal.code, message=refusal.detail)
+            change = Change(failure=failure)
+            self._tell(await self._store.apply(job_id, JobEvent.FAIL, self._clock.now(), change))
 
     async def _publish(self, job: Job) -> None:
         files = await self._store.publishable(job.id)
@@ -179,6 +189,13 @@ class Closing:
 
     async def sweep(self) -> None:
         """Remove temporaries of jobs that are gone; what cannot be removed waits for a restart."""
+        try:
+            await self._sweep()
+        except StoreError as error:
+            # Their jobs have left the queue all the same.
+            log.warning("stray.kept", extra={"fields": {"reason": str(error)}})
+
+    async def _sweep(self) -> None:
         while strays := await self._store.strays(_BATCH, after=self._swept):
             self._swept = max(self._swept, strays[-1].number)
             for owner in {stray.owner for stray in strays}:
@@ -202,6 +219,16 @@ class Closing:
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:
             self._moves.moved(moved)
+
+
+def _completes_itself(job: Job) -> bool:
+    # A transferred job that has got files since waits for its owner to resume it.
+    whole = job.files_transferred == job.files_total
+    return job.state is JobState.TRANSFERRED and whole and job.settings.auto_complete
+
+
+def _cancels_itself(job: Job) -> bool:
+    return job.state is JobState.ERROR and job.settings.on_error is OnError.CANCEL
 
 
 #: Before a job that could not be closed by itself is tried again.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from transferd.model.errors import InvalidTransition, NotFound
+from transferd.model.errors import InvalidTransition, NotFound, StoreError
 from transferd.model.job import Seconds
 from transferd.service.closing import Closing
 from transferd.service.ports import Clock, JobStore, NoticeStore
@@ -42,7 +42,10 @@ class Housekeeper:
     async def run(self) -> None:
         """Tidy until cancelled."""
         while True:
-            await self.tidy()
+            try:
+                await self.tidy()
+            except StoreError as error:
+                log.error("store.failed", extra={"fields": {"reason": str(error)}})
             await self._clock.sleep(_INTERVAL)
 
     async def tidy(self) -> None:

@@ -94,7 +94,8 @@ class Jobs:
     ) -> Job:
         """Change settings; a running job takes them up with its next dispatch."""
         await self._visible(caller, job_id)
-        job = await self._store.change_settings(job_id, change, self._clock.now())
+        async with self._locks.hold(job_id):  # not while the job closes by itself
+            job = await self._store.change_settings(job_id, change, self._clock.now())
         self._runs.reprioritize(job_id, job.settings.priority)
         self._outcomes.changed(job)
         return self._runs.view(job)
@@ -110,9 +111,10 @@ class Jobs:
         """Append files, all or none; a running job goes on with them."""
         job = await self._visible(caller, job_id)
         await self._inspect(job.owner, [spec.local for spec in specs])
-        files = await self._store.add_files(
-            job_id, specs, self._clock.now(), files_per_job=self._limits.files_per_job
-        )
+        async with self._locks.hold(job_id):  # not while the job completes without them
+            files = await self._store.add_files(
+                job_id, specs, self._clock.now(), files_per_job=self._limits.files_per_job
+            )
         self._outcomes.changed(job)
         return files
 
