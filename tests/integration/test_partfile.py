@@ -393,3 +393,43 @@ def test_every_error_of_the_kernel_has_a_name(number: int | None, code: str) -> 
     assert failure.kind is kind_of(code)
     assert failure.message.startswith("cannot write to /x/.a: ")
     assert "None" not in failure.message
+
+
+@pytest.mark.parametrize("size", [0, 2, 9], ids=["emptied", "cut", "lengthened"])
+def test_a_file_whose_size_somebody_changes_is_given_up(place: Place, size: int) -> None:
+    """Going on would leave a hole of zeros, or bytes behind the end, in a file called whole."""
+    with place.open() as part:
+        part.write(b"abcd")
+        os.truncate(place.path, size)
+        with pytest.raises(TransferFailed) as caught:
+            part.write(b"efgh")
+        assert caught.value.failure.code == "local_lost"
+        with pytest.raises(TransferFailed) as caught:
+            part.finish(None)
+        assert caught.value.failure.code == "local_lost"
+        assert part.end == 4
+        part.truncate(0)
+        part.write(b"abcd")
+        part.finish(None)
+    assert place.path.read_bytes() == b"abcd"
+
+
+@pytest.mark.parametrize("thing", ["nothing", "file", "link", "fifo"])
+def test_a_file_that_is_not_under_its_name_any_more_is_not_finished(
+    place: Place, thing: str
+) -> None:
+    """A job that is called transferred has its files; one that was taken away is fetched anew."""
+    with place.open() as part:
+        part.write(b"abcd")
+        kept = place.path.rename(place.directory / "taken away")
+        match thing:
+            case "file":
+                place.path.write_bytes(b"evil")
+            case "link":
+                place.path.symlink_to("elsewhere")
+            case "fifo":
+                os.mkfifo(place.path)
+        with pytest.raises(TransferFailed) as caught:
+            part.finish(None)
+        assert caught.value.failure.code == "local_lost"
+        assert kept.read_bytes() == b"abcd"

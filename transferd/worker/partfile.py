@@ -108,6 +108,9 @@ class PartFile:
     local codes; the message is a whole sentence that names the path.
     """
 
+    #: How many bytes are kept and written, whatever others do to the file.
+    end: int
+
     def __init__(self, directory: int, descriptor: int, path: str, local: str) -> None:
         self._directory = directory
         self._descriptor = descriptor
@@ -118,7 +121,7 @@ class PartFile:
         found = os.fstat(descriptor)
         self.inode = Inode(device=found.st_dev, number=found.st_ino)
         #: How many bytes could be kept: the offset that was asked for, or 0 when they are lost.
-        self.kept = 0
+        self.kept = self.end = 0
 
     @classmethod
     def open(cls, local: str, temporary: str, offset: int, inode: Inode | None = None) -> PartFile:
@@ -149,7 +152,7 @@ class PartFile:
 
     def _keep(self, offset: int, inode: Inode | None) -> None:
         another = inode is not None and inode.number != self.inode.number
-        self.kept = 0 if another or self.size < offset else offset
+        self.kept = self.end = 0 if another or self.size < offset else offset
         if self.size != self.kept:
             os.ftruncate(self._descriptor, self.kept)
         os.lseek(self._descriptor, self.kept, os.SEEK_SET)
@@ -184,12 +187,15 @@ class PartFile:
     def write(self, *chunks: Buffer) -> None:
         """Write all chunks at the end.
 
-        When it fails, a part of them may have been written: `size` tells how much.
+        When it fails, a part of them may have been written: `end` tells how much. It fails with
+        `local_lost` when somebody else has cut or lengthened the file: there would be a hole.
         """
         views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
         with _translating("write to", self._path, self._local):
+            self._check_size()
             while views:
                 written = os.writev(self._descriptor, views[:_VECTORS])
+                self.end += written
                 views = _after(views, written)
 
     def truncate(self, size: int) -> None:
@@ -197,6 +203,7 @@ class PartFile:
         with _translating("truncate", self._path, self._local):
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
+        self.end = size
         if size == 0:
             self._damaged = False
 
@@ -209,10 +216,17 @@ class PartFile:
         self._flush(os.fdatasync)
 
     def finish(self, mtime: float | None) -> None:
-        """Set the time of the whole file and make it durable, as `sync` does."""
+        """Set the time of the whole file and make it durable, as `sync` does.
+
+        Raises:
+            TransferFailed: also `local_lost`, when it is not there any more under its name.
+        """
         if mtime is not None:
             self.set_time(mtime)
         self._flush(os.fsync)
+        with _translating("look at", self._path, self._local):
+            self._check_size()
+            self._check_name()
 
     def set_time(self, mtime: float) -> None:
         """Set the time of modification, in seconds since the epoch (BITS.md F14).
@@ -221,6 +235,23 @@ class PartFile:
         """
         with contextlib.suppress(OSError, OverflowError, ValueError):
             os.utime(self._descriptor, (mtime, mtime))
+
+    def _check_size(self) -> None:
+        if self.size != self.end:
+            raise self._lost(f"it has {self.size} bytes, not the {self.end} that were written")
+
+    def _check_name(self) -> None:
+        name = os.path.basename(self._path)
+        try:
+            found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            raise self._lost("it was removed meanwhile") from None
+        if found.st_ino != self.inode.number:
+            raise self._lost("another file is there in its place")
+
+    def _lost(self, what: str) -> TransferFailed:
+        message = f"cannot go on with {self._path}: {what}"
+        return refused_locally("local_lost", message, self._local)
 
     def _flush(self, flush: Callable[[int], None]) -> None:
         if self._damaged:

@@ -219,7 +219,7 @@ class Sink:
             self._error = error
         finally:
             # Of a write that failed, a part may be there; it is sound.
-            self.written = self._part.size
+            self.written = self._part.end
 
     def _wrote(self, _: object) -> None:
         if self._sync_wanted:
