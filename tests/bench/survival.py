@@ -222,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rate", type=int, default=40, help="MiB/s of the server")
+    parser.add_argument("--rate", type=int, default=24, help="MiB/s of the server")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--listen", metavar="JOB", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
