@@ -93,6 +93,20 @@ def test_a_fresh_machine_needs_nothing(
     assert log.parent.stat().st_mode & 0o077 == 0
 
 
+def test_a_daemon_keeps_nothing_of_its_caller_alive(environ: dict[str, str]) -> None:
+    """`flock 9 transferctl get …` and a pipe in a script end with the caller, not the daemon."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        path = found(environ)
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        os.set_blocking(reading, False)
+        assert pipe.read() == b""  # None while anybody still holds the other end
+    assert os.readlink(f"/proc/{_peer(path)}/cwd") == "/"
+
+
 def test_two_who_come_at_once_start_one(environ: dict[str, str], log: Path) -> None:
     """And find the same."""
 

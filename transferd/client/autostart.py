@@ -79,6 +79,7 @@ class Child:
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, descriptor, 2),
+                    *((os.POSIX_SPAWN_CLOSE, other) for other in _inheritable()),
                 ],
                 setsid=True,
             )
@@ -127,6 +128,21 @@ def _open(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _inheritable() -> list[int]:
+    """Return what the caller would hand down: the daemon outlives it, and its locks and pipes must
+    not live on with the daemon."""
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return []
+    found = []
+    for descriptor in map(int, names):
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if descriptor > 2 and os.get_inheritable(descriptor):
+                found.append(descriptor)
+    return found
 
 
 def _locked(lock: int) -> bool:
