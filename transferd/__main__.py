@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns: 0 after a clean stop, 1 when the state or the socket cannot be used, 2 for a wrong
     command line or configuration, 3 when another daemon holds the state directory.
     """
+    _fill_standard_descriptors()
     environ = dict(os.environ)
     options = _parser().parse_args(arguments)
     try:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             state=(options.state_dir or state_directory(environ, options.system)).absolute(),
             on_demand=options.on_demand,
         )
-        set_up_logging(config.log.format, config.log.level, environ)
+        set_up_logging(config.log.format, config.log.level, environ, sys.stderr)
         # Whoever started it may want to remove or unmount the directory it was started in.
         os.chdir("/")
         asyncio.run(Daemon(where, config, environ).run())
@@ -42,6 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"transferd: {error}", file=sys.stderr)  # noqa: T201 - the last word of a daemon
         return _status(error)
     return 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Put /dev/null where the caller has closed 0, 1 or 2, before something of ours gets there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
 
 
 def _status(error: TransferdError) -> int:

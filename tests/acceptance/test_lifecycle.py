@@ -63,6 +63,16 @@ def test_the_socket_can_be_inherited(tmp_path: Path) -> None:
         assert daemon.socket.exists()
 
 
+def test_closed_standard_streams_are_no_obstacle(tmp_path: Path) -> None:
+    """Nothing that the daemon opens gets the numbers 0 to 2, where a stray line would go."""
+    daemon = DaemonProcess(tmp_path)
+    command = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-']
+    with daemon.start(before=command):
+        assert daemon.json("list") == {"jobs": []}
+        links = [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)]
+    assert links == ["/dev/null"] * 3
+
+
 async def test_a_clean_stop_keeps_every_byte_that_had_arrived(
     daemon: DaemonProcess, tmp_path: Path
 ) -> None:

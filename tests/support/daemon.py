@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,17 +66,20 @@ class DaemonProcess:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *options: str, inherit: int | None = None) -> Self:
+    def start(self, *options: str, inherit: int | None = None, before: Sequence[str] = ()) -> Self:
         """Start the daemon and wait until it says that it is ready.
 
-        It inherits the listening socket *inherit* as from a service manager, where one is given.
+        It inherits the listening socket *inherit* as from a service manager, where one is given,
+        and is executed by the command *before*.
         """
         ready = self.directory / "notify"
         ready.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(ready))
             notices.settimeout(_START_SECONDS)
-            self._process = self.spawn(*options, inherit=inherit, NOTIFY_SOCKET=str(ready))
+            self._process = self.spawn(
+                *options, inherit=inherit, before=before, NOTIFY_SOCKET=str(ready)
+            )
             try:
                 while b"READY=1" not in notices.recv(4096).split(b"\n"):
                     pass
@@ -85,7 +89,11 @@ class DaemonProcess:
         return self
 
     def spawn(
-        self, *options: str, inherit: int | None = None, **variables: str
+        self,
+        *options: str,
+        inherit: int | None = None,
+        before: Sequence[str] = (),
+        **variables: str,
     ) -> subprocess.Popen[bytes]:
         """Start a daemon for this state directory without waiting for anything."""
         command = [sys.executable, "-m", "transferd", "--socket", str(self.socket)]
@@ -94,7 +102,7 @@ class DaemonProcess:
         command += ["--state-dir", str(self.state), "--config", str(self._config), *options]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                command,
+                [*before, *command],
                 stderr=log,
                 stdout=log,
                 env=self.environment | variables,
