@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.origin import Document, Origin, Seen, Version, Wire, fixed, raw_answer
-from tests.support.runs import BODY, failure
+from tests.support.origin import (
+    Document,
+    Fault,
+    Origin,
+    Page,
+    Seen,
+    Version,
+    Wire,
+    fixed,
+    in_turn,
+    raw_answer,
+)
+from tests.support.runs import BODY, TOTAL, failure, limits
 from tests.support.worker import LIMITS, Book, Desk, worker_task
 from transferd.wire import link
 from transferd.worker.connection import Connector
@@ -112,3 +124,63 @@ async def test_header_bytes_that_are_no_text_harm_nobody_but_their_sender(
     origin.pages["/f"] = fixed(200, body=b"mended")
     assert isinstance(await desk.carry(book), link.Drained)
     assert book.temporary().read_bytes() == b"mended"
+
+
+async def test_a_large_file_is_checked_however_fast_it_came(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """On a fast link, too, a server can read a file while somebody writes to it."""
+    old, new = Version(body=BODY * 2, etag='"old"'), Version(body=BODY[::-1] * 2, etag='"new"')
+    origin.pages["/f"] = Document(version=old, faults=deque([Fault(overwrite_with=new)]))
+    book = Book.of(tmp_path, origin.url("/f"))
+    assert isinstance(await desk.carry(book), link.Drained)
+    assert book.temporary().read_bytes() == new.body
+
+
+@pytest.mark.parametrize("trouble", [fixed(503), raw_answer(b"")], ids=["busy", "gone"])
+async def test_a_check_that_fails_for_now_is_made_again_once(
+    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Page
+) -> None:
+    """A passing trouble at the wrong moment must not let two versions pass as one file."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    new = Version(body=BODY[::-1], etag='"new"')
+    document = Document(version=Version(body=BODY), faults=deque([Fault(overwrite_with=new)]))
+    origin.pages["/f"] = in_turn(document, trouble, trouble, document)
+    book = Book.of(tmp_path, origin.url("/f"))
+    assert (await failure(desk, book)).failure.kind.transient
+    assert book.files[0].bytes_transferred == TOTAL
+    origin.pages["/f"] = document
+    assert isinstance(await desk.carry(book), link.Drained)
+    assert book.temporary().read_bytes() == new.body
+
+
+async def test_a_server_that_is_gone_for_good_does_not_keep_a_file_back(
+    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes are here and their version is unknown twice: the file is the owner's."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    origin.pages["/f"] = in_turn(origin.pages["/f"], fixed(503))
+    book = Book.of(tmp_path, origin.url("/f"))
+    assert (await failure(desk, book)).failure.http_status == 503
+    assert isinstance(await desk.carry(book), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+
+
+async def test_stop_in_mid_reset_revives_nothing(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Reset no offset is told of the bytes that it was about, whatever is flushed then."""
+    monkeypatch.setattr("transferd.worker.fetch.CHANGE_SECONDS", 0.0)
+    new = Version(body=BODY[::-1], etag='"new"')
+    fault = Fault(overwrite_with=new, stall=1_000_000)
+    document = Document(version=Version(body=BODY), faults=deque([fault]))
+    origin.pages["/f"] = document
+    async with worker_task(limits(durable_seconds=0.2)) as desk:
+        book = Book.of(tmp_path, origin.url("/f"))
+        desk.records = False
+        await desk.start(book)
+        await desk.until(book, link.Durable)
+        document.go.set()
+        await desk.until(book, link.Reset)
+        await desk.stop(book)
+    assert book.files[0].bytes_transferred == 0

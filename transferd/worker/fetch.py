@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 #: A stopped transfer gets so long to put on disk what has arrived, and so long to close the file.
 FLUSH_SECONDS: Seconds = 1.0
 CLOSE_SECONDS: Seconds = 0.5
-#: A body that took longer is checked for a change meanwhile: times of files count seconds…
+#: A file that is larger, or took longer, is checked for a change meanwhile…
+CHANGE_BYTES = 4 * 1024 * 1024
 CHANGE_SECONDS: Seconds = 1.0
 #: …and a file that changes so often in a row is left alone for a while.
 CHANGES = 3
@@ -160,10 +161,12 @@ class Fetch:
         """Throw away what is on disk; in the queue file first, then here."""
         # A sync that ends late would report an offset that has just been forgotten.
         await sink.settle()
+        # Without a version nothing is reported: Stop may come while the queue file forgets, and
+        # what it flushes then is worthless.
+        self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
         if self._recorded:
             await self._errand.ledger.forget(self._file.index)
             self._recorded = 0
-        self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
         await sink.restart()
 
     async def _part(self, sink: Sink) -> None:
@@ -208,7 +211,7 @@ class Fetch:
         raise self._failed("checksum_mismatch", f"its checksum is {found}, twice, not {expected}")
 
     async def _fetch_settled(self, sink: Sink) -> None:
-        """Fetch until the file did not change meanwhile; what comes in a moment cannot have.
+        """Fetch until the file did not change meanwhile; a small one hardly can in a moment.
 
         What was on disk before is of this version for sure: that was the condition of the rest.
         """
@@ -216,25 +219,42 @@ class Fetch:
             began, unasked = self._loop.time(), isinstance(plan(self._file), Whole)
             await self._fetch(sink)
             quick = self._loop.time() - began < CHANGE_SECONDS
-            if (quick and not unasked) or not await self._changed():
+            small = sink.received <= CHANGE_BYTES
+            if (quick and small and not unasked) or not await self._changed(last=unasked):
                 return
             log.info("file.changed", extra={"fields": self._fields()})
             await self._restart(sink)
         raise self._failed("remote_unstable", f"it changed {CHANGES} times while it was fetched")
 
-    async def _changed(self) -> bool:
-        """Ask whether the file is another version by now; unknown where that cannot be asked."""
+    async def _changed(self, *, last: bool) -> bool:
+        """Ask whether the file is another version by now; unknown where that cannot be asked.
+
+        Raises:
+            TransferFailed: it may be asked another time, and this is not the *last*: a server that
+                is gone for good must not keep a file from its owner that is here.
+        """
         request = recheck(self._file)
         if request is None:
             return False
         try:
             answer = await self._inquiry.ask(self._file.spec.remote, request)
+            return await self._judge_change(request, answer)
         except TransferFailed as failed:
+            if failed.failure.kind.transient and not last:
+                raise
             reason = failed.failure.message
             log.info("file.unchecked", extra={"fields": self._fields(reason=reason)})
             return False
+
+    async def _judge_change(self, request: RangeRequest, answer: Answer) -> bool:
         try:
-            return changed(request, read_response(answer))
+            response = read_response(answer)
+            if changed(request, response):
+                return True
+            verdict = judge(self._file, request, response)
+            if isinstance(verdict, Refused):
+                raise TransferFailed(verdict.failure, self._retry_after(answer))
+            return False
         finally:
             await answer.drain()
 
