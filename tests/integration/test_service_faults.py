@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 from tests.support.service import ME, Service, running_service, spec
 from transferd.model.errors import StoreError
+from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
+from transferd.service.clock import SystemClock
+from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.wire import link
 
 
@@ -141,3 +145,24 @@ async def test_tidying_up_that_fails_is_put_off(
     assert not tidying.done()
     tidying.cancel()
     await asyncio.wait([tidying])
+
+
+class Stepped(SystemClock):
+    """A clock that somebody has set ahead."""
+
+    def now(self) -> datetime:
+        """A year later."""
+        return super().now() + timedelta(days=365)
+
+
+async def test_a_clock_that_is_set_ahead_ends_no_job(service: Service) -> None:
+    """A machine that learns the time late keeps its queue and what is owed to listeners."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    await worker.carry(await worker.hears(link.Start))
+    owed = await service.next_notice(job, NoticeKind.TRANSFERRED)
+    store, closing = service.store, service.parts.closing
+    ages = Ages(notices=timedelta(days=30), inactivity=timedelta(days=90))
+    await Housekeeper(store.jobs, store.notices, closing, ages, Stepped()).tidy()
+    assert (await service.parts.jobs.get(ME, job.id)).state is JobState.TRANSFERRED
+    assert not (await store.notices.notice(owed.number)).settled

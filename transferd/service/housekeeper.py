@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from transferd.model.errors import InvalidTransition, NotFound, StoreError
 from transferd.model.job import Seconds
@@ -50,7 +50,9 @@ class Housekeeper:
 
     async def tidy(self) -> None:
         """Tidy once."""
-        now = self._clock.now()
+        # Not the wall clock alone: stepped ahead by months, it would make everything old at once.
+        steady = datetime.fromtimestamp(self._clock.steady(), UTC)
+        now = min(steady, self._clock.now())
         await self._notices.prune(now - self._ages.notices)
         while stale := await self._jobs.untouched_since(now - self._ages.inactivity, _BATCH):
             for job_id in stale:
