@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support.service import (
@@ -19,6 +20,7 @@ from tests.support.service import (
     running_service,
     spec,
 )
+from transferd.config import Config
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
 from transferd.model.job import FileSpec, Job, OnError, Priority
@@ -524,3 +526,33 @@ async def test_a_transferred_job_that_completes_itself_does_so_after_a_crash(
             await service.parts.jobs.resume(ME, job.id)
         ended = await service.next_notice(job, ENDED)
         assert ended.job.state is JobState.ACKNOWLEDGED
+
+
+async def test_a_job_that_changes_all_the_time_is_looked_at_once_an_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand moving jobs wake a listener as often as it is told of them, not more."""
+    slow = msgspec.convert({"notices": {"modification_seconds": 60}}, Config)
+    async with running_service(tmp_path / "state", slow) as service:
+        job = await service.create(spec("/a", start=False))
+        kinds = NoticeKind.MODIFICATION
+        events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
+        listening = asyncio.ensure_future(anext(events.__aiter__()))
+        await service.store.notices.bounds()
+        service.parts.notifier.modified(job.owner, job.id)
+        await listening
+        again = asyncio.ensure_future(anext(events.__aiter__()))
+        looks: list[int] = []
+        bounds = service.store.notices.bounds
+
+        async def look() -> tuple[int, int]:
+            looks.append(1)
+            return await bounds()
+
+        monkeypatch.setattr(service.store.notices, "bounds", look)
+        for _ in range(50):
+            service.parts.notifier.modified(job.owner, job.id)
+            await bounds()
+        again.cancel()
+        await asyncio.wait([again])
+    assert len(looks) <= 2

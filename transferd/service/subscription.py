@@ -55,10 +55,12 @@ class Subscription:
 
     def touch(self, owner: int, job_id: JobId) -> None:
         """Say that a job changed; merged with what is not told yet."""
-        if self._kinds & NoticeKind.MODIFICATION and self._concerns(owner, job_id):
-            if job_id not in self._touched:
-                told = self._told.get(job_id)
-                self._touched[job_id] = told + self._interval if told is not None else 0.0
+        if not self._kinds & NoticeKind.MODIFICATION or not self._concerns(owner, job_id):
+            return
+        if job_id not in self._touched:
+            told = self._told.get(job_id)
+            self._touched[job_id] = told + self._interval if told is not None else 0.0
+            # Once it is noted its own time wakes the listener; each look costs two queries.
             self._wake.set()
 
     async def events(self, store: NoticeStore, after: int | None) -> AsyncIterator[Event]:
