@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from tests.support.origin import (
     raw_answer,
 )
 from tests.support.runs import BODY, TOTAL, failure, limits
-from tests.support.worker import LIMITS, Book, Desk, worker_task
+from tests.support.worker import LIMITS, PLAIN, Book, Desk, worker_task
 from transferd.wire import link
 from transferd.worker.connection import Connector
 from transferd.worker.exchange import Exchange, Request
@@ -184,3 +186,12 @@ async def test_stop_in_mid_reset_revives_nothing(
         await desk.until(book, link.Reset)
         await desk.stop(book)
     assert book.files[0].bytes_transferred == 0
+
+
+async def test_a_ca_file_that_nobody_writes_to_holds_up_nothing(desk: Desk, tmp_path: Path) -> None:
+    """A FIFO in its place would take one thread of all files with every try."""
+    fifo = tmp_path / "ca.pem"
+    os.mkfifo(fifo)
+    book = Book.of(tmp_path, "https://127.0.0.1:1/f")
+    failed = await failure(desk, book, replace(PLAIN, cacert=str(fifo)))
+    assert failed.failure.code == "tls_failed"

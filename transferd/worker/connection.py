@@ -10,6 +10,7 @@ import asyncio
 import os
 import select
 import ssl
+import stat
 import weakref
 from concurrent.futures import Executor
 
@@ -113,6 +114,9 @@ class Trust:
         key: tuple[object, ...] = (cacert,)
         if cacert is not None:
             found = os.stat(cacert)
+            if not stat.S_ISREG(found.st_mode):
+                # A FIFO would keep its reader, a thread that files need, for ever.
+                raise ValueError("it is not a regular file")
             key = (cacert, found.st_ino, found.st_size, found.st_mtime_ns)
         context = self._contexts.get(key)
         if context is None:
