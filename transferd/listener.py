@@ -7,10 +7,12 @@ takes the place of nothing but a socket on which nobody listens any more.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,8 @@ from transferd.wire.paths import fallback_directory
 MAX_PATH_BYTES = 107
 
 _BACKLOG = 512
+#: How often, and how far apart, the right to name a socket is asked for.
+_LOCK_ATTEMPTS, _LOCK_SECONDS = 200, 0.01
 _ATTEMPTS = 10
 _PROBE_SECONDS = 5.0
 
@@ -86,9 +90,30 @@ def bind_listener(path: Path, *, mode: int, group: int | None = None) -> Listene
                 os.chown(hidden, -1, group)
             hidden.chmod(mode)
             listening.listen(_BACKLOG)
-            _install(hidden, path)
+            with _alone(path.parent):
+                _install(hidden, path)
             undo.pop_all()
             return Listener(listening, path, _inode(hidden))
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other daemons from naming sockets in *directory* at the same time, for a while.
+
+    Anybody who can read a shared directory can hold this lock, so it is not waited for in earnest.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOCK_SECONDS)
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _install(hidden: Path, path: Path) -> None:
