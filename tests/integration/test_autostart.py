@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ import pytest
 from transferd.client import autostart, sockets
 from transferd.client.autostart import LOG_NAME
 from transferd.client.connection import Connection
-from transferd.client.manager import Manager
+from transferd.client.errors import JobGone
+from transferd.client.manager import Manager, connect
 from transferd.client.sockets import locate
+from transferd.client.stream import Interest, Pulse, hear
 from transferd.model.errors import NoDaemon
+from transferd.model.notices import NoticeKind
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -215,3 +219,49 @@ def test_without_a_place_for_its_state_no_daemon_is_started(
         del environ[name]
     with pytest.raises(NoDaemon, match="neither XDG_STATE_HOME nor HOME"):
         found(environ)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_daemon_that_dies_while_somebody_waits_is_started_again(
+    environ: dict[str, str], how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may start a daemon may do it again; nobody else would, and the job would wait."""
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "PYTHONPATH"):
+        monkeypatch.setenv(name, environ[name])
+    monkeypatch.delenv("TRANSFERD_SOCKET", raising=False)
+    async with connect(start=True) as manager:
+        job = await manager.create_job("x")
+        waiting = asyncio.ensure_future(job.wait(until="ended"))
+        async with aclosing(manager.events(kinds=["ended"])) as events:
+            hearing = asyncio.ensure_future(anext(events))
+            pid = _peer(manager.socket)
+            os.kill(pid, how)
+            await asyncio.to_thread(os.waitpid, pid, 0)
+            assert (await manager.version()).name == "transferd"
+            assert _peer(manager.socket) != pid
+            await job.cancel()
+            with pytest.raises(JobGone):
+                await waiting
+            hearing.cancel()
+            await asyncio.wait([hearing])
+
+
+async def test_a_stream_starts_a_daemon_again_by_itself(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`transferctl wait` asks nothing while it waits."""
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "PYTHONPATH"):
+        monkeypatch.setenv(name, environ[name])
+    monkeypatch.delenv("TRANSFERD_SOCKET", raising=False)
+    async with connect(start=True) as manager:
+        connection = Connection(manager.socket, manager._connection._revive)
+        async with (
+            connection,
+            aclosing(hear(connection, Interest(kinds=NoticeKind.ENDED), patience=None)) as heard,
+        ):
+            assert isinstance(await anext(heard), Pulse)
+            pid = _peer(manager.socket)
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(os.waitpid, pid, 0)
+            assert isinstance(await anext(heard), Pulse)
+            assert _peer(manager.socket) != pid

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -17,6 +17,9 @@ from transferd.client.errors import DaemonFault, error_from
 from transferd.model.errors import NoDaemon
 
 AnswerT = TypeVar("AnswerT")
+
+#: Finds or starts a daemon; returns where it answers. Raises NoDaemon.
+Revive: TypeAlias = Callable[[], Awaitable[Path]]
 
 #: Connecting to a Unix socket takes no time, unless the daemon hangs.
 CONNECT_SECONDS = 10.0
@@ -30,6 +33,10 @@ _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 _CUT = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
 
 
+class NobodyListens(NoDaemon):
+    """No request has been sent: nobody listens on the socket."""
+
+
 def path(*parts: str | int) -> str:
     """Return a path of the API; each part is escaped."""
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
@@ -40,10 +47,15 @@ class Connection:
 
     Each request has a connection of its own: a kept one may be gone with a restarted daemon, and
     then nobody could tell whether the request was served.
+
+    With *revive*, a daemon is found or started anew whenever nobody listens on the socket.
     """
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, revive: Revive | None = None) -> None:
         self.socket = socket
+        #: Whether somebody answered when the daemon was last asked.
+        self.answered = True
+        self._revive = revive
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -53,6 +65,11 @@ class Connection:
             timeout=_CALL,
         )
         return self
+
+    @property
+    def starts(self) -> bool:
+        """Whether a daemon is started when none answers."""
+        return self._revive is not None
 
     async def __aexit__(
         self,
@@ -99,15 +116,8 @@ class Connection:
         """Send a request whose answer may be anything; raises what `call` raises."""
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if data is None else {"Content-Type": "application/json"}
-        with self._translating():
-            async with self._session.request(
-                method,
-                _url(path, params),
-                data=data,
-                headers=headers,
-                allow_redirects=False,
-            ) as response:
-                raw = await response.read()
+        async with self._asking(method, _url(path, params), headers, _CALL, data) as response:
+            raw = await response.read()
         if response.status >= 300:
             raise error_from(response.status, raw)
         return raw
@@ -123,13 +133,48 @@ class Connection:
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = str(last_id)
-        with self._translating():
-            async with self._session.get(
-                _url(path, params), headers=headers, timeout=_STREAM, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    raise error_from(response.status, await response.read())
-                yield response.content.iter_any()
+        async with self._asking("GET", _url(path, params), headers, _STREAM) as response:
+            if response.status != 200:
+                raise error_from(response.status, await response.read())
+            yield response.content.iter_any()
+
+    @contextlib.asynccontextmanager
+    async def _asking(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+        data: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; nobody has seen one that found no listener, so that it is sent again."""
+
+        async def sent() -> aiohttp.ClientResponse:
+            with self._translating():
+                return await self._session.request(
+                    method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                )
+
+        try:
+            response = await sent()
+        except NobodyListens:
+            if self._revive is None:
+                raise
+            await self._move(await self._revive())
+            response = await sent()
+        self.answered = True
+        async with response:
+            with self._translating():
+                yield response
+
+    async def _move(self, socket: Path) -> None:
+        """Go to another socket from now on; what still hangs on the old one is cut."""
+        if socket == self.socket:
+            return
+        self.socket = socket
+        before, self._http = self._session, None
+        await self.__aenter__()
+        await before.close()
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -144,14 +189,17 @@ class Connection:
             yield
         except aiohttp.ClientConnectorError as error:
             reason = error.os_error.strerror or error.os_error
-            raise NoDaemon(
+            self.answered = False
+            raise NobodyListens(
                 f"cannot reach the daemon: {self.socket}: {str(reason).lower()}; is it running?"
             ) from error
         except aiohttp.ServerTimeoutError as error:
+            self.answered = False
             raise NoDaemon(
                 f"cannot reach the daemon: {self.socket} does not answer; is it stopped?"
             ) from error
         except _CUT as error:
+            self.answered = False
             raise NoDaemon(
                 f"cannot hear the daemon's answer: it left {self.socket} in the middle of it; "
                 "look at the job before trying again"

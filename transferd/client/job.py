@@ -98,6 +98,16 @@ class Job:
         """Bytes of all files; None while some size is unknown."""
         return self.answer.bytes_total
 
+    @property
+    def answered(self) -> bool:
+        """Whether a daemon answered when it was last asked; the job waits in its queue if not."""
+        return self._connection.answered
+
+    @property
+    def starts(self) -> bool:
+        """Whether a daemon is started when none answers."""
+        return self._connection.starts
+
     def learn(self, answer: JobAnswer) -> None:
         """Take over what the daemon says of the job, unless something newer is known."""
         # RFC 3339 in UTC, always written alike: the order of the texts is that of the times.

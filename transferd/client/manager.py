@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -200,12 +201,13 @@ async def connect(
     Args:
         socket: Where it answers. None: `$TRANSFERD_SOCKET`, or else the user's own daemon, or else
             the system's; the first that answers.
-        start: Start a daemon of the user's own if none of them answers; it leaves by itself when
-            its queue has been empty for a while.
+        start: Start a daemon of the user's own if none of them answers, now or later; it leaves
+            by itself when its queue has been empty for a while.
 
     Raises:
         NoDaemon: nobody answers; says where it was tried and why not.
     """
-    found = await locate(None if socket is None else Path(socket), os.environ, start=start)
-    async with Manager(Connection(found)) as manager:
+    given = None if socket is None else Path(socket)
+    find = partial(locate, given, os.environ, start=start)
+    async with Manager(Connection(await find(), find if start else None)) as manager:
         yield manager
