@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.service import ME, Service, running_service, spec
-from transferd.model.errors import StoreError
+from transferd.model.errors import StoreError, Unavailable
 from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
 from transferd.service.clock import SystemClock
@@ -166,3 +166,22 @@ async def test_a_clock_that_is_set_ahead_ends_no_job(service: Service) -> None:
     await Housekeeper(store.jobs, store.notices, closing, ages, Stepped()).tidy()
     assert (await service.parts.jobs.get(ME, job.id)).state is JobState.TRANSFERRED
     assert not (await store.notices.notice(owed.number)).settled
+
+
+async def test_a_worker_that_never_answers_is_ended(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hung worker costs its owner a retry, not the verb."""
+    await service.create(spec("/a", start=False))
+    worker = await service.worker()
+
+    async def silence(_: link.ToWorker) -> None:
+        """Say nothing."""
+
+    monkeypatch.setattr(worker, "_answer", silence)
+    monkeypatch.setattr("transferd.service.workers.ANSWER_PATIENCE", 0.05)
+    with pytest.raises(Unavailable, match="did not answer"):
+        await service.create(spec("/b"))
+    assert await worker.wait() == -9
+    monkeypatch.undo()
+    await service.create(spec("/b", start=False))

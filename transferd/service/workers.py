@@ -34,6 +34,8 @@ _CLOSING_GRACE: Seconds = 0.5
 #: …and one that was killed this long: in an uninterruptible wait it may outlive all of us.
 _DEATH: Seconds = 1.0
 _HELLO: Seconds = 30.0
+#: Longer than the slowest disk takes for a batch of files.
+ANSWER_PATIENCE: Seconds = 120.0
 
 
 class WorkerGone(TransferdError):
@@ -142,18 +144,26 @@ class Workers:
     async def ask(
         self, owner: int, question: Callable[[int], link.Message], kind: type[_AnswerT]
     ) -> _AnswerT:
-        """Ask the owner's worker and wait for the answer.
+        """Ask the owner's worker and wait for the answer; one that hangs is ended.
 
         Raises:
-            WorkerGone: it died before it answered, or could not be started.
+            WorkerGone: it died or hung before it answered, or could not be started.
         """
         worker = await self._ready(owner)
+        patience = ANSWER_PATIENCE
+        if kind is link.CommandEnded:
+            patience += self._settings.command_timeout
         number = next(self._requests)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         worker.answers[number] = future
         try:
-            await self.send(worker, question(number))
-            answer = await future
+            async with asyncio.timeout(patience):
+                await self.send(worker, question(number))
+                answer = await future
+        except TimeoutError:
+            worker.kill()
+            self._forget(worker)
+            raise WorkerGone(f"the worker of uid {owner} did not answer") from None
         finally:
             worker.answers.pop(number, None)
             self._mark_idle(worker)
