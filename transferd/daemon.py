@@ -14,7 +14,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from transferd.service.workers import Launch, python_launcher
 from transferd.store.opening import Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
 from transferd.wire.answers import Answers
+from transferd.wire.paths import RECORD_NAME, record
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Daemon:
         async with open_store(self._options.state, new_id=_new_id) as store:
             parts = self._assemble(store)
             requeued = await store.jobs.recover(self._clock.steady())
-            with self._listening() as listening:
+            with self._listening() as listening, self._recorded(listening):
                 server = self._server(parts)
                 await server.start(listening)
                 fields = {"socket": self._options.socket, "requeued": requeued}
@@ -133,6 +134,30 @@ class Daemon:
             return
         with bind_listener(self._options.socket, mode=_SOCKET_MODE) as listener:
             yield listener.socket
+
+    @contextmanager
+    def _recorded(self, listening: socket.socket) -> Iterator[None]:
+        """Write down where we listen, for clients whose environment names another socket.
+
+        What cannot be written keeps nobody from the socket that they know.
+        """
+        # A socket of our own got its name as a link; the kernel knows another one.
+        socket_path = listening.getsockname() if self._inherited else self._options.socket
+        place = self._options.state / RECORD_NAME
+        hidden = place.with_name(f".{RECORD_NAME}")
+        try:
+            hidden.unlink(missing_ok=True)
+            descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(record(str(socket_path), os.getpid()))
+            hidden.rename(place)
+        except OSError as error:
+            log.warning("daemon.unrecorded", extra={"fields": {"error": str(error)}})
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
 
     async def _live(self, parts: Parts, server: ApiServer) -> None:
         """Run every organ until told to stop; end them from the outside in.

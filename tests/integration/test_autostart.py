@@ -187,13 +187,69 @@ def test_a_daemon_that_is_just_leaving_is_waited_for(
 ) -> None:
     """It still holds the state directory (status 3); the next one gets it."""
     script = (
-        f"echo x >> {tmp_path}/runs; [ $(wc -l < {tmp_path}/runs) -gt 5 ] || exit 3; "
+        f"echo x >> {tmp_path}/runs; [ $(wc -l < {tmp_path}/runs) -gt 2 ] || exit 3; "
         f'exec {sys.executable} "$@"'
     )
     stub(tmp_path, script, monkeypatch)
     path = found(environ)
     assert path.exists()
-    assert (tmp_path / "runs").read_text().count("x") == 6
+    assert (tmp_path / "runs").read_text().count("x") == 3
+
+
+def test_a_daemon_that_listens_elsewhere_is_found(
+    environ: dict[str, str], tmp_path: Path, log: Path
+) -> None:
+    """Its state directory says where; so that XDG_RUNTIME_DIR may come and go."""
+    path = found(environ)
+    record = log.with_name("socket")
+    assert record.read_text().splitlines() == [str(path), str(_peer(path))]
+    assert record.stat().st_mode & 0o777 == 0o600
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    elsewhere = {**environ, "XDG_RUNTIME_DIR": str(other)}
+    assert found(elsewhere, start=False) == path
+    assert found(elsewhere) == path
+    record.chmod(0o620)  # others could have written it
+    with pytest.raises(NoDaemon):
+        found(elsewhere, start=False)
+
+
+def test_a_clean_stop_leaves_no_word_of_a_socket(environ: dict[str, str], log: Path) -> None:
+    """Nobody listens there any more."""
+    pid = _peer(found(environ))
+    assert log.with_name("socket").exists()
+    os.kill(pid, signal.SIGTERM)
+    os.waitpid(pid, 0)
+    assert not log.with_name("socket").exists()
+
+
+def test_a_daemon_whose_socket_is_gone_is_named_at_once(environ: dict[str, str], log: Path) -> None:
+    """Which process, which socket, and what to do; no daemon is started in vain."""
+    path = found(environ)
+    pid = _peer(path)
+    hidden = path.with_name("hidden")
+    path.rename(hidden)
+    try:
+        with pytest.raises(NoDaemon) as none:
+            found(environ)
+    finally:
+        hidden.rename(path)
+    assert f"(pid {pid}) holds {log.parent}, whose socket was {path}" in str(none.value)
+    assert f"`kill {pid}`" in str(none.value)
+    assert "nothing is lost" in str(none.value)
+    assert "another daemon" not in log.read_text()
+
+
+def test_what_a_killed_daemon_left_is_no_obstacle(environ: dict[str, str], log: Path) -> None:
+    """Neither its record nor its lock."""
+    path = found(environ)
+    pid = _peer(path)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    path.unlink()
+    assert log.with_name("socket").exists()
+    assert found(environ) == path
+    assert _peer(path) != pid
 
 
 def test_a_log_does_not_grow_for_ever(

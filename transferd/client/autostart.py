@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
+from transferd.client.holder import Holder, holder_of, recorded_socket
 from transferd.model.errors import ConfigError, NoDaemon
 from transferd.model.job import Seconds
 from transferd.wire.paths import state_directory
@@ -17,9 +18,6 @@ from transferd.wire.paths import state_directory
 START_SECONDS: Seconds = 10.0
 #: A daemon that fails is started so often in all.
 ATTEMPTS = 3
-#: Exit status of a daemon that finds the state directory held by another one: that one is just
-#: coming or leaving, and sooner or later there is a socket that answers.
-STATE_HELD = 3
 LOG_NAME = "transferd.log"
 
 _LOG_BYTES = 1024 * 1024
@@ -31,36 +29,55 @@ _LONGEST_DELAY: Seconds = 0.25
 Unreachable = Callable[[Path], Awaitable[str | None]]
 
 
-async def start_daemon(socket: Path, environ: Mapping[str, str], unreachable: Unreachable) -> None:
-    """Start a daemon that leaves when it has nothing to do; return when *socket* answers.
+async def start_daemon(socket: Path, environ: Mapping[str, str], unreachable: Unreachable) -> Path:
+    """Start a daemon that leaves when it has nothing to do; return the socket that answers.
 
+    That is *socket*, or that of a daemon which holds the state directory and listens elsewhere.
     Programs that come at the same time start one between them.
 
     Raises:
-        NoDaemon: it did not start, in its own words, or not within START_SECONDS.
+        NoDaemon: it did not start, in its own words, or not within START_SECONDS; or another one
+            holds the state directory, and cannot be reached.
     """
     with _start_files(environ) as (log, lock):
         clock = asyncio.get_running_loop().time
         deadline, delay = clock() + START_SECONDS, _FIRST_DELAY
         child: Child | None = None
         failures, mine = 0, False
+        holder: Holder | None = None
         while clock() < deadline:
-            if await unreachable(socket) is None:
-                return
+            if (answering := await _answering(socket, environ, unreachable)) is not None:
+                return answering
             if child is not None and child.ended():
-                failures += child.status != STATE_HELD
+                failures += 1
                 if failures == ATTEMPTS:
                     raise NoDaemon(f"cannot start a daemon: {child.last_words()}")
                 child = None
             elif child is None and mine:
-                child = Child(log, environ)
+                holder = holder_of(log.parent)
+                if holder is None:
+                    child = Child(log, environ)
+                elif holder.stranded:
+                    raise NoDaemon(f"cannot start a daemon: {holder}")
             elif child is None:
                 mine = _locked(lock)  # and look once more: whoever had it may have started one
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
+    if holder is not None:
+        raise NoDaemon(f"cannot start a daemon: {holder}")
     raise NoDaemon(
         f"cannot start a daemon: {socket} does not answer after {START_SECONDS:.0f} s; see {log}"
     )
+
+
+async def _answering(
+    socket: Path, environ: Mapping[str, str], unreachable: Unreachable
+) -> Path | None:
+    """Return which socket of the user's own answers, if one does."""
+    for candidate in (socket, recorded_socket(environ)):
+        if candidate is not None and await unreachable(candidate) is None:
+            return candidate
+    return None
 
 
 class Child:

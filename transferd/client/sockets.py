@@ -12,6 +12,7 @@ from pathlib import Path
 from transferd.client.autostart import start_daemon
 from transferd.client.connection import Connection
 from transferd.client.connection import path as api_path
+from transferd.client.holder import recorded_socket
 from transferd.model.errors import NoDaemon, NotAllowed, TransferdError
 from transferd.wire.paths import SOCKET_VARIABLE, fallback_directory, system_socket, user_socket
 
@@ -23,7 +24,8 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
     """Return the socket of a daemon that answers.
 
     That is *given*, or what `$TRANSFERD_SOCKET` names, and no other; without either it is the
-    user's own or else the system's, or else, with *start*, that of a daemon that is started now.
+    user's own or else the system's, or else where the user's own says that it listens, or else,
+    with *start*, that of a daemon that is started now.
 
     Raises:
         NoDaemon: none answers, or none could be started.
@@ -38,9 +40,12 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
         if reason is None:
             return candidate
         reasons.append(f"{candidate}: {reason}")
-    if start and only is None:
-        await start_daemon(own, environ, unreachable)
-        return own
+    if only is None:
+        recorded = recorded_socket(environ)
+        if recorded is not None and await unreachable(recorded) is None:
+            return recorded
+        if start:
+            return await start_daemon(own, environ, unreachable)
     remedy = "is it running there?" if only else "start one with `transferd`"
     raise NoDaemon(f"cannot reach a daemon: {', '.join(reasons)}; {remedy}")
 

@@ -14,6 +14,9 @@ from transferd.model.errors import ConfigError
 #: Names the one socket to use, whatever else there is.
 SOCKET_VARIABLE = "TRANSFERD_SOCKET"
 
+#: In the state directory: where the daemon that holds it listens (see `record`).
+RECORD_NAME = "socket"
+
 _SOCKET_NAME = "transferd.sock"
 
 
@@ -62,3 +65,14 @@ def state_directory(environ: Mapping[str, str], system: bool) -> Path:
         "cannot choose a state directory: neither XDG_STATE_HOME nor HOME names one; "
         "set HOME or pass --state-dir"
     )
+
+
+def record(socket: str, pid: int) -> str:
+    """Return what a daemon writes into RECORD_NAME: its socket in the first line, then its pid."""
+    return f"{socket}\n{pid}\n"
+
+
+def read_record(text: str) -> tuple[Path, int] | None:
+    """Return socket and pid of a record; None if it is none."""
+    socket, _, pid = text.removesuffix("\n").rpartition("\n")
+    return (Path(socket), int(pid)) if os.path.isabs(socket) and pid.isdecimal() else None
