@@ -131,7 +131,7 @@ def test_the_readmes_commands_are_understood() -> None:
     """What the front page tells people to type is what the grammar takes."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", readme, re.DOTALL))
-    commands = re.findall(r"transferctl ((?:[a-z]+) [^\n)|#]*)", blocks)
+    commands = re.findall(r"transferctl ((?:[a-z]+) [^\n)|#&]*)", blocks)
     assert len(commands) > 5
     for command in commands:
         parse(*shlex.split(command))
@@ -523,3 +523,15 @@ def test_exit_statuses_are_those_of_the_manual(error: Exception, status: int, co
     """Scripts rely on them."""
     assert status_of(error) == status
     assert code_of(error) == code
+
+
+@pytest.mark.parametrize("words", [["get"], ["credentials", "set"]])
+def test_help_names_the_schemes_that_there_are(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What help offers must not be refused."""
+    with pytest.raises(SystemExit):
+        parse(*words, "--help")
+    shown = capsys.readouterr().out
+    assert "basic or digest" in shown
+    assert not any(scheme in shown for scheme in ("ntlm", "negotiate", "passport"))

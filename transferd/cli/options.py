@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 
 from transferd.cli.values import duration, size
+from transferd.model.credentials import AVAILABLE_SCHEMES
 
 PRIORITIES = ("foreground", "high", "normal", "low")
+
+_SCHEMES = f"{' or '.join(sorted(AVAILABLE_SCHEMES))}; default: every available one"
 
 
 def credential_options(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +20,7 @@ def credential_options(parser: argparse.ArgumentParser) -> None:
         "--scheme",
         dest="auth",
         metavar="SCHEME",
-        help="basic, digest, ntlm, negotiate or passport; default: every available one",
+        help=_SCHEMES,
     )
     group.add_argument("--user", help="user name; NULL for the implicit identity")
     group.add_argument(
@@ -79,6 +82,6 @@ def proxy_options(parser: argparse.ArgumentParser) -> None:
     proxy.add_argument(
         "--proxy", metavar="URL", help="http://host:port, or `direct`; default: the environment's"
     )
-    proxy.add_argument("--proxy-auth", metavar="SCHEME", help="default: every available scheme")
+    proxy.add_argument("--proxy-auth", metavar="SCHEME", help=_SCHEMES)
     proxy.add_argument("--proxy-user", metavar="USER", help="user for the proxy")
     proxy.add_argument("--proxy-password-file", metavar="FILE", help="as --password-file")
