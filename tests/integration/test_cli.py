@@ -269,7 +269,18 @@ async def test_get_cancels_after_its_time_and_says_why_it_took_so_long(
     done = await ctl(daemon, "get", URL, str(tmp_path), "--timeout", "0.1s")
     assert done.status == 124
     assert "cannot get 'a.iso' within 0.1 s" in done.stderr
+    assert "--keep keeps it, --detach leaves it to the daemon" in done.stderr
     assert service.jobs == {}
+
+
+async def test_get_keeps_a_late_job_when_it_is_told_to(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """`--keep` is about the bytes that are there, whatever went wrong."""
+    done = await ctl(daemon, "get", URL, str(tmp_path), "--timeout", "0.1s", "--keep")
+    (job,) = service.jobs
+    assert done.status == 124
+    assert f"the job goes on, `transferctl wait {job} --complete`" in done.stderr
 
 
 async def test_get_says_when_somebody_else_cancels(
@@ -396,7 +407,8 @@ async def test_verbs_take_many_jobs(
     done = await ctl(daemon, "suspend", "a", "b", "--json")
     assert [job["state"] for job in done.json["jobs"]] == ["suspended", "suspended"]
     assert (await ctl(daemon, "cancel", "a")).stderr == "cancelled a\n"
-    assert (await ctl(daemon, "complete", "b")).stderr == "completed b\n"
+    done = await ctl(daemon, "complete", "b")
+    assert done == Done(0, "", "completed b: 0 of 1 files saved; the rest was discarded\n")
     assert service.jobs == {}
     empty = await manager.create_job("empty")
     assert (await ctl(daemon, "resume", empty.id)).status == 1
@@ -632,9 +644,52 @@ async def test_interrupting_get_leaves_the_job_to_the_daemon(
     assert stdout == b""
     assert stderr.decode().splitlines() == [
         "transferctl: interrupted; the job goes on, "
-        f"`transferctl wait {job.id} --complete` attaches again"
+        f"`transferctl wait {job.id} --complete` attaches again; only that gives the file its name"
     ]
     assert service.jobs[JobId(job.id)].state is JobState.QUEUED
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_ending_get_or_wait_is_interrupting_them(
+    number: signal.Signals,
+    status: int,
+    daemon: ScriptedDaemon,
+    service: ScriptedService,
+    tmp_path: Path,
+) -> None:
+    """A closed terminal and `timeout` leave the job to the daemon too, and say so."""
+    default = partial(signal.signal, number, signal.SIG_DFL)  # nohup may run these tests
+    process = await start(daemon, "get", URL, str(tmp_path), preexec_fn=default)
+    job = await begun(service)
+    process.send_signal(number)
+    _, stderr = await process.communicate()
+    assert process.returncode == status
+    assert f"interrupted; the job goes on, `transferctl wait {job.id}" in stderr.decode()
+    process = await start(daemon, "wait", job.id, preexec_fn=default)
+    await service.listening(1)
+    process.send_signal(number)
+    _, stderr = await process.communicate()
+    assert process.returncode == status
+    assert "only that gives the file its name" in stderr.decode()
+
+
+async def test_interrupting_without_a_daemon_says_that_none_runs(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """The bar says that nobody answers; the job does not go on then."""
+    controller, terminal = pty.openpty()
+    process = await start(
+        daemon, "get", URL, str(tmp_path), stdout=terminal, stderr=terminal, stdin=terminal
+    )
+    os.close(terminal)
+    await begun(service)
+    await daemon.stop()
+    await _read_until(controller, "no daemon answers; ")
+    process.send_signal(signal.SIGINT)
+    rest = await _read_until(controller, None)
+    assert await process.wait() == 130
+    assert "no daemon runs, and the job waits in the queue" in rest
+    os.close(controller)
 
 
 async def test_interrupting_get_before_it_has_begun_leaves_nothing(

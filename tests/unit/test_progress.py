@@ -144,7 +144,9 @@ def drawn(answers: list[JobAnswer], width: int) -> list[str]:
     """Return what is drawn last when a bar sees *answers*, a second apart."""
     stream = io.StringIO()
     seconds, looks = itertools.count(), iter(answers)
-    bar = Bar(lambda: next(looks), stream, lambda: float(next(seconds)), width)  # draws once
+    bar = Bar(
+        lambda: next(looks), lambda: None, stream, lambda: float(next(seconds)), width
+    )  # draws once
     Console(file=stream, width=width, force_terminal=True, color_system=None).print(bar.drawn())
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 

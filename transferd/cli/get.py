@@ -6,7 +6,6 @@ complete. What goes wrong before `resume` has answered cancels the half-made job
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import time
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transferd.cli.attached import attached
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
@@ -62,17 +62,10 @@ async def run(options: Namespace, output: Output) -> int:
         if wish.detach:
             _tell_detached(job, output)
             return Exit.DONE
-        try:
-            with showing(job, output):
-                await _outcome(job, wish)
-                unverified = [file async for file in job.files() if file.length_unverified]
-                answer = await _complete(job, wish)
-        except asyncio.CancelledError:
-            output.remark(
-                "transferctl: interrupted; the job goes on, "
-                f"`transferctl wait {job.id} --complete` attaches again"
-            )
-            raise
+        with attached(job, output, names=True), showing(job, output):
+            await _outcome(job, wish)
+            unverified = [file async for file in job.files() if file.length_unverified]
+            answer = await _complete(job, wish)
         _tell_saved(answer, wish, bool(unverified), time.monotonic() - began, output)
     return Exit.DONE
 
@@ -211,15 +204,22 @@ async def _outcome(job: Job, wish: Wish) -> None:
 
 
 async def _late(job: Job, wish: Wish) -> CommandError:
-    """Cancel a job that took too long; returns what to say."""
+    """Cancel a job that took too long, unless it shall be kept; returns what to say."""
     reasons: list[str] = []
     with contextlib.suppress(TransferdError):
         reasons = [blocker.text for blocker in await job.why()]
-    await _abandon(job)
+    if wish.keep:
+        fate = f"the job goes on, `transferctl wait {job.id} --complete` attaches again"
+    else:
+        await _abandon(job)
+        fate = (
+            "the job is cancelled; --timeout gives it longer, "
+            "--keep keeps it, --detach leaves it to the daemon"
+        )
     return CommandError(
         Exit.TIMED_OUT,
         ": ".join([f"cannot get {wish.name!r} within {shown_duration(wish.timeout)}", *reasons[:1]])
-        + "; the job is cancelled, --timeout gives it longer",
+        + f"; {fate}",
         code="timed_out",
         job=job.id,
     )

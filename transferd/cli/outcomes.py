@@ -28,6 +28,9 @@ class Exit(enum.IntEnum):
     TIMED_OUT = 124
     #: 128 + SIGINT; the job goes on.
     INTERRUPTED = 130
+    #: 128 + SIGHUP, 128 + SIGTERM; the same.
+    HUNG_UP = 129
+    TERMINATED = 143
 
 
 class CommandError(Exception):

@@ -132,12 +132,13 @@ def _cut(text: str, room: int) -> str:
 class Bar:
     """The line on a terminal, drawn again a few times a second; gone when it is closed.
 
-    *look* tells how the job is; it is asked from the thread that draws.
+    *look* tells how the job is, *trouble* why nobody knows; the thread that draws asks them.
     """
 
     def __init__(
         self,
         look: Callable[[], JobAnswer],
+        trouble: Callable[[], str | None],
         stream: TextIO,
         clock: Callable[[], float] = time.monotonic,
         width: int | None = None,
@@ -146,6 +147,7 @@ class Bar:
         from rich.live import Live
 
         self._look = look
+        self._trouble = trouble
         self._clock = clock
         self._speed = Speed()
         self._seen: JobAnswer | None = None
@@ -168,6 +170,8 @@ class Bar:
             self._speed.measure(self._clock(), answer.bytes_transferred)
             self._seen = answer
         line = line_for(answer, self._speed.value, wall_clock(), width)
+        if (trouble := self._trouble()) is not None:
+            line = Line(line.name, None, _cut(trouble, width - len(line.name) - len(_GAP)))
         table = Table.grid(padding=(0, len(_GAP), 0, 0), pad_edge=False)
         cells: list[Text | ProgressBar] = [Text(line.name, style="bold", no_wrap=True)]
         room = width - len(line.name) - len(line.words) - 2 * len(_GAP)
@@ -193,5 +197,11 @@ def showing(job: Job, output: Output) -> Iterator[None]:
         yield
         return
     # `wait` looks at the job whenever it has changed; what it saw last is what is shown.
-    with Bar(lambda: job.answer, output.remarks):
+    with Bar(lambda: job.answer, lambda: _trouble(job), output.remarks):
         yield
+
+
+def _trouble(job: Job) -> str | None:
+    if job.answered:
+        return None
+    return f"no daemon answers; {'starting it' if job.starts else 'waiting for it'}…"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 
+from transferd.cli.attached import attached
 from transferd.cli.outcomes import CommandError, Exit, status_of
 from transferd.cli.output import Output
 from transferd.cli.progress import showing
@@ -14,6 +14,7 @@ from transferd.cli.values import shown_duration
 from transferd.client.errors import JobFailed
 from transferd.client.job import Job, Until
 from transferd.model.errors import NoDaemon, TransferdError
+from transferd.model.states import JobState
 from transferd.wire.api import JobAnswer
 
 _VERBS: dict[str, tuple[Callable[[Job], Awaitable[JobAnswer]], str]] = {
@@ -45,7 +46,7 @@ async def act(options: Namespace, output: Output) -> int:
                 status = status or status_of(error)
             else:
                 if not output.json:
-                    output.remark(f"{past} {answers[-1].name}")
+                    output.remark(f"{past} {answers[-1].name}{_discarded(answers[-1])}")
     if output.json:
         output.document({"jobs": answers})
     return status
@@ -56,7 +57,10 @@ async def wait(options: Namespace, output: Output) -> int:
     async with manager_for(options) as manager:
         job = await find_job(manager, options.job)
         try:
-            with showing(job, output):
+            with (
+                attached(job, output, names=not job.answer.auto_complete),
+                showing(job, output),
+            ):
                 answer = await _waited(job, options.timeout)
                 if options.complete and not job.state.final:
                     answer = await job.complete()
@@ -69,16 +73,10 @@ async def wait(options: Namespace, output: Output) -> int:
                 job=job.id,
                 advice=f"to go on: {remedies[0]}" if remedies else None,
             ) from failed
-        except asyncio.CancelledError:
-            output.remark(
-                "transferctl: interrupted; the job goes on, "
-                f"`transferctl wait {job.id}` attaches again"
-            )
-            raise
     if output.json:
         output.document(answer)
     else:
-        output.remark(f"{answer.name} is {_done(answer)}")
+        output.remark(f"{answer.name} is {_done(answer)}{_discarded(answer)}")
     return Exit.DONE
 
 
@@ -94,6 +92,14 @@ async def _waited(job: Job, timeout: float) -> JobAnswer:
             code="timed_out",
             job=job.id,
         ) from None
+
+
+def _discarded(answer: JobAnswer) -> str:
+    """Say what a completed job has left out (BITS completes what it has)."""
+    saved, total = answer.files_transferred, answer.files_total
+    if answer.state != JobState.ACKNOWLEDGED.label or saved == total:
+        return ""
+    return f": {saved} of {total} files saved; the rest was discarded"
 
 
 def _done(answer: JobAnswer) -> str:
