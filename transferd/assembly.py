@@ -12,7 +12,7 @@ from transferd import __version__
 from transferd.config import Config
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
-from transferd.service.carrier import Carrier, RetryTimes
+from transferd.service.carrier import Carrier
 from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.jobs import Jobs, Organs
@@ -21,6 +21,7 @@ from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore, NoticeStore
+from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler, Slots
 from transferd.service.workers import Launch, Workers

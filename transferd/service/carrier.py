@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from transferd.model.errors import (
@@ -31,9 +30,9 @@ from transferd.service.ports import (
     Moved,
     Retry,
 )
+from transferd.service.retries import RetryTimes
 from transferd.service.run import Lost, Run, RunMessage, start_message
 from transferd.service.workers import WorkerGone, Workers
-from transferd.transfer.retry import RetryPolicy
 from transferd.wire import link
 
 log = logging.getLogger(__name__)
@@ -58,15 +57,6 @@ class Outcome(Protocol):
     def ended(self, job_id: JobId) -> None:
         """A run is over; its slot is free."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RetryTimes:
-    """The parts of the retry policy that are the daemon's, not the job's."""
-
-    cap: Seconds
-    soon: Seconds
-    space: Seconds
 
 
 class Carrier:
@@ -290,13 +280,7 @@ class Carrier:
         spent = self._clock.steady() - started
         stuck = 0.0 if run.moved_bytes else spent
         timers = job.settings.timers
-        policy = RetryPolicy(
-            first=timers.min_retry_delay,
-            cap=max(self._times.cap, timers.min_retry_delay),
-            soon=self._times.soon,
-            space=self._times.space,
-            patience=timers.no_progress_timeout,
-        )
+        policy = self._times.policy(timers)
         attempts = 0 if run.moved_bytes else job.attempts
         stuck_for = stuck if run.moved_bytes else job.stuck_seconds + stuck
         delay = policy.delay(
