@@ -249,6 +249,25 @@ async def test_get_tells_of_an_error_and_cancels_the_job(
     assert service.jobs == {}
 
 
+async def test_get_says_once_why_it_waits_where_there_is_no_bar(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """A mistyped host is seen at once, also in a script's log."""
+    process = await start(daemon, "get", URL, str(tmp_path))
+    job = await begun(service)
+    assert process.stderr is not None
+    for message in ("the name does not resolve", "it is slow"):
+        failure = Failure(code="connect_timeout", message=message)
+        for _ in range(2):
+            kind = NoticeKind.MODIFICATION
+            await service.happen(job, kind, JobState.TRANSIENT_ERROR, error=failure)
+        line = await process.stderr.readline()
+        assert line.decode() == f"transferctl: waiting: {message}\n"
+    await service.transfer(job)
+    _, rest = await process.communicate()
+    assert (process.returncode, rest) == (0, b"")
+
+
 async def test_get_keeps_a_failed_job_when_it_is_told_to(
     daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
 ) -> None:

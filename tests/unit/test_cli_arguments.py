@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from transferd.cli.advice import advice_for
 from transferd.cli.arguments import make_parser
 from transferd.cli.destination import DEFAULT_NAME, destination, name_from_url
 from transferd.cli.get import wished
@@ -535,3 +536,23 @@ def test_help_names_the_schemes_that_there_are(
     shown = capsys.readouterr().out
     assert "basic or digest" in shown
     assert not any(scheme in shown for scheme in ("ntlm", "negotiate", "passport"))
+
+
+@pytest.mark.parametrize(
+    ("code", "identified", "advice"),
+    [
+        ("http_401", [], "run it again with --user NAME"),
+        ("http_401", [Target.SERVER], "run it again with another user"),
+        ("http_401", [Target.SERVER], "with the URL there"),
+        ("http_407", [], "run it again with --proxy-user NAME"),
+        ("tls_failed", [], "run it again with --cacert FILE"),
+        ("unheard_of", [], "what would help: mend it"),
+    ],
+)
+def test_advice_can_be_followed_without_the_job(
+    code: str, identified: list[Target], advice: str
+) -> None:
+    """`get` has cancelled it: nothing can be set for it any more, and nothing resumes."""
+    shown = advice_for(code, "mend it, then resume", identified)
+    assert advice in shown
+    assert "resume" not in shown

@@ -7,13 +7,13 @@ complete. What goes wrong before `resume` has answered cancels the half-made job
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transferd.cli.advice import advice_for
 from transferd.cli.attached import attached
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
@@ -32,8 +32,6 @@ from transferd.model.errors import CallerError, TransferdError
 from transferd.model.limits import Limits
 from transferd.model.urls import check_proxy, check_remote, split_userinfo
 from transferd.wire.api import JobAnswer, NoticeAnswer
-
-_FIRST_CLAUSE = re.compile(r"; |, then |, or ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,15 +225,15 @@ async def _late(job: Job, wish: Wish) -> CommandError:
 
 async def _failure(job: Job, failed: JobFailed, wish: Wish) -> CommandError:
     """Settle what becomes of a job in error; returns what to say."""
+    code = failed.error.code if failed.error else "failed"
     remedies = [blocker.remedy for blocker in failed.job.blockers]
     remedy = remedies[0] if remedies else f"see `transferctl why {job.id}`"
     if wish.keep:
         fate = f"job {job.id} is kept; to go on: {remedy}"
     else:
         await _abandon(job)
-        # What comes after the first clause is for a job that lives on.
-        fate = f"the job is cancelled; what would help: {_FIRST_CLAUSE.split(remedy)[0]}"
-    code = failed.error.code if failed.error else "failed"
+        identified = {each.target for each in wish.identities}
+        fate = f"the job is cancelled; {advice_for(code, remedy, identified)}"
     return CommandError(Exit.FAILED, str(failed), code=code, job=job.id, advice=fate)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -194,11 +196,44 @@ class Bar:
 def showing(job: Job, output: Output) -> Iterator[None]:
     """Show how a job goes on while it is waited for, where somebody looks."""
     if output.json or not output.remarks_on_terminal:
-        yield
+        with _telling(job, output):
+            yield
         return
     # `wait` looks at the job whenever it has changed; what it saw last is what is shown.
     with Bar(lambda: job.answer, lambda: _trouble(job), output.remarks):
         yield
+
+
+@contextlib.contextmanager
+def _telling(job: Job, output: Output) -> Iterator[None]:
+    """Say in a line that the job waits, once for each reason, where there is no bar."""
+    loop = asyncio.get_running_loop()
+    told: str | None = None
+    tick: asyncio.Handle
+
+    def look() -> None:
+        nonlocal told, tick
+        reason, line = _reason(job)
+        if reason is not None and reason != told:
+            told = reason
+            output.remark(f"transferctl: {line}")
+        tick = loop.call_later(1 / _DRAWS_PER_SECOND, look)
+
+    tick = loop.call_soon(look)
+    try:
+        yield
+    finally:
+        tick.cancel()
+
+
+def _reason(job: Job) -> tuple[str | None, str]:
+    """Return what keeps the job waiting, and how that is told; None: nothing does."""
+    if (trouble := _trouble(job)) is not None:
+        return trouble, trouble
+    answer = job.answer
+    if answer.state != JobState.TRANSIENT_ERROR.label or answer.error is None:
+        return None, ""
+    return answer.error.message, _waiting(answer, wall_clock(), sys.maxsize)
 
 
 def _trouble(job: Job) -> str | None:
