@@ -680,10 +680,12 @@ async def test_ending_get_or_wait_is_interrupting_them(
     default = partial(signal.signal, number, signal.SIG_DFL)  # nohup may run these tests
     process = await start(daemon, "get", URL, str(tmp_path), preexec_fn=default)
     job = await begun(service)
+    await service.listening(2)  # its callbacks', and the one that it waits by
     process.send_signal(number)
     _, stderr = await process.communicate()
     assert process.returncode == status
     assert f"interrupted; the job goes on, `transferctl wait {job.id}" in stderr.decode()
+    await service.listening(0)
     process = await start(daemon, "wait", job.id, preexec_fn=default)
     await service.listening(1)
     process.send_signal(number)

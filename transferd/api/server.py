@@ -36,6 +36,7 @@ _BACKLOG = 1024
 _NEVER = 86400.0
 #: For aiohttp, no time at all would be no limit.
 _MOMENT = 0.001
+_TURNS = 5
 
 
 class ApiServer:
@@ -94,6 +95,7 @@ class ApiServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        server = runner.server
         try:
             async with asyncio.timeout(timeout):
                 await runner.cleanup()
@@ -102,6 +104,13 @@ class ApiServer:
             if runner.server is not None:
                 await runner.server.shutdown(_MOMENT)
             await runner.cleanup()
+        if server is not None:
+            # What was accepted in the last moment is connected, some turns of the loop later, only
+            # after the others were closed.
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            await server.shutdown(_MOMENT)
+            await asyncio.sleep(0)
 
 
 def application(context: Context, routes: Iterable[Route]) -> web.Application:

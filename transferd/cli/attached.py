@@ -16,13 +16,11 @@ _STATUSES = {signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.HUNG_UP}
 
 
 @contextlib.contextmanager
-def attached(job: Job, output: Output, *, names: bool) -> Iterator[None]:
-    """Say on an interruption how to wait for *job* again.
-
-    *names*: its file gets its name only when somebody completes the job.
+def endings() -> Iterator[list[signal.Signals]]:
+    """Turn SIGTERM and SIGHUP into a cancellation; yields those that came.
 
     Raises:
-        CommandError: SIGTERM or SIGHUP came.
+        CommandError: one came, and nothing within has said what becomes of it.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     came: list[signal.Signals] = []
@@ -34,6 +32,32 @@ def attached(job: Job, output: Output, *, names: bool) -> Iterator[None]:
 
     handled = [number for number in _STATUSES if _handle(loop, number, leave)]
     try:
+        yield came
+    except asyncio.CancelledError:
+        if not came:
+            raise
+        if task is not None:
+            task.uncancel()
+        raise CommandError(_STATUSES[came[0]], "interrupted", code="interrupted") from None
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def attached(
+    job: Job, output: Output, came: list[signal.Signals], *, names: bool
+) -> Iterator[None]:
+    """Say on an interruption how to wait for *job* again.
+
+    *came* is that of the `endings` around it; *names*: its file gets its name only when somebody
+    completes the job.
+
+    Raises:
+        CommandError: SIGTERM or SIGHUP came.
+    """
+    task = asyncio.current_task()
+    try:
         yield
     except asyncio.CancelledError:
         line = farewell(job, names=names)
@@ -43,9 +67,6 @@ def attached(job: Job, output: Output, *, names: bool) -> Iterator[None]:
         if task is not None:
             task.uncancel()
         raise CommandError(_STATUSES[came[0]], line, code="interrupted", job=job.id) from None
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
 
 
 def farewell(job: Job, *, names: bool) -> str:

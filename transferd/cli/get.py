@@ -11,10 +11,11 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from signal import Signals
 from typing import Any
 
 from transferd.cli.advice import advice_for
-from transferd.cli.attached import attached
+from transferd.cli.attached import attached, endings
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
@@ -54,17 +55,22 @@ class Wish:
 async def run(options: Namespace, output: Output) -> int:
     """Get one file; returns the exit status."""
     wish = wished(options, output)
-    async with manager_for(options) as manager:
-        job = await _begin(manager, wish)
-        began = time.monotonic()
-        if wish.detach:
-            _tell_detached(job, output)
-            return Exit.DONE
-        with attached(job, output, names=True), showing(job, output):
-            await _outcome(job, wish)
-            unverified = [file async for file in job.files() if file.length_unverified]
-            answer = await _complete(job, wish)
-        _tell_saved(answer, wish, bool(unverified), time.monotonic() - began, output)
+    with endings() as came:
+        async with manager_for(options) as manager:
+            return await _get(manager, wish, came, output)
+
+
+async def _get(manager: Manager, wish: Wish, came: list[Signals], output: Output) -> int:
+    job = await _begin(manager, wish)
+    began = time.monotonic()
+    if wish.detach:
+        _tell_detached(job, output)
+        return Exit.DONE
+    with attached(job, output, came, names=True), showing(job, output):
+        await _outcome(job, wish)
+        unverified = [file async for file in job.files() if file.length_unverified]
+        answer = await _complete(job, wish)
+    _tell_saved(answer, wish, bool(unverified), time.monotonic() - began, output)
     return Exit.DONE
 
 

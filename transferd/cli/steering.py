@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 
-from transferd.cli.attached import attached
+from transferd.cli.attached import attached, endings
 from transferd.cli.outcomes import CommandError, Exit, status_of
 from transferd.cli.output import Output
 from transferd.cli.progress import showing
@@ -58,7 +58,8 @@ async def wait(options: Namespace, output: Output) -> int:
         job = await find_job(manager, options.job)
         try:
             with (
-                attached(job, output, names=not job.answer.auto_complete),
+                endings() as came,
+                attached(job, output, came, names=not job.answer.auto_complete),
                 showing(job, output),
             ):
                 answer = await _waited(job, options.timeout)
