@@ -96,6 +96,7 @@ class ApiServer:
         if runner is None:
             return
         server = runner.server
+        transports = _transports(server)
         try:
             async with asyncio.timeout(timeout):
                 await runner.cleanup()
@@ -109,8 +110,17 @@ class ApiServer:
             # after the others were closed.
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
+            transports += _transports(server)
             await server.shutdown(_MOMENT)
+            for transport in transports:
+                transport.abort()  # closed already, unless its caller does not read
             await asyncio.sleep(0)
+
+
+def _transports(server: web.Server | None) -> list[asyncio.WriteTransport]:
+    connections = [] if server is None else server.connections
+    found = (connection.transport for connection in connections)
+    return [transport for transport in found if isinstance(transport, asyncio.WriteTransport)]
 
 
 def application(context: Context, routes: Iterable[Route]) -> web.Application:
