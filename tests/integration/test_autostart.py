@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -77,6 +78,13 @@ def _peer(path: Path) -> int:
         caller.connect(str(path))
         raw = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", raw)[0])
+
+
+def _answering(path: Path) -> int | None:
+    """Return who answers, if anybody does."""
+    with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+        return _peer(path)
+    return None
 
 
 def test_a_fresh_machine_needs_nothing(
@@ -320,5 +328,7 @@ async def test_a_stream_starts_a_daemon_again_by_itself(
             pid = _peer(manager.socket)
             os.kill(pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, pid, 0)
-            assert isinstance(await anext(heard), Pulse)
-            assert _peer(manager.socket) != pid
+            async with asyncio.timeout(30):
+                async for _ in heard:  # the first may still be the dead daemon's
+                    if _answering(manager.socket) not in (None, pid):
+                        break
