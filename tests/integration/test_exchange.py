@@ -30,7 +30,7 @@ from transferd.model.errors import TransferFailed
 from transferd.wire.link import WorkerSettings
 from transferd.worker import faults
 from transferd.worker.connection import Trust
-from transferd.worker.exchange import Request
+from transferd.worker.request import Request
 
 QUICK = WorkerSettings(user_agent="transferd/test", connect_timeout=0.2, stall_window=0.2)
 

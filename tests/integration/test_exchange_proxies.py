@@ -17,8 +17,8 @@ from tests.support.origin import (
 from tests.support.proxy import ForwardProxy
 from tests.support.tls import Authority
 from transferd.model.errors import TransferFailed
-from transferd.worker.exchange import Request
 from transferd.worker.proxy import choose_proxy
+from transferd.worker.request import Request
 
 
 @pytest.fixture

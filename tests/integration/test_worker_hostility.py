@@ -27,7 +27,8 @@ from tests.support.runs import BODY, TOTAL, failure, limits
 from tests.support.worker import LIMITS, PLAIN, Book, Desk, worker_task
 from transferd.wire import link
 from transferd.worker.connection import Connector
-from transferd.worker.exchange import Exchange, Request
+from transferd.worker.exchange import Exchange
+from transferd.worker.request import Request
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import pytest
 
 from transferd.model.errors import TransferFailed
 from transferd.wire.link import WorkerSettings
+from transferd.worker.answer import Answer
 from transferd.worker.connection import Connector, Trust
-from transferd.worker.exchange import Answer, Exchange, Request
+from transferd.worker.exchange import Exchange
+from transferd.worker.request import Request
 
 SETTINGS = WorkerSettings(user_agent="transferd/test", connect_timeout=5, stall_window=5)
 

@@ -15,8 +15,9 @@ from transferd.model.job import Validator
 from transferd.transfer.resume import Response
 from transferd.wire.link import WorkerSettings
 from transferd.worker.connection import Connector
-from transferd.worker.exchange import Exchange, Request
+from transferd.worker.exchange import Exchange
 from transferd.worker.inquiry import read_response, read_retry_after
+from transferd.worker.request import Request
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 REQUEST = Request(url="https://files.example.org/a?sig=s", authorization="Basic c2VjcmV0")

@@ -40,6 +40,11 @@ class BasicSession:
         """Basic."""
         return Scheme.BASIC
 
+    @property
+    def mechanism(self) -> None:
+        """Nothing: the scheme itself."""
+        return None
+
     def converse(self, request: RequestLine, challenge: Challenge | None) -> Conversation:
         """Authenticate *request*; see `Session.converse`."""
         preemptive = challenge is None

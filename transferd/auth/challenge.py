@@ -25,6 +25,9 @@ class Challenge:
     token68: str | None = field(default=None, repr=False)
     #: The scheme as the server spelt it, for messages.
     name: str = field(default="", compare=False)
+    #: What follows `Passport1.4` on its line, as it came: it is a list of its own grammar, and goes
+    #: on to the login server byte for byte (MS-PASS 2.2.8).
+    raw: str = field(default="", repr=False)
 
 
 #: CR, LF and NUL have to be replaced by SP (RFC 9110 5.5), which unfolds obs-fold too; the other

@@ -14,7 +14,7 @@ from transferd.auth import basic, proof
 from transferd.auth.basic import BasicSession
 from transferd.auth.challenge import Challenge
 from transferd.auth.digest import DigestSession
-from transferd.auth.flow import LADDER, Randomness, Session, Step
+from transferd.auth.flow import LADDER, Place, Session, Step
 from transferd.model.credentials import Credential, Scheme
 
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class Method:
     #: Whether a challenge of that name can be answered.
     usable: Callable[[Challenge], bool]
     #: Make a session for one origin.
-    open: Callable[[Credential, Randomness], Session]
+    open: Callable[[Credential, Place], Session]
     #: Whoever reads the connection learns the password.
     shows_password: bool = False
 
@@ -131,7 +131,7 @@ def choose(
     *,
     transit: Transit,
     tried: Sequence[Step],
-    randomness: Randomness,
+    place: Place,
 ) -> Choice:
     """Take the strongest scheme that is offered, held, usable and not tried yet.
 
@@ -143,7 +143,7 @@ def choose(
     pick: Pick | None = None
     for step, (method, challenge) in answerable.items():
         if step[0] in held and step not in tried and step not in exposing:
-            session = method.open(held[step[0]], randomness)
+            session = method.open(held[step[0]], place)
             pick = Pick(step=step, session=session, challenge=challenge)
             break
     return Choice(

@@ -12,7 +12,7 @@ from transferd.auth.flow import (
     AuthRejected,
     Conversation,
     NotMutual,
-    Randomness,
+    Place,
     Reply,
     RequestLine,
 )
@@ -65,15 +65,20 @@ class DigestSession:
 
     __slots__ = ("_credential", "_nonce", "_randomness")
 
-    def __init__(self, credential: Credential, randomness: Randomness) -> None:
+    def __init__(self, credential: Credential, place: Place) -> None:
         self._credential = credential
-        self._randomness = randomness
+        self._randomness = place.randomness
         self._nonce: _Nonce | None = None
 
     @property
     def scheme(self) -> Scheme:
         """Digest."""
         return Scheme.DIGEST
+
+    @property
+    def mechanism(self) -> None:
+        """Nothing: the scheme itself."""
+        return None
 
     def converse(self, request: RequestLine, challenge: Challenge | None) -> Conversation:
         """Authenticate *request*; see `Session.converse`."""

@@ -1,9 +1,10 @@
 """What an authentication conversation says and hears.
 
 A scheme is a *session*: one object per (job, target, origin, scheme), which remembers what the
-scheme lets it remember (a nonce and its count, later a ticket). For each request the session writes
-down one conversation, a generator: it yields what to send and is sent what came back. It ends by
-returning (the last reply stands, whatever its status) or by raising.
+scheme lets it remember (a nonce and its count, a ticket, how the server treats connections). For
+each request the session writes down one conversation, a generator: it yields what to send and is
+sent what came back. It ends by returning (the last reply stands, whatever its status) or by
+raising.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from transferd.auth.challenge import Challenge
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import NegotiateOptions, PassportOptions, Scheme, Target
 from transferd.model.errors import TransferdError
 
 #: Returns so many bytes that nobody can guess.
@@ -33,6 +34,22 @@ class RequestLine:
     target: str = field(repr=False)
     #: The body of the request, for auth-int; transferd authenticates without a body.
     body: bytes = field(default=b"", repr=False)
+    #: The absolute URL of the request, for schemes that name it to others.
+    url: str = field(default="", repr=False)
+    #: Of the TLS connection that the challenge came over: `tls-server-end-point:` and the hash of
+    #: its certificate (RFC 5929 4); None: no TLS of the server's, or a certificate without a hash.
+    channel_binding: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a session counts, and what the job says about speaking there."""
+
+    #: As in an Origin: lower case, ASCII, no brackets.
+    host: str
+    randomness: Randomness
+    negotiate: NegotiateOptions = NegotiateOptions()
+    passport: PassportOptions = PassportOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +62,11 @@ class Attempt:
     """
 
     authorization: str | None = field(repr=False)
-    #: This and the following attempts must travel on one connection.
+    #: It means something only on the connection that the last reply came over. When that is gone
+    #: the conversation is closed and begun anew, a few times.
     pinned: bool = False
+    #: Ask for this URL instead, on the request's own origin.
+    url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.authorization is not None and _CONTROL.search(self.authorization):
@@ -54,8 +74,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """Ask somebody else in between: GET *url*, with nothing of the request's own.
+
+    Cookies of that origin go along and are kept for the run. Redirects are not followed; the reply
+    has no body. A place that cannot be reached fails the run as any server does.
+    """
+
+    url: str = field(repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    #: Forget the cookies of that origin first.
+    forget: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came back for an attempt."""
+    """What came back for an attempt or an errand."""
 
     status: int
     #: Every (WWW|Proxy)-Authenticate value, one per header line, in order.
@@ -64,9 +98,17 @@ class Reply:
     authentication_info: tuple[str, ...] = ()
     #: Equal for two replies exactly when they came over the same connection.
     connection: object = None
+    #: As RequestLine.channel_binding, of the connection that this came over.
+    channel_binding: bytes | None = None
+    #: All fields, in order, names as they came.
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Every line of the field *name*, in order."""
+        return tuple(value for found, value in self.headers if found.lower() == name.lower())
 
 
-Conversation: TypeAlias = Generator[Attempt, Reply, None]
+Conversation: TypeAlias = Generator[Attempt | Errand, Reply, None]
 
 
 class Session(Protocol):
@@ -81,6 +123,11 @@ class Session(Protocol):
         """Which scheme this is."""
         ...
 
+    @property
+    def mechanism(self) -> str | None:
+        """What spoke inside the scheme (`kerberos`, `ntlm`), once that is known; for the audit."""
+        ...
+
     def converse(self, request: RequestLine, challenge: Challenge | None) -> Conversation:
         """Authenticate *request*.
 
@@ -92,6 +139,7 @@ class Session(Protocol):
         speaks: nothing was refused, the authenticator chooses again by the last reply.
 
         Raises (from the generator):
+            CannotStart: nothing was sent yet, and nothing can be; another scheme may do.
             AuthRejected: the server refused the credential, or it cannot be expressed.
             NotMutual: the server failed to prove that it knows the secret.
         """
@@ -103,7 +151,20 @@ class Session(Protocol):
 
 
 class AuthError(TransferdError):
-    """A conversation ended badly."""
+    """A conversation ended badly.
+
+    `code` is that of the failure if it comes to one (None: `http_401` or `http_407`), `advice` what
+    the owner can do, where the scheme knows better than the code.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.advice = advice
+
+
+class CannotStart(AuthError):
+    """The scheme cannot be spoken here and now: no ticket, no library, no name for the server."""
 
 
 class AuthRejected(AuthError):
@@ -111,7 +172,7 @@ class AuthRejected(AuthError):
 
 
 class NotMutual(AuthError):
-    """The server's own proof (rspauth) is wrong: this is not the server that knows the secret."""
+    """The server's own proof is wrong: this is not the server that knows the secret."""
 
 
 #: A scheme, and for Digest the family of its hash: what is tried once.
@@ -123,6 +184,7 @@ LADDER: Sequence[Step] = (
     (Scheme.DIGEST, "sha"),
     (Scheme.NTLM, None),
     (Scheme.DIGEST, "md5"),
+    (Scheme.PASSPORT, None),
     (Scheme.BASIC, None),
 )
 

@@ -23,7 +23,7 @@ def user_name(credential: Credential) -> str:
     Raises:
         AuthRejected: it has a colon or a control character (RFC 7617 2, RFC 7616 4), or is no text.
     """
-    name = credential.username
+    name = credential.username or ""
     if ":" in name:
         raise _inexpressible(credential, "user name has a colon, which ends a user name")
     if _CONTROL.search(name):

@@ -28,10 +28,6 @@ class Scheme(enum.StrEnum):
     PASSPORT = "passport"
 
 
-#: Schemes that the worker can speak.
-AVAILABLE_SCHEMES = frozenset({Scheme.BASIC, Scheme.DIGEST})
-
-
 class Secret:
     """A text that must not be seen: kept in one mutable buffer, so that it can be wiped.
 
@@ -68,23 +64,69 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
+#: Schemes that can use who the owner is already (BITS.md A8, A9): a ticket cache or a keytab.
+#: NTLM cannot: on Linux nobody keeps what it would need (BITS.md NT10).
+IMPLICIT_SCHEMES = frozenset({Scheme.NEGOTIATE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NegotiateOptions:
+    """How a job speaks Negotiate. Holds no secret."""
+
+    #: Name of the server's service, `HTTP/host`, instead of the one made from the URL.
+    spn: str | None = None
+    #: The same for the proxy.
+    proxy_spn: str | None = None
+    #: Absolute path of a keytab of the owner's, for implicit credentials.
+    keytab: str | None = None
+    #: Who to be, of those in the keytab or the ticket cache; None: the first or default one.
+    principal: str | None = None
+    #: The ticket cache (`FILE:/path`, `KCM:`, …) instead of the owner's default one.
+    ccache: str | None = None
+    #: Let NTLM be spoken inside Negotiate where Kerberos cannot.
+    ntlm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassportOptions:
+    """Whom a job trusts with a Passport password. Holds no secret."""
+
+    #: Where the login server's address is asked for; https, or http to this host.
+    configuration_url: str | None = None
+    #: The only `host` or `host:port` that is ever sent the password.
+    login_host: str | None = None
+    #: The realm that the login server must name; None: the one of the configuration.
+    realm: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialLabel:
     """What may be told of a credential: everything but the password."""
 
     target: Target
     scheme: Scheme
-    username: str
+    #: None: whoever the owner is already.
+    username: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Credential:
-    """One identity for one (target, scheme); a job holds at most one of each."""
+    """One identity for one (target, scheme); a job holds at most one of each.
+
+    A username of None, with an empty password, is the implicit identity of the owner.
+    """
 
     target: Target
     scheme: Scheme
-    username: str
+    username: str | None
     password: Secret = field(repr=False)
+    #: How long ago the owner gave it, in seconds.
+    age: float = 0.0
+
+    @property
+    def implicit(self) -> bool:
+        """Whether it stands for whoever the owner is already."""
+        return self.username is None
 
     @property
     def label(self) -> CredentialLabel:
@@ -110,20 +152,13 @@ def parse_scheme(text: str) -> Scheme:
     """Read a scheme in any case (the sample compares without case).
 
     Raises:
-        BadRequest: `unknown_scheme`, or `scheme_unavailable` for one that this version lacks.
+        BadRequest: `unknown_scheme`.
     """
     try:
-        scheme = Scheme(text.lower())
+        return Scheme(text.lower())
     except ValueError:
         known = ", ".join(Scheme)
         raise BadRequest(
             "unknown_scheme",
             f"invalid authentication scheme {text[:40]!r}; it is one of {known}",
         ) from None
-    if scheme not in AVAILABLE_SCHEMES:
-        able = ", ".join(sorted(AVAILABLE_SCHEMES))
-        raise BadRequest(
-            "scheme_unavailable",
-            f"cannot use scheme {scheme} in this version of transferd; use one of {able}",
-        )
-    return scheme

@@ -10,6 +10,7 @@
     │   ├── TooLarge           413  the body is larger than the limit
     │   └── Unavailable        503  the service is going down
     ├── TransferFailed         a file could not be transferred; carries a Failure as data
+    │   └── ConnectionGone     a connection that was to be used again is not there any more
     ├── StoreError             the queue file cannot be used
     │   ├── StoreDamaged
     │   ├── StoreTooNew
@@ -103,6 +104,13 @@ class TransferFailed(TransferdError):
         super().__init__(failure.message)
         self.failure = failure
         self.retry_after = retry_after
+
+
+class ConnectionGone(TransferFailed):
+    """A connection that was to be used again ended before a byte of an answer came over it.
+
+    The request may be sent anew; what was authenticated on that connection is lost.
+    """
 
 
 class StoreError(TransferdError):

@@ -87,6 +87,7 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "connection_lost": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "stalled": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "proxy_unreachable": FailureKind(_T, Remedy.BACKOFF, _WAIT),
+        "kdc_unreachable": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "tls_failed": FailureKind(
             _T,
             Remedy.OWNER,

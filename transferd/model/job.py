@@ -13,7 +13,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NewType, TypeAlias
 
-from transferd.model.credentials import Credential, CredentialLabel, Secret
+from transferd.model.credentials import (
+    Credential,
+    CredentialLabel,
+    NegotiateOptions,
+    PassportOptions,
+    Secret,
+)
 from transferd.model.failures import Failure
 from transferd.model.states import JobState
 
@@ -174,6 +180,8 @@ class Settings:
     max_size: int | None = None
     #: Connections for the files of this job; None: by priority.
     streams: int | None = None
+    negotiate: NegotiateOptions = NegotiateOptions()
+    passport: PassportOptions = PassportOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -45,6 +45,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     durable_bytes: int = 64 * 1024 * 1024
     progress_seconds: Seconds = 0.5
     command_timeout: Seconds = 300.0
+    #: A Kerberos library may be busy with a KDC for so long before a scheme counts as not usable.
+    kerberos_timeout: Seconds = 15.0
 
 
 class Configure(Message, frozen=True, tag="configure"):
@@ -54,12 +56,13 @@ class Configure(Message, frozen=True, tag="configure"):
 
 
 class LinkCredential(msgspec.Struct, frozen=True):
-    """A credential on its way to the worker."""
+    """A credential on its way to the worker; without a user the implicit one."""
 
     target: Target
     scheme: Scheme
-    username: str
+    username: str | None
     password: Secret
+    age: Seconds = 0.0
 
 
 class LinkHeader(msgspec.Struct, frozen=True):
@@ -260,6 +263,8 @@ class Audited(Message, frozen=True, tag="audited"):
     target: Target
     scheme: Scheme
     host: str
+    #: What spoke inside the scheme.
+    mechanism: str | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):

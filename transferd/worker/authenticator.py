@@ -31,8 +31,10 @@ from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.transfer.location import Origin, is_loopback, origin
-from transferd.worker.exchange import Answer, Exchange, Request
+from transferd.worker.answer import Answer
+from transferd.worker.exchange import Exchange
 from transferd.worker.proxy import Proxy
+from transferd.worker.request import Request
 
 #: Told of each credential that was accepted or refused: whether, for whom, how, at which host.
 Audit: TypeAlias = Callable[[bool, Target, Scheme, str], None]

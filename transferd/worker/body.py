@@ -10,7 +10,7 @@ from typing import Protocol
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Seconds
-from transferd.worker.exchange import Answer
+from transferd.worker.answer import Answer
 from transferd.worker.sink import Sink
 
 

@@ -3,147 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.model.job import Seconds
 from transferd.wire.link import WorkerSettings
+from transferd.worker.answer import Answer
 from transferd.worker.connection import Connector, open_session
-from transferd.worker.faults import Peer, translate
+from transferd.worker.faults import translate
+from transferd.worker.request import Request
 
-#: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
-_DRAIN_BYTES = 64 * 1024
-_DRAIN_SECONDS: Seconds = 2.0
 #: aiohttp undoes the first of these and ignores every other: a body would be stored wrapped, or be
 #: taken for whole where the connection broke.
 _CODINGS = frozenset({"chunked", "identity", None})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A GET, with everything that it carries."""
-
-    #: Absolute and escaped; it goes out byte for byte.
-    url: str
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    authorization: str | None = field(default=None, repr=False)
-    #: Without userinfo.
-    proxy: URL | None = None
-    #: Goes to the proxy only: with CONNECT where there is a tunnel, with the request otherwise.
-    proxy_authorization: str | None = field(default=None, repr=False)
-
-    @property
-    def parsed(self) -> URL:
-        """The URL in parts, never quoted again."""
-        return URL(self.url, encoded=True)
-
-    @property
-    def peer(self) -> Peer:
-        """Who is asked, for messages."""
-        proxy = self.proxy
-        return Peer(_place(self.parsed), None if proxy is None else _place(proxy))
-
-    @property
-    def tunnelled(self) -> bool:
-        """Whether a proxy carries it without seeing it."""
-        return self.proxy is not None and self.parsed.scheme == "https"
-
-    @property
-    def target(self) -> str:
-        """The request target as it goes out (RFC 9112 3.2)."""
-        if self.proxy is not None and not self.tunnelled:
-            return str(self.parsed.with_fragment(None))
-        return self.origin_form
-
-    @property
-    def origin_form(self) -> str:
-        """The request target as the server gets it, whatever stands between."""
-        return self.parsed.raw_path_qs
-
-
-class Answer:
-    """What came back for a request; whoever gets one drains, reads or closes it."""
-
-    def __init__(
-        self,
-        request: Request,
-        status: int,
-        headers: CIMultiDictProxy[str],
-        connection: object,
-        response: aiohttp.ClientResponse | None,
-    ) -> None:
-        self.request = request
-        self.status = status
-        self.headers = headers
-        #: Equal for two answers exactly when they came over the same connection.
-        self.connection = connection
-        self._response = response
-        self._broken: TransferFailed | None = None
-
-    @property
-    def from_proxy(self) -> bool:
-        """Whether a proxy refused to open the tunnel: the server was not reached."""
-        return self._response is None
-
-    def values(self, name: str) -> tuple[str, ...]:
-        """Every line of a header, in order."""
-        return tuple(self.headers.getall(name, ()))
-
-    @property
-    def chunked(self) -> bool:
-        """Whether the body says where it ends without a length."""
-        return self.transfer_coding == "chunked"
-
-    @property
-    def transfer_coding(self) -> str | None:
-        """How the body is wrapped for the journey, in lower case."""
-        values = self.values("Transfer-Encoding")
-        return ", ".join(values).strip().lower() if values else None
-
-    async def read(self) -> bytes:
-        """Return some bytes of the body, b"" at its end.
-
-        Raises:
-            TransferFailed: `connection_lost`, `stalled`, `protocol_error`.
-        """
-        if self._response is None:
-            return b""
-        if self._broken is not None:
-            raise self._broken
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            self._broken = translate(error, self.request.peer)
-            rescued = _rescue(self._response.content)
-            self.close()
-            if not rescued:
-                raise self._broken from error
-            return rescued
-
-    async def drain(self) -> None:
-        """Throw the body away; one that is long or slow costs the connection."""
-        drained = 0
-        try:
-            # Nobody wants these bytes, so nobody misses them.
-            with contextlib.suppress(TransferFailed, TimeoutError):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    while drained <= _DRAIN_BYTES and (data := await self.read()):
-                        drained += len(data)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Give up the rest of the body, and the connection if there is any rest."""
-        if self._response is not None:
-            self._response.close()
 
 
 class Exchange:
@@ -209,12 +85,6 @@ class Exchange:
         return headers
 
 
-def _rescue(content: aiohttp.StreamReader) -> bytes:
-    """Return what had arrived before the body broke off: aiohttp keeps it back after an error."""
-    content._exception = None
-    return content.read_nowait()
-
-
 def _no_tunnel(request: Request, refusal: aiohttp.ClientHttpProxyError) -> Answer:
     """Return a proxy's challenge; whatever else it says instead of a tunnel is a failure."""
     if refusal.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -238,7 +108,3 @@ def _unreadable(answer: Answer) -> TransferFailed:
     return TransferFailed(
         Failure(code="protocol_error", message=message, http_status=answer.status)
     )
-
-
-def _place(url: URL) -> str:
-    return f"{url.host_subcomponent}:{url.port}"

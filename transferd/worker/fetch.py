@@ -35,8 +35,8 @@ from transferd.transfer.resume import (
     recheck,
 )
 from transferd.wire.link import Durable, FileDone, Message, Opened, Progress, WorkerSettings
+from transferd.worker.answer import Answer
 from transferd.worker.body import Measure, Mover
-from transferd.worker.exchange import Answer
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
 from transferd.worker.sink import Durability, Sink
 

@@ -12,9 +12,10 @@ from transferd.transfer.location import REDIRECTS, Origin, next_hop, origin
 from transferd.transfer.resume import RangeRequest, Response
 from transferd.transfer.retry import parse_retry_after
 from transferd.wire.link import LinkHeader
+from transferd.worker.answer import Answer
 from transferd.worker.authenticator import Authenticator, Hop
-from transferd.worker.exchange import Answer, Request
 from transferd.worker.proxy import choose_proxy
+from transferd.worker.request import Request
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 

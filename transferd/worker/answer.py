@@ -1,0 +1,105 @@
+"""What came back for a request, and its body."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+from transferd.model.errors import TransferFailed
+from transferd.model.job import Seconds
+from transferd.worker.faults import translate
+from transferd.worker.request import Request
+
+#: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
+_DRAIN_BYTES = 64 * 1024
+_DRAIN_SECONDS: Seconds = 2.0
+
+
+class Answer:
+    """What came back for a request; whoever gets one drains, reads or closes it."""
+
+    def __init__(
+        self,
+        request: Request,
+        status: int,
+        headers: CIMultiDictProxy[str],
+        connection: object,
+        response: aiohttp.ClientResponse | None,
+        *,
+        channel_binding: bytes | None = None,
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.headers = headers
+        #: Equal for two answers exactly when they came over the same connection.
+        self.connection = connection
+        #: That connection's, where TLS with the server ends (`RequestLine.channel_binding`).
+        self.channel_binding = channel_binding
+        self._response = response
+        self._broken: TransferFailed | None = None
+
+    @property
+    def from_proxy(self) -> bool:
+        """Whether a proxy refused to open the tunnel: the server was not reached."""
+        return self._response is None
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Every line of a header, in order."""
+        return tuple(self.headers.getall(name, ()))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body says where it ends without a length."""
+        return self.transfer_coding == "chunked"
+
+    @property
+    def transfer_coding(self) -> str | None:
+        """How the body is wrapped for the journey, in lower case."""
+        values = self.values("Transfer-Encoding")
+        return ", ".join(values).strip().lower() if values else None
+
+    async def read(self) -> bytes:
+        """Return some bytes of the body, b"" at its end.
+
+        Raises:
+            TransferFailed: `connection_lost`, `stalled`, `protocol_error`.
+        """
+        if self._response is None:
+            return b""
+        if self._broken is not None:
+            raise self._broken
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            self._broken = translate(error, self.request.peer)
+            rescued = _rescue(self._response.content)
+            self.close()
+            if not rescued:
+                raise self._broken from error
+            return rescued
+
+    async def drain(self) -> None:
+        """Throw the body away; one that is long or slow costs the connection."""
+        drained = 0
+        try:
+            # Nobody wants these bytes, so nobody misses them.
+            with contextlib.suppress(TransferFailed, TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while drained <= _DRAIN_BYTES and (data := await self.read()):
+                        drained += len(data)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up the rest of the body, and the connection if there is any rest."""
+        if self._response is not None:
+            self._response.close()
+
+
+def _rescue(content: aiohttp.StreamReader) -> bytes:
+    """Return what had arrived before the body broke off: aiohttp keeps it back after an error."""
+    content._exception = None
+    return content.read_nowait()
