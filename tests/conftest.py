@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import apache as apache_server
+from tests.support import kdc as kerberos
 from tests.support import lighttpd as lighttpd_server
 from tests.support import nginx as nginx_server
 from tests.support.servers import Server, public_directory, require_server
@@ -45,3 +46,10 @@ def lighttpd(served: Path) -> Iterator[Server]:
     """A running lighttpd; its places stand in tests/support/lighttpd.py."""
     with lighttpd_server.lighttpd(served) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kdc() -> Iterator[kerberos.Kdc]:
+    """A running MIT KDC; who stops or shifts it makes one of its own, `tests.support.kdc.kdc()`."""
+    with kerberos.kdc() as served:
+        yield served

@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,11 +132,18 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(command: Command, *, root: Path, log: Path, ports: int = 1) -> Iterator[list[int]]:
+def serving(
+    command: Command,
+    *,
+    root: Path,
+    log: Path,
+    ports: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[list[int]]:
     """Run a server until the block ends; yields its ports, the first of them plain HTTP.
 
     A server that does not answer with its own files (another process took the port) is started
-    again on other ports.
+    again on other ports. The *environment* comes on top of that of the tests.
 
     Raises:
         NotServing: it never did.
@@ -147,17 +154,20 @@ def serving(command: Command, *, root: Path, log: Path, ports: int = 1) -> Itera
         stack.callback(beacon.unlink)
         for _ in range(_ATTEMPTS):
             chosen = free_ports(ports)
-            process = _start(command(chosen), log)
+            process = start(command(chosen), log, environment=environment)
             if _answers(f"http://127.0.0.1:{chosen[0]}/{beacon.name}", process):
-                stack.callback(_stop, process)
+                stack.callback(stop, process)
                 break
-            _stop(process)
+            stop(process)
         else:
             raise NotServing(log.read_text(errors="replace")[-2000:])
         yield chosen
 
 
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Run a program that stays in the foreground, in a process group of its own."""
     # The kernel ends the server when the test process dies without having a chance to.
     argv = [require_program("setpriv"), "--pdeathsig", "TERM", "--", *command]
     with log.open("ab") as output:
@@ -167,6 +177,7 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
 
 
@@ -186,7 +197,8 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program that `start` began; by force when it does not go."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
