@@ -141,6 +141,39 @@ def test_a_challenge_ends_with_its_line() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "raw"),
+    [
+        ("Passport1.4 site=71,kpp=9,lc=en", "site=71,kpp=9,lc=en"),
+        ("passport1.4   ct=1,  Basic,,x ", "ct=1,  Basic,,x"),
+        ('Passport1.4 a="b, Basic realm=c', 'a="b, Basic realm=c'),
+        ("Passport1.4\ta=%2C\r\n b,ü=é", "a=%2C   b,ü=é"),
+        ("Passport1.4 x,Negotiate2SupportedIf=Kerberos", "x,Negotiate2SupportedIf=Kerberos"),
+        (" Passport1.4 ", ""),
+        ("PASSPORT1.4", ""),
+    ],
+)
+def test_a_line_of_passports_is_read_whole(line: str, raw: str) -> None:
+    """Its list is opaque and goes on to somebody else, byte for byte (MS-PASS 2.2.8)."""
+    challenge = one(line)
+    assert (challenge.scheme, challenge.raw) == ("passport1.4", raw)
+    assert (dict(challenge.params), challenge.token68) == ({}, None)
+    assert challenge.name == line.split()[0]
+
+
+@pytest.mark.parametrize("line", ["Passport1.40 a=b", "Passport1x4 a=b", "Passport1.4,a"])
+def test_only_its_own_name_makes_a_line_passports(line: str) -> None:
+    """Another scheme, or an empty challenge beside others, has nothing to go on."""
+    assert [challenge.raw for challenge in parse_challenges([line])][:1] == [""]
+
+
+def test_passport_stands_beside_other_schemes() -> None:
+    """Each line is read by its own rules (BITS 2.2)."""
+    lines = ["Negotiate, NTLM", "Passport1.4 a=b,Digest", 'Basic realm="r"']
+    assert schemes(*lines) == ["negotiate", "ntlm", "passport1.4", "basic"]
+    assert "a=b" not in repr(parse_challenges(lines))
+
+
 def test_params_cannot_be_changed() -> None:
     """A challenge is a value; two conversations may hold the same."""
     assert isinstance(one("Basic realm=r").params, MappingProxyType)
@@ -233,7 +266,7 @@ def test_no_text_is_too_wild_to_read(lines: list[str]) -> None:
     "seed",
     [
         '"', "\\", '"\\', '\\"', ",", "=", " ", "\t ", "a", "a=", "a ", 'a="', 'a="\\', '="', "a,",
-        'a=",', "a b", "Digest ", 'Digest x="', '" ', ' "', '"a"', "a\\", "==a", "a =", "é",
+        'a=",', "a b", "Digest ", 'Digest x="', '" ', ' "', '"a"', "a\\", "==a", "a =", "é", "Passport1.4 ",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("tail", ["", '"', "\\", "=", " x"])

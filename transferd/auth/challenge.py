@@ -40,6 +40,9 @@ _QUOTED = r'"((?:[^"\\]|\\.)*+)"'
 
 # Possessive quantifiers throughout: nothing is ever scanned twice.
 
+#: A line of Passport's is one challenge to its end (MS-PASS 2.2.8): bare words of its list would
+#: pass for schemes.
+_PASSPORT = re.compile(r"(Passport1\.4)(?:[ \t]++(.*+))?", re.IGNORECASE | re.DOTALL)
 #: One list element; a quoted string that is not closed reaches to the end of the line.
 _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
 #: An unquoted value may have any visible characters: nonces in bare base64 are seen in the wild.
@@ -72,6 +75,10 @@ def parse_params(lines: Iterable[str]) -> Mapping[str, str]:
 
 
 def _challenges(line: str) -> Iterator[Challenge]:
+    passport = _PASSPORT.fullmatch(line.translate(_BLANKED).strip(_OWS))
+    if passport is not None:
+        yield Challenge(scheme=passport[1].lower(), name=passport[1], raw=passport[2] or "")
+        return
     name: str | None = None
     params: dict[str, str] = {}
     token68: str | None = None
