@@ -90,21 +90,24 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with open_store(self._options.state, new_id=_new_id) as store:
-            parts = self._assemble(store)
+            answers = self._answers()
+            parts = self._assemble(store, answers)
             requeued = await store.jobs.recover(self._clock.steady())
             with self._listening() as listening, self._recorded(listening):
-                server = self._server(parts)
+                server = self._server(parts, answers)
                 await server.start(listening)
                 fields = {"socket": self._options.socket, "requeued": requeued}
                 log.info("daemon.ready", extra={"fields": fields})
                 await self._live(parts, server)
         log.info("daemon.stopped", extra={"fields": {}})
 
-    def _assemble(self, store: Store) -> Parts:
+    def _answers(self) -> Answers:
         def wall_time(steady: Seconds) -> datetime:
             return self._clock.now() + timedelta(seconds=steady - self._clock.steady())
 
-        answers = Answers(user_name, wall_time)
+        return Answers(user_name, wall_time)
+
+    def _assemble(self, store: Store, answers: Answers) -> Parts:
         launch = self._launch()
         return assemble(self._config, store.jobs, store.notices, launch, self._clock, answers)
 
@@ -112,12 +115,12 @@ class Daemon:
         environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}
         return python_launcher((sys.executable, "-P", "-m", "transferd.worker"), environ)
 
-    def _server(self, parts: Parts) -> ApiServer:
+    def _server(self, parts: Parts, answers: Answers) -> ApiServer:
         own = os.getuid()
         return ApiServer(
             jobs=parts.jobs,
             notices=parts.notifier,
-            clock=self._clock,
+            answers=answers,
             limits=self._config.limits.limits(),
             timers=default_timers(self._config),
             # One daemon works for one user, since its workers have no other rights than its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -544,3 +545,17 @@ async def test_stopping_cuts_off_what_takes_too_long() -> None:
             await api.server.stop(0.05)
         assert await asking == b""
         await api.server.stop()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_connects_while_the_server_stops_is_let_go(turns: int) -> None:
+    """However far its connection had come: the socket is closed when `stop` returns."""
+    async with running_api() as api:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(api.path))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await api.server.stop(1.0)
+            caller.setblocking(False)
+            with contextlib.suppress(ConnectionResetError):
+                assert caller.recv(1) == b""

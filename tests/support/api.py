@@ -10,17 +10,22 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.support.fake_service import FakeService, StoppedClock
+from tests.support.fake_service import NOW, FakeService
+from transferd.api.identity import user_name
 from transferd.api.server import ApiServer
 from transferd.model.job import Timers
 from transferd.model.limits import Limits
+from transferd.wire.answers import Answers
 
 TIMERS = Timers(min_retry_delay=60.0, no_progress_timeout=3600.0, max_download_time=7200.0)
+#: Time stands still; the steady clock does at zero.
+ANSWERS = Answers(user_name, lambda steady: NOW + timedelta(seconds=steady))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +138,20 @@ async def running_api(
     serves: Callable[[int], bool] = lambda uid: True,
     admin_gid: int | None = None,
     heartbeat: float = 15.0,
+    connections: int = 64,
 ) -> AsyncIterator[Api]:
     """Run a server until the end of the block."""
     service = service or FakeService()
     server = ApiServer(
         jobs=service,
         notices=service,
-        clock=StoppedClock(),
+        answers=ANSWERS,
         limits=limits or Limits(),
         timers=TIMERS,
         serves=serves,
         admin_gid=admin_gid,
         heartbeat=heartbeat,
+        connections=connections,
     )
     with tempfile.TemporaryDirectory(prefix="transferd-") as directory:
         os.chmod(directory, 0o755)  # noqa: S103  (callers with other identities come in)

@@ -15,25 +15,12 @@ from uuid import uuid4
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, CredentialLabel, Scheme, Secret, Target
 from transferd.model.errors import Conflict, NotAllowed, NotFound
-from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Seconds, Settings
+from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
 from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
 from transferd.model.queue import Created, FilePage, JobPage
 from transferd.model.states import JobEvent, JobState, advance
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
-
-
-class StoppedClock:
-    """Time that does not pass: steady is ten seconds behind the wall."""
-
-    def now(self) -> datetime:
-        return NOW
-
-    def steady(self) -> Seconds:
-        return NOW.timestamp() - 10
-
-    async def sleep(self, seconds: Seconds) -> None:
-        await asyncio.sleep(0)
 
 
 class FakeService:

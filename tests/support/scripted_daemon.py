@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.api import TIMERS
-from tests.support.fake_service import FakeService, StoppedClock
+from tests.support.api import ANSWERS, TIMERS
+from tests.support.fake_service import FakeService
 from transferd.api.server import ApiServer
 from transferd.client.job import Job
 from transferd.model.caller import Caller
@@ -131,7 +131,7 @@ class ScriptedDaemon:
         self._server = ApiServer(
             jobs=self.service,
             notices=self.service,
-            clock=StoppedClock(),
+            answers=ANSWERS,
             limits=Limits(),
             timers=TIMERS,
             serves=lambda uid: self.serves,

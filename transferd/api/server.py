@@ -7,7 +7,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
 
 import msgspec
 from aiohttp import hdrs, web
@@ -15,9 +14,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from transferd.api import events
+from transferd.api.acceptor import Acceptor
 from transferd.api.call import Call, Context
 from transferd.api.errors import answer_problems
-from transferd.api.identity import Identities, user_name
+from transferd.api.identity import Identities
 from transferd.api.openapi import document
 from transferd.api.ports import JobUseCases, NoticeUseCases
 from transferd.api.query import refuse_unknown
@@ -25,18 +25,15 @@ from transferd.api.routes import ROUTES, Access, Route
 from transferd.model.errors import NotAllowed
 from transferd.model.job import Seconds, Timers
 from transferd.model.limits import Limits
-from transferd.service.ports import Clock
 from transferd.wire.answers import Answers
 
 log = logging.getLogger(__name__)
 
 _CONTEXT = web.AppKey("context", Context)
-_BACKLOG = 1024
 #: Longer than any graceful stop: `stop` has the deadline.
 _NEVER = 86400.0
 #: For aiohttp, no time at all would be no limit.
 _MOMENT = 0.001
-_TURNS = 5
 
 
 class ApiServer:
@@ -47,38 +44,37 @@ class ApiServer:
         *,
         jobs: JobUseCases,
         notices: NoticeUseCases,
-        clock: Clock,
+        answers: Answers,
         limits: Limits,
         timers: Timers,
         serves: Callable[[int], bool],
         admin_gid: int | None = None,
         heartbeat: Seconds = 15.0,
-        owner_name: Callable[[int], str] = user_name,
+        connections: int = 1024,
     ) -> None:
         """Take what requests are served with.
 
         *timers* are those of a job that names none; *serves* tells whether this daemon works for
-        a uid; members of *admin_gid* are admins, as uid 0 is.
+        a uid; members of *admin_gid* are admins, as uid 0 is. More callers than *connections* wait
+        until one of them goes.
         """
-
-        def wall_time(steady: Seconds) -> datetime:
-            return clock.now() + timedelta(seconds=steady - clock.steady())
-
         self._context = Context(
             jobs=jobs,
             notices=notices,
             limits=limits,
             timers=timers,
-            answers=Answers(owner_name, wall_time),
+            answers=answers,
             identities=Identities(admin_gid),
             serves=serves,
             heartbeat=heartbeat,
             openapi=msgspec.json.encode(document(ROUTES)),
         )
+        self._most = connections
         self._runner: web.AppRunner | None = None
+        self._acceptor: Acceptor | None = None
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve on *sock*, a listening Unix socket, which is the server's from now on."""
+        """Serve on *sock*, a bound Unix socket, which is the server's from now on."""
         self._runner = web.AppRunner(
             application(self._context, ROUTES),
             access_log=None,
@@ -87,16 +83,18 @@ class ApiServer:
             logger=_protocol_log(),
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, sock, backlog=_BACKLOG).start()
+        if self._runner.server is not None:
+            self._acceptor = Acceptor(self._runner.server, self._most)
+            self._acceptor.start(sock)
 
     async def stop(self, timeout: Seconds = 5.0) -> None:
         """Accept nothing new, end event streams and let requests end; the slow are cut off."""
         self._context.stopping.set()
         runner, self._runner = self._runner, None
-        if runner is None:
+        acceptor, self._acceptor = self._acceptor, None
+        if runner is None or acceptor is None:
             return
-        server = runner.server
-        transports = _transports(server)
+        await acceptor.close()
         try:
             async with asyncio.timeout(timeout):
                 await runner.cleanup()
@@ -105,22 +103,8 @@ class ApiServer:
             if runner.server is not None:
                 await runner.server.shutdown(_MOMENT)
             await runner.cleanup()
-        if server is not None:
-            # What was accepted in the last moment is connected, some turns of the loop later, only
-            # after the others were closed.
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-            transports += _transports(server)
-            await server.shutdown(_MOMENT)
-            for transport in transports:
-                transport.abort()  # closed already, unless its caller does not read
-            await asyncio.sleep(0)
-
-
-def _transports(server: web.Server | None) -> list[asyncio.WriteTransport]:
-    connections = [] if server is None else server.connections
-    found = (connection.transport for connection in connections)
-    return [transport for transport in found if isinstance(transport, asyncio.WriteTransport)]
+        # What is left has answers that its caller does not read.
+        await acceptor.cut_off()
 
 
 def application(context: Context, routes: Iterable[Route]) -> web.Application:
