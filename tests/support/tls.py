@@ -1,23 +1,104 @@
-"""A certificate authority for one test, and the contexts and files that it gives rise to."""
+"""A certificate authority for one test, and the contexts and files that it gives rise to.
+
+The hash of a certificate's signature decides about the channel binding (RFC 5929 section 4.1), so
+there is a certificate for each kind of it: `KINDS`.
+"""
 
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+_Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+_PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
+
+#: Kind of certificate → type of the signing key, hash of the signature, its padding.
+KINDS: dict[str, tuple[trustme.KeyType, _Hash, padding.PSS | None]] = {
+    "rsa-sha256": (trustme.KeyType.RSA, hashes.SHA256(), None),
+    "rsa-sha384": (trustme.KeyType.RSA, hashes.SHA384(), None),
+    "rsa-sha512": (trustme.KeyType.RSA, hashes.SHA512(), None),
+    "rsa-pss": (trustme.KeyType.RSA, hashes.SHA256(), _PSS),
+    "ecdsa-sha256": (trustme.KeyType.ECDSA, hashes.SHA256(), None),
+    "ecdsa-sha384": (trustme.KeyType.ECDSA, hashes.SHA384(), None),
+}
+
+_NAMES = ("127.0.0.1", "127.0.0.2", "localhost")
 
 
 class Authority:
     """Vouches for 127.0.0.1, 127.0.0.2 and localhost."""
 
     def __init__(self, directory: Path) -> None:
-        self._ca = trustme.CA()
+        self._directory = directory
+        self._authorities: dict[trustme.KeyType, trustme.CA] = {}
+        self._ca = self._authority(trustme.KeyType.ECDSA)
         self.cacert = str(directory / "ca.pem")
-        self._ca.cert_pem.write_to_path(self.cacert)
 
-    def server(self) -> ssl.SSLContext:
-        """The context of a server."""
+    def server(self, kind: str | None = None) -> ssl.SSLContext:
+        """The context of a server; its certificate is one of KINDS, or just any."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert("127.0.0.1", "127.0.0.2", "localhost").configure_cert(context)
+        if kind is None:
+            self._ca.issue_cert(*_NAMES).configure_cert(context)
+        else:
+            context.load_cert_chain(self.identity(kind))
         return context
+
+    def identity(self, kind: str) -> Path:
+        """Write a key and its certificate of one of KINDS to a file for a server.
+
+        The file `cacert` vouches for it from then on.
+        """
+        key_type, algorithm, rsa_padding = KINDS[kind]
+        authority = self._authority(key_type)
+        issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+        signer = load_pem_private_key(authority.private_key_pem.bytes(), None)
+        assert isinstance(signer, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+        key = ec.generate_private_key(ec.SECP256R1())
+        unsigned = _unsigned(issuer.subject, key).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        certificate = unsigned.sign(signer, algorithm, rsa_padding=rsa_padding)
+        path = self._directory / f"{kind}.pem"
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+        return path
+
+    def _authority(self, key_type: trustme.KeyType) -> trustme.CA:
+        """Make the authority with that type of key when it is first asked for, and trust it."""
+        if key_type not in self._authorities:
+            self._authorities[key_type] = trustme.CA(key_type=key_type)
+            certificates = [each.cert_pem.bytes() for each in self._authorities.values()]
+            (self._directory / "ca.pem").write_bytes(b"".join(certificates))
+        return self._authorities[key_type]
+
+
+def _unsigned(issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    names = [
+        x509.DNSName(name) if name == "localhost" else x509.IPAddress(ip_address(name))
+        for name in _NAMES
+    ]
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
