@@ -266,7 +266,8 @@ def test_no_text_is_too_wild_to_read(lines: list[str]) -> None:
     "seed",
     [
         '"', "\\", '"\\', '\\"', ",", "=", " ", "\t ", "a", "a=", "a ", 'a="', 'a="\\', '="', "a,",
-        'a=",', "a b", "Digest ", 'Digest x="', '" ', ' "', '"a"', "a\\", "==a", "a =", "é", "Passport1.4 ",
+        'a=",', "a b", "Digest ", 'Digest x="', '" ', ' "', '"a"', "a\\", "==a", "a =", "é",
+        "Passport1.4 ",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("tail", ["", '"', "\\", "=", " x"])
