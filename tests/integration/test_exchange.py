@@ -29,8 +29,8 @@ from tests.support.tls import Authority
 from transferd.model.errors import TransferFailed
 from transferd.wire.link import WorkerSettings
 from transferd.worker import faults
-from transferd.worker.connection import Trust
 from transferd.worker.request import Request
+from transferd.worker.trust import Trust
 
 QUICK = WorkerSettings(user_agent="transferd/test", connect_timeout=0.2, stall_window=0.2)
 
@@ -234,7 +234,7 @@ async def test_a_slow_unwanted_body_costs_its_connection_not_our_time(
     origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A challenge whose body drips is given up after a moment."""
-    monkeypatch.setattr("transferd.worker.exchange._DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("transferd.worker.answer.DRAIN_SECONDS", 0.1)
     dripping = Document(version=Version(body=b"x" * 1000), drip=0.02)
     origin.pages["/401"] = dripping
     async with open_exchange() as exchange, asyncio.timeout(2):

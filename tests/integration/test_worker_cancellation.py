@@ -20,9 +20,9 @@ from tests.support.worker import LIMITS, PASSWORD, PLAIN, USER, Book, credential
 from transferd.model.credentials import Scheme
 from transferd.model.job import Checksum
 from transferd.wire import link
-from transferd.worker.connection import Trust
 from transferd.worker.job import Equipment, Run
 from transferd.worker.partfile import PartFile
+from transferd.worker.trust import Trust
 
 BODY = random.Random(11).randbytes(1_300_000)  # noqa: S311
 CHECKSUM = Checksum(algorithm="sha256", digest=hashlib.sha256(BODY).hexdigest())

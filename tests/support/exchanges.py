@@ -11,9 +11,10 @@ import pytest
 from transferd.model.errors import TransferFailed
 from transferd.wire.link import WorkerSettings
 from transferd.worker.answer import Answer
-from transferd.worker.connection import Connector, Trust
+from transferd.worker.connection import Connector
 from transferd.worker.exchange import Exchange
 from transferd.worker.request import Request
+from transferd.worker.trust import Trust
 
 SETTINGS = WorkerSettings(user_agent="transferd/test", connect_timeout=5, stall_window=5)
 

@@ -14,8 +14,8 @@ from transferd.worker.faults import translate
 from transferd.worker.request import Request
 
 #: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
-_DRAIN_BYTES = 64 * 1024
-_DRAIN_SECONDS: Seconds = 2.0
+DRAIN_BYTES = 64 * 1024
+DRAIN_SECONDS: Seconds = 2.0
 
 
 class Answer:
@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def from_proxy(self) -> bool:
-        """Whether a proxy refused to open the tunnel: the server was not reached."""
+        """Whether it answers CONNECT: the server was not reached."""
         return self._response is None
 
     def values(self, name: str) -> tuple[str, ...]:
@@ -87,8 +87,8 @@ class Answer:
         try:
             # Nobody wants these bytes, so nobody misses them.
             with contextlib.suppress(TransferFailed, TimeoutError):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    while drained <= _DRAIN_BYTES and (data := await self.read()):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while drained <= DRAIN_BYTES and (data := await self.read()):
                         drained += len(data)
         finally:
             self.close()

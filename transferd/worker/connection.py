@@ -1,43 +1,128 @@
 """Connections of one lane of a run; they are never shared with another run or another lane.
 
-Whatever is authenticated per connection stays with the identity that authenticated it, because a
-connector, and with it every connection, belongs to one job alone.
+Whatever is authenticated per connection stays with the identity that authenticated it: a connector,
+and with it every connection, belongs to one job alone, and within the job a connection carries the
+requests of one identity.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import select
+import contextlib
+import itertools
+import socket
 import ssl
-import stat
-import weakref
-from concurrent.futures import Executor
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import monotonic
 
+import aiohappyeyeballs
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+from yarl import URL
 
-from transferd.model.errors import TransferFailed
-from transferd.model.failures import Failure
+from transferd.auth.binding import tls_server_end_point
+from transferd.model.job import Seconds
 from transferd.wire.link import WorkerSettings
+from transferd.worker.faults import Peer, gone, translate_handshake, translate_opening
+from transferd.worker.request import Request
+from transferd.worker.tunnel import Base, Dialogue, SecureStream, is_readable, peek, smuggled
 
 #: What aiohttp keeps of a body before it stops reading from the socket.
 READ_BUFFER = 1024 * 1024
 
+#: An idle connection is kept for so long: longer than a Kerberos library thinks between two legs,
+#: shorter than what stands in between forgets a silent connection.
+_KEEPALIVE: Seconds = 60.0
+
+_numbers = itertools.count(1)
+
+
+def new_number() -> int:
+    """Return what no other connection of this process is called."""
+    return next(_numbers)
+
+
+class Handler(ResponseHandler):
+    """aiohttp's end of one connection, and what is known of that connection."""
+
+    def __init__(self, identity: str | None, number: int) -> None:
+        super().__init__(asyncio.get_running_loop())
+        #: What `Answer.connection` says.
+        self.number = number
+        self.identity = identity
+        #: See `RequestLine.channel_binding`.
+        self.channel_binding: bytes | None = None
+        #: Whether anything has come since the last request was given to it.
+        self.heard = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self.heard = True
+        super().data_received(data)
+
+    def close(self) -> None:
+        """Close at once: the farewells of TLS would last for as long as the peer likes."""
+        self.abort()
+
+
+@dataclass(slots=True, eq=False)
+class Passage:
+    """One request on its way to a connection, and the connection that it got."""
+
+    request: Request
+    #: Which certificates are believed on the way.
+    context: ssl.SSLContext
+    handler: Handler | None = None
+    #: Whether that was opened for this request.
+    opened: bool = False
+
+    @property
+    def number(self) -> int | None:
+        """The connection's number, once there is one."""
+        return None if self.handler is None else self.handler.number
+
+    @property
+    def channel_binding(self) -> bytes | None:
+        """The connection's, once there is one."""
+        return None if self.handler is None else self.handler.channel_binding
+
+    @property
+    def gone(self) -> bool:
+        """Whether the end of the connection, if it came now, would be no answer's.
+
+        The request may have met a connection that its server was about to close.
+        """
+        if self.handler is None or self.handler.heard:
+            return False
+        return not self.opened or self.request.connection is not None
+
+
+# aiohttp tells its connector nothing that it does not know itself.
+_passage: ContextVar[Passage] = ContextVar("passage")
+
+
+@contextlib.contextmanager
+def passage(request: Request, context: ssl.SSLContext) -> Iterator[Passage]:
+    """Make *request* the one that connections are taken for within the block."""
+    entered = Passage(request, context)
+    token = _passage.set(entered)
+    try:
+        yield entered
+    finally:
+        _passage.reset(token)
+
 
 class Connector(aiohttp.TCPConnector):
-    """One connection at a time, and a name for each."""
+    """One connection at a time. It opens TCP, begins TLS, and knows what it did."""
 
     def __init__(self) -> None:
-        super().__init__(limit=1)
-        self._names: weakref.WeakKeyDictionary[ResponseHandler, object] = (
-            weakref.WeakKeyDictionary()
-        )
-        #: Equal for two requests exactly when they went over the same connection.
-        self.latest: object = None
+        super().__init__(limit=1, keepalive_timeout=_KEEPALIVE)
+        self._tunnel: Dialogue | None = None
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -45,32 +130,173 @@ class Connector(aiohttp.TCPConnector):
         """Take a connection from the pool, or open one.
 
         One over which something came that nobody had asked for is given up: it would be taken for
-        the answer to the next request, the bytes of one file for those of another.
+        the answer to the next request, the bytes of one file for those of another. So is one that
+        carried a request of another identity.
+
+        Raises:
+            ConnectionGone: the request needs a connection that is not there.
+            TransferFailed: none could be opened.
         """
-        connection = await super().connect(req, traces, timeout)
-        while (protocol := connection.protocol) in self._names and _has_spoken(protocol):
-            connection.close()
+        current = _passage.get()
+        while True:
             connection = await super().connect(req, traces, timeout)
-        if protocol is not None:
-            self.latest = self._names.setdefault(protocol, object())
+            handler = connection.protocol
+            if isinstance(handler, Handler) and (
+                current.opened or _serves(handler, current.request)
+            ):
+                break
+            connection.close()
+        handler.heard = False
+        current.handler = handler
         return connection
 
+    def stand(self, tunnel: Dialogue, request: Request) -> None:
+        """Let the next request to the origin of *request* go through *tunnel*."""
+        self.drop_tunnel()
+        for handler, _ in self._idle(request):
+            handler.close()
+        self._tunnel = tunnel
 
-def _has_spoken(protocol: ResponseHandler | None) -> bool:
-    """Whether anything has come over an idle connection, read by aiohttp or not yet."""
-    if protocol is None or protocol.transport is None or protocol.should_close:
-        return True
-    waiting = select.poll()
-    waiting.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(waiting.poll(0))
+    def drop_tunnel(self) -> None:
+        """Close the tunnel that nothing went through."""
+        if self._tunnel is not None:
+            self._tunnel.stream.abort()
+            self._tunnel = None
+
+    def reaches(self, request: Request) -> bool:
+        """Whether *request* would find a live connection, or a tunnel, that it may use."""
+        tunnel = self._tunnel
+        if tunnel is not None and tunnel.carries(request) and tunnel.stream.quiet:
+            return True
+        oldest = monotonic() - _KEEPALIVE
+        return any(
+            since >= oldest and _serves(handler, request) for handler, since in self._idle(request)
+        )
+
+    async def open_socket(self, url: URL, peer: Peer) -> socket.socket:
+        """Open TCP to the host of *url*, at whichever of its addresses answers first (RFC 8305).
+
+        Raises:
+            TransferFailed: `name_not_resolved`, `proxy_unreachable`, and what the kernel says.
+        """
+        try:
+            found = await self._resolve_host(url.raw_host or "", url.port or 0)
+            return await aiohappyeyeballs.start_connection(
+                self._convert_hosts_to_addr_infos(found),
+                happy_eyeballs_delay=self._happy_eyeballs_delay,
+            )
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            raise translate_opening(error, peer) from error
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        """Open a connection for the present passage; called where the pool has none."""
+        current = _passage.get()
+        if current.request.tunnelled:
+            handler = await self._enter(current.request, current.context)
+        elif current.request.connection is not None:
+            raise gone(current.request.peer)
+        else:
+            handler = await self._open(current.request, current.context)
+        current.opened = True
+        return handler
+
+    async def _open(self, request: Request, context: ssl.SSLContext) -> Handler:
+        """Open a connection to the server, or to the proxy that is to forward."""
+        handler = Handler(request.identity, new_number())
+        with contextlib.ExitStack() as undo:
+            undo.callback(handler.abort)
+            url, peer = request.parsed, request.peer
+            place, talker = (url, peer) if request.proxy is None else (request.proxy, peer.between)
+            base = await self.open_socket(place, peer)
+            undo.callback(base.close)
+            if place.scheme == "https":
+                transport = await begin_tls(base, handler, context, place, talker)
+            else:
+                loop = asyncio.get_running_loop()
+                transport, _ = await loop.create_connection(lambda: handler, sock=base)
+            if url.scheme == "https":
+                handler.channel_binding = _channel_binding(transport)
+            undo.pop_all()
+        return handler
+
+    async def _enter(self, request: Request, context: ssl.SSLContext) -> Handler:
+        """Begin TLS with the server, through the tunnel that stands."""
+        tunnel = self._tunnel
+        if tunnel is None or not tunnel.carries(request):
+            raise gone(request.peer)
+        self._tunnel = None
+        with contextlib.ExitStack() as undo:
+            undo.callback(tunnel.stream.abort)
+            unasked = await peek(tunnel.stream)
+            if unasked is not None:
+                raise smuggled(request.peer) if unasked else gone(request.peer)
+            handler = Handler(request.identity, tunnel.number)
+            undo.callback(handler.abort)
+            base, url = tunnel.stream.base, request.parsed
+            transport = await begin_tls(base, handler, context, url, request.peer)
+            handler.channel_binding = _channel_binding(transport)
+            undo.pop_all()
+        return handler
+
+    def _idle(self, request: Request) -> Iterator[tuple[Handler, Seconds]]:
+        """Every connection of the pool that leads where *request* goes, with its last use."""
+        url = request.parsed
+        place = (url.raw_host, url.port, url.scheme == "https", request.proxy)
+        for key, held in self._conns.items():
+            if (key.host, key.port, key.is_ssl, key.proxy) == place:
+                for handler, since in held:
+                    if isinstance(handler, Handler):
+                        yield handler, since
+
+
+async def begin_tls(
+    base: Base, protocol: asyncio.Protocol, context: ssl.SSLContext, url: URL, peer: Peer
+) -> asyncio.Transport:
+    """Begin TLS on *base* with the host of *url*, for *protocol*; returns its transport.
+
+    The transport tells `ssl_object` and `socket`. *base* is not to be used afterwards; when this
+    is left with an exception, whoever calls closes it.
+
+    Raises:
+        TransferFailed: `tls_failed`, `connection_lost`, and what the kernel says of *peer*.
+    """
+    loop = asyncio.get_running_loop()
+    # Certificates name hosts without the dot of the root.
+    hostname = (url.raw_host or "").rstrip(".")
+    try:
+        if isinstance(base, socket.socket):
+            transport, _ = await loop.create_connection(
+                lambda: protocol, sock=base, ssl=context, server_hostname=hostname
+            )
+            return transport
+        wrapped = await loop.start_tls(base, protocol, context, server_hostname=hostname)
+    except (OSError, ValueError) as error:
+        raise translate_handshake(error, peer) from error
+    if wrapped is None:
+        raise translate_handshake(ConnectionResetError(), peer)
+    protocol.connection_made(wrapped)
+    return wrapped
+
+
+async def begin_tls_with_proxy(
+    base: socket.socket, context: ssl.SSLContext, proxy: URL, peer: Peer
+) -> SecureStream:
+    """Begin TLS with a proxy that is to be asked for a tunnel; see `begin_tls`."""
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport = await begin_tls(base, protocol, context, proxy, peer.between)
+    return SecureStream(transport, reader)
 
 
 def open_session(connector: Connector, settings: WorkerSettings) -> aiohttp.ClientSession:
     """Return a session that adds nothing of its own to a request: no cookies, no netrc, no proxy.
 
-    Its timeouts are per step; how long a whole transfer may take is the daemon's business.
+    Nor does it send anything twice. Its timeouts are per step; how long a whole transfer may take
+    is the daemon's business.
     """
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -86,49 +312,28 @@ def open_session(connector: Connector, settings: WorkerSettings) -> aiohttp.Clie
             sock_read=settings.stall_window,
         ),
     )
+    # Else a GET whose connection turned out to be dead would go to another one, in silence: the
+    # last leg of a handshake to a server that has seen none before.
+    session._retry_connection = False
+    return session
 
 
-class Trust:
-    """Which certificates are trusted; a context for each CA file, shared by all runs."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self._contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
-
-    async def context(self, cacert: str | None) -> ssl.SSLContext:
-        """Return the context that trusts the CAs in *cacert*, or the system's.
-
-        A file that has changed is read again.
-
-        Raises:
-            TransferFailed: `tls_failed`, the file cannot be used.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, self._load, cacert)
-        except (OSError, ValueError) as error:
-            message = f"cannot use the CA file {cacert}: {_reason(error)}"
-            raise TransferFailed(Failure(code="tls_failed", message=message)) from error
-
-    def _load(self, cacert: str | None) -> ssl.SSLContext:
-        key: tuple[object, ...] = (cacert,)
-        if cacert is not None:
-            found = os.stat(cacert)
-            if not stat.S_ISREG(found.st_mode):
-                # A FIFO would keep its reader, a thread that files need, for ever.
-                raise ValueError("it is not a regular file")
-            key = (cacert, found.st_ino, found.st_size, found.st_mtime_ns)
-        context = self._contexts.get(key)
-        if context is None:
-            context = ssl.create_default_context(cafile=cacert)
-            context.set_alpn_protocols(["http/1.1"])
-            self._contexts[key] = context
-        return context
+def _serves(handler: Handler, request: Request) -> bool:
+    """Whether *request* may go over an idle connection."""
+    return (
+        handler.identity == request.identity
+        and request.connection in (None, handler.number)
+        and not _has_spoken(handler)
+    )
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return "it holds no certificate"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)
+def _has_spoken(handler: Handler) -> bool:
+    """Whether anything has come over an idle connection, read by aiohttp or not yet."""
+    if handler.transport is None or handler.should_close:
+        return True
+    return is_readable(handler.transport.get_extra_info("socket").fileno())
+
+
+def _channel_binding(transport: asyncio.Transport) -> bytes | None:
+    certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return None if certificate is None else tls_server_end_point(certificate)

@@ -35,10 +35,10 @@ from transferd.wire.link import (
     WorkerSettings,
 )
 from transferd.worker.command import run_command
-from transferd.worker.connection import Trust
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Equipment, Run
 from transferd.worker.publication import discard, publish
+from transferd.worker.trust import Trust
 
 log = logging.getLogger(__name__)
 

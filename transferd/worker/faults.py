@@ -1,4 +1,4 @@
-"""What aiohttp, OpenSSL and the kernel raise, as failures: translated here, once.
+"""What aiohttp, h11, OpenSSL and the kernel raise, as failures: translated here, once.
 
 Messages name the peer, never a path, a query or a header.
 """
@@ -10,12 +10,15 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
+from typing import TypeAlias
 
 import aiohttp
+import h11
 from aiohttp.http_exceptions import BadHttpMessage, ContentLengthError, LineTooLong
 
-from transferd.model.errors import TransferFailed
+from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.model.failures import Failure
 
 
@@ -28,6 +31,11 @@ class Peer:
 
     def __str__(self) -> str:
         return f"{self.server} through proxy {self.proxy}" if self.proxy else self.server
+
+    @property
+    def between(self) -> Peer:
+        """The proxy, as the one that is talked to itself."""
+        return Peer(f"proxy {self.proxy}")
 
 
 _ERRNO_CODES: Mapping[int, tuple[str, str]] = MappingProxyType(
@@ -48,12 +56,24 @@ _ERRNO_CODES: Mapping[int, tuple[str, str]] = MappingProxyType(
 
 
 def translate(error: Exception, peer: Peer) -> TransferFailed:
-    """Return the failure that *error* means for a transfer from *peer*."""
-    for kind, translated in _TABLE:
-        if isinstance(error, kind):
-            code, message = translated(error, peer)
-            return TransferFailed(Failure(code=code, message=message))
-    raise error
+    """Return the failure that *error* means while *peer* is asked and answers."""
+    return _look_up(_TABLE, error, peer)
+
+
+def translate_opening(error: Exception, peer: Peer) -> TransferFailed:
+    """Return the failure that *error* means while a connection is opened, to the proxy if any."""
+    return _look_up(_OPENING, error, peer)
+
+
+def translate_handshake(error: Exception, peer: Peer) -> TransferFailed:
+    """Return the failure that *error* means while TLS begins with *peer*."""
+    return _look_up(_HANDSHAKE, error, peer)
+
+
+def gone(peer: Peer) -> ConnectionGone:
+    """Return what is raised when a connection that had to be used is not there."""
+    message = f"cannot go on with {peer}: the connection was closed in between"
+    return ConnectionGone(Failure(code="connection_lost", message=message))
 
 
 def _translate_name(error: Exception, peer: Peer) -> tuple[str, str]:
@@ -62,28 +82,34 @@ def _translate_name(error: Exception, peer: Peer) -> tuple[str, str]:
     return "name_not_resolved", f"cannot reach {peer.server}: the name does not resolve"
 
 
-def _translate_proxy(error: Exception, peer: Peer) -> tuple[str, str]:
-    _, reason = _os_reason(error)
-    return "proxy_unreachable", f"cannot reach proxy {peer.proxy}: {reason}"
-
-
 def _translate_certificate(error: Exception, peer: Peer) -> tuple[str, str]:
-    cause = getattr(error, "certificate_error", error)
-    reason = getattr(cause, "verify_message", "") or "it does not verify"
+    reason = getattr(error, "verify_message", "") or "it does not verify"
     return "tls_failed", f"cannot trust the certificate of {peer.server}: {reason}"
 
 
-def _translate_handshake(error: Exception, peer: Peer) -> tuple[str, str]:
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        reason = "the connection was closed during the TLS handshake"
-        return "connection_lost", f"cannot reach {peer}: {reason}"
-    reason = (getattr(cause, "reason", None) or "the handshake failed").replace("_", " ").lower()
+def _translate_goodbye_in_handshake(error: Exception, peer: Peer) -> tuple[str, str]:
+    reason = "the connection was closed during the TLS handshake"
+    return "connection_lost", f"cannot reach {peer}: {reason}"
+
+
+def _translate_tls(error: Exception, peer: Peer) -> tuple[str, str]:
+    reason = (getattr(error, "reason", None) or "the handshake failed").replace("_", " ").lower()
     return "tls_failed", f"cannot talk TLS with {peer}: {reason}"
+
+
+def _translate_tls_name(error: Exception, peer: Peer) -> tuple[str, str]:
+    return "tls_failed", f"cannot talk TLS with {peer}: no certificate can be for that name"
+
+
+def _translate_reset(error: Exception, peer: Peer) -> tuple[str, str]:
+    code, reason = _os_reason(error)
+    return code, f"cannot reach {peer}: {reason}"
 
 
 def _translate_connect(error: Exception, peer: Peer) -> tuple[str, str]:
     code, reason = _os_reason(error)
+    if peer.proxy is not None:
+        return "proxy_unreachable", f"cannot reach proxy {peer.proxy}: {reason}"
     return code, f"cannot reach {peer}: {reason}"
 
 
@@ -114,24 +140,27 @@ def _translate_goodbye(error: Exception, peer: Peer) -> tuple[str, str]:
 
 
 def _translate_nonsense(error: Exception, peer: Peer) -> tuple[str, str]:
-    if any(isinstance(cause, LineTooLong) for cause in _causes(error)):
+    if any(map(_is_too_large, _causes(error))):
         return "header_too_large", f"cannot read from {peer}: a header of its answer is too large"
     return "protocol_error", f"cannot read from {peer}: its answer is not HTTP/1.1"
+
+
+def _is_too_large(error: BaseException) -> bool:
+    hint = error.error_status_hint if isinstance(error, h11.ProtocolError) else None
+    too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return isinstance(error, LineTooLong) or hint == too_large
 
 
 def _translate_url(error: Exception, peer: Peer) -> tuple[str, str]:
     return "redirect_invalid", f"cannot reach {peer}: that is no address of an http server"
 
 
-_Translation = Callable[[Exception, Peer], tuple[str, str]]
+_Translation: TypeAlias = Callable[[Exception, Peer], tuple[str, str]]
+
+_Table: TypeAlias = tuple[tuple[type[Exception], _Translation], ...]
 
 #: The first line that fits counts, so that a class stands above its bases.
-_TABLE: tuple[tuple[type[Exception], _Translation], ...] = (
-    (aiohttp.ClientConnectorDNSError, _translate_name),
-    (aiohttp.ClientProxyConnectionError, _translate_proxy),
-    (aiohttp.ClientConnectorCertificateError, _translate_certificate),
-    (aiohttp.ClientSSLError, _translate_handshake),
-    (aiohttp.ClientConnectorError, _translate_connect),
+_TABLE: _Table = (
     (aiohttp.ConnectionTimeoutError, _translate_timeout),
     (aiohttp.ServerTimeoutError, _translate_silence),
     (aiohttp.ServerDisconnectedError, _translate_goodbye),
@@ -141,15 +170,40 @@ _TABLE: tuple[tuple[type[Exception], _Translation], ...] = (
     (aiohttp.ClientResponseError, _translate_nonsense),
     (aiohttp.InvalidURL, _translate_url),
     (aiohttp.ClientError, _translate_nonsense),
-    (socket.gaierror, _translate_name),
+    (h11.RemoteProtocolError, _translate_nonsense),
+    (EOFError, _translate_goodbye),
     (UnicodeError, _translate_name),
     (TimeoutError, _translate_silence),
     (OSError, _translate_loss),
 )
 
+_OPENING: _Table = (
+    (aiohttp.InvalidURL, _translate_url),
+    (socket.gaierror, _translate_name),
+    (UnicodeError, _translate_name),
+    (OSError, _translate_connect),
+)
+
+_HANDSHAKE: _Table = (
+    (ssl.SSLCertVerificationError, _translate_certificate),
+    (ssl.SSLEOFError, _translate_goodbye_in_handshake),
+    (ssl.SSLZeroReturnError, _translate_goodbye_in_handshake),
+    (ssl.SSLError, _translate_tls),
+    (ValueError, _translate_tls_name),
+    (OSError, _translate_reset),
+)
+
+
+def _look_up(table: _Table, error: Exception, peer: Peer) -> TransferFailed:
+    for kind, translated in table:
+        if isinstance(error, kind):
+            code, message = translated(error, peer)
+            return TransferFailed(Failure(code=code, message=message))
+    raise error
+
 
 def _os_reason(error: Exception) -> tuple[str, str]:
-    for cause in (getattr(error, "os_error", None), *_causes(error)):
+    for cause in _causes(error):
         known = _ERRNO_CODES.get(cause.errno or 0) if isinstance(cause, OSError) else None
         if known is not None:
             return known

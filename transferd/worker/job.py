@@ -29,10 +29,11 @@ from transferd.wire.link import (
 )
 from transferd.worker.authenticator import Authenticator
 from transferd.worker.body import BufferedMover, Mover
-from transferd.worker.connection import Connector, Trust
+from transferd.worker.connection import Connector
 from transferd.worker.exchange import Exchange
 from transferd.worker.fetch import Errand, Fetch
 from transferd.worker.inquiry import Inquiry
+from transferd.worker.trust import Trust
 
 log = logging.getLogger(__name__)
 
