@@ -34,10 +34,10 @@ CHALLENGE = LoginChallenge(noretry=False, realm="lab.test", prompt=False, custom
 
 
 def signed_in(
-    name: str = "kim@lab.test", secret: str = "a,b%c", challenge: LoginChallenge = CHALLENGE
+    name: str = "kim@lab.test", text: str = "a,b%c", challenge: LoginChallenge = CHALLENGE
 ) -> str:
     """Write a Sign-in Request."""
-    return sign_in_request(OPENING, challenge, name=name, password=secret.encode(), elapsed=12)
+    return sign_in_request(OPENING, challenge, name=name, password=text.encode(), elapsed=12)
 
 
 # ── the example of BITS.md 2.6 ─────────────────────────────────────────────────────────────

@@ -93,9 +93,9 @@ class Reply:
 
     status: int
     #: Every (WWW|Proxy)-Authenticate value, one per header line, in order.
-    authenticate: tuple[str, ...] = ()
-    #: Every (Proxy-)Authentication-Info value.
-    authentication_info: tuple[str, ...] = ()
+    authenticate: tuple[str, ...] = field(default=(), repr=False)
+    #: Every (Proxy-)Authentication-Info value. A ticket may be in it.
+    authentication_info: tuple[str, ...] = field(default=(), repr=False)
     #: Equal for two replies exactly when they came over the same connection.
     connection: object = None
     #: As RequestLine.channel_binding, of the connection that this came over.
