@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from transferd.client.errors import DaemonFault, JobFailed, JobGone
     from transferd.client.job import Job
     from transferd.client.manager import Manager, connect
-    from transferd.model.credentials import Scheme, Secret, Target
+    from transferd.model.credentials import (
+        NegotiateOptions,
+        PassportOptions,
+        Scheme,
+        Secret,
+        Target,
+    )
     from transferd.model.errors import (
         BadRequest,
         CallerError,
@@ -44,8 +50,10 @@ if TYPE_CHECKING:
         GapAnswer,
         JobAnswer,
         JobBody,
+        NegotiateBody,
         NoticeAnswer,
         NotifyBody,
+        PassportBody,
     )
 
 __version__ = "0.1.0"
@@ -55,7 +63,7 @@ _HOMES = {
     "client.errors": ["DaemonFault", "JobFailed", "JobGone"],
     "client.job": ["Job"],
     "client.manager": ["Manager", "connect"],
-    "model.credentials": ["Scheme", "Secret", "Target"],
+    "model.credentials": ["NegotiateOptions", "PassportOptions", "Scheme", "Secret", "Target"],
     "model.errors": [
         "BadRequest",
         "CallerError",
@@ -78,8 +86,10 @@ _HOMES = {
         "GapAnswer",
         "JobAnswer",
         "JobBody",
+        "NegotiateBody",
         "NoticeAnswer",
         "NotifyBody",
+        "PassportBody",
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -103,12 +113,16 @@ __all__ = [
     "JobGone",
     "JobState",
     "Manager",
+    "NegotiateBody",
+    "NegotiateOptions",
     "NoDaemon",
     "NotAllowed",
     "NotFound",
     "NoticeAnswer",
     "NoticeKind",
     "NotifyBody",
+    "PassportBody",
+    "PassportOptions",
     "Scheme",
     "Secret",
     "Target",

@@ -53,7 +53,8 @@ def assemble(
 ) -> Parts:
     """Put the service together over its ports."""
     workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock)
-    runs = Runs(Carrier(jobs, workers, clock, _retry_times(config), random.random))
+    passport = config.passport.options()
+    runs = Runs(Carrier(jobs, workers, clock, _retry_times(config), random.random, passport))
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
@@ -126,6 +127,7 @@ def worker_settings(config: Config) -> link.WorkerSettings:
     return link.WorkerSettings(
         user_agent=f"transferd/{__version__}",
         connect_timeout=network.connect_timeout_seconds,
+        kerberos_timeout=network.kerberos_timeout_seconds,
         stall_window=network.stall_window_seconds,
         stall_bytes=network.stall_bytes,
         max_redirects=network.max_redirects,

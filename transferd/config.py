@@ -6,13 +6,18 @@ Every key has its default here; `config/transferd.toml` lists them all and a tes
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from transferd.model.errors import ConfigError
+from transferd.model.authentication import check_realm
+from transferd.model.credentials import PassportOptions
+from transferd.model.errors import BadRequest, ConfigError
 from transferd.model.limits import Limits
+from transferd.model.urls import check_configuration_url, check_login_host
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -70,6 +75,27 @@ class Network(Section, frozen=True):
     stall_bytes: Count = 1024
     max_redirects: Annotated[int, msgspec.Meta(ge=0)] = 10
     header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
+    #: A scheme whose Kerberos library has not answered by then counts as not usable.
+    kerberos_timeout_seconds: Positive = 15.0
+
+
+class Passport(Section, frozen=True):
+    """Whom Passport trusts, where a job says nothing; "" for nobody."""
+
+    #: Where the login server's address is asked for; https, or http to this machine.
+    configuration_url: str = ""
+    #: The only `host` or `host:port` that is ever sent a password.
+    login_host: str = ""
+    #: The realm that the login server must name; "": the one that is named with its address.
+    realm: str = ""
+
+    def options(self) -> PassportOptions:
+        """Return what is said."""
+        return PassportOptions(
+            configuration_url=self.configuration_url or None,
+            login_host=self.login_host or None,
+            realm=self.realm or None,
+        )
 
 
 class Durability(Section, frozen=True):
@@ -119,6 +145,7 @@ class Config(Section, frozen=True):
     queue: Queue = Queue()
     notices: Notices = Notices()
     network: Network = Network()
+    passport: Passport = Passport()
     durability: Durability = Durability()
     worker: Worker = Worker()
     log: Log = Log()
@@ -132,9 +159,29 @@ def parse_config(text: str, source: str) -> Config:
         ConfigError: it is not TOML, a key is unknown or a value is wrong; names the key.
     """
     try:
-        return msgspec.convert(tomllib.loads(text), Config)
+        config = msgspec.convert(tomllib.loads(text), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"cannot use configuration {source}: {error}") from error
+    return msgspec.structs.replace(config, passport=_checked(config.passport, source))
+
+
+def _checked(passport: Passport, source: str) -> Passport:
+    """Check as a job's own options are."""
+    checks: dict[str, Callable[[str], str]] = {
+        "configuration_url": partial(check_configuration_url, limits=Limits()),
+        "login_host": check_login_host,
+        "realm": partial(check_realm, limits=Limits()),
+    }
+    kept = {}
+    for name, check in checks.items():
+        if text := getattr(passport, name):
+            try:
+                kept[name] = check(text)
+            except BadRequest as error:
+                raise ConfigError(
+                    f"cannot use configuration {source}: {error} - at `$.passport.{name}`"
+                ) from error
+    return Passport(**kept)
 
 
 def load_config(path: Path | None) -> Config:

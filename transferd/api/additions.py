@@ -1,4 +1,4 @@
-"""Adding files whose URLs hold a user and a password, which go into the job's vault.
+"""Adding files whose URLs hold a user and a password, which go into the job's vault, for basic.
 
 Credential and files are two changes; the credential comes first, so that a running job never asks
 for a new file without it, and is taken back when the files are refused.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib.util
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,12 +18,7 @@ from transferd.api.additions import add
 from transferd.api.call import Call, answer
 from transferd.model.caller import Caller
 from transferd.model.checks import check_states
-from transferd.model.credentials import (
-    AVAILABLE_SCHEMES,
-    Secret,
-    parse_scheme,
-    parse_target,
-)
+from transferd.model.credentials import Scheme, Secret, parse_scheme, parse_target
 from transferd.model.errors import BadRequest
 from transferd.model.job import Job, JobId
 from transferd.wire.answers import blocker_answer, file_answer
@@ -195,10 +192,16 @@ async def version(_call: Call) -> web.Response:
             name="transferd",
             version=__version__,
             api="v1",
-            features=list(FEATURES),
-            schemes=sorted(AVAILABLE_SCHEMES),
+            features=[*FEATURES, *(["kerberos"] if _kerberos_available() else [])],
+            schemes=[scheme.value for scheme in Scheme],
         )
     )
+
+
+@functools.cache
+def _kerberos_available() -> bool:
+    """Whether workers find the extra `kerberos`; it is not loaded here."""
+    return importlib.util.find_spec("gssapi") is not None
 
 
 async def openapi(call: Call) -> web.Response:

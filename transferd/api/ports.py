@@ -56,13 +56,21 @@ class JobUseCases(Protocol):
         ...
 
     async def set_credential(self, caller: Caller, job_id: JobId, credential: Credential) -> Job:
-        """Keep a credential in place of one for the same (target, scheme)."""
+        """Keep a credential in place of one for the same (target, scheme), in any state.
+
+        A job that runs begins anew with it, from its durable offsets, once nothing is left of the
+        run before; one in error stays so until it is resumed.
+        """
         ...
 
     async def remove_credential(
         self, caller: Caller, job_id: JobId, target: Target, scheme: Scheme
     ) -> Job:
-        """Forget a credential."""
+        """Forget a credential; the job goes on without it as with a new one.
+
+        Raises:
+            NotFound: `credential_not_found`, and nothing was changed (BITS: S_FALSE).
+        """
         ...
 
     async def resume(self, caller: Caller, job_id: JobId) -> Job:

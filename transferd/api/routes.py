@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from transferd.api import events, handlers
 from transferd.api.handlers import Handler
 from transferd.api.query import DEFAULT_LIMIT, MAX_LIMIT
-from transferd.model.credentials import AVAILABLE_SCHEMES, Target
+from transferd.model.credentials import Scheme, Target
 from transferd.model.notices import NoticeKind, kind_labels
 from transferd.model.states import JobState
 from transferd.wire.api import (
@@ -123,7 +123,7 @@ _IN_PATH = {
     "scheme": Parameter(
         name="scheme",
         place="path",
-        schema={"type": "string", "enum": sorted(AVAILABLE_SCHEMES)},
+        schema={"type": "string", "enum": [scheme.value for scheme in Scheme]},
         text="How the credential is presented; in any case.",
     ),
     "number": Parameter(name="number", place="path", schema=_POSITION, text="The notice."),
@@ -263,7 +263,8 @@ ROUTES = (
         path=_CREDENTIAL,
         handler=handlers.set_credential,
         access=_OWNER,
-        summary="Set a credential, in place of one for the same target and scheme.",
+        summary="Set a credential, in place of one for the same target and scheme; without user "
+        "and password the owner's own identity, for negotiate only.",
         body=IdentityBody,
         outcomes=_JOB,
         errors=(409,),
@@ -273,7 +274,7 @@ ROUTES = (
         path=_CREDENTIAL,
         handler=handlers.remove_credential,
         access=_OWNER,
-        summary="Remove a credential.",
+        summary="Remove a credential; 404 `credential_not_found` tells that there was none.",
         outcomes=_JOB,
         errors=(409,),
     ),

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from transferd.model.credentials import Target
+from transferd.model.failures import kind_of
 
+_REFUSALS = frozenset({"http_401", "http_407"})
 _FIRST_CLAUSE = re.compile(r"; |, then |, or ")
 
 _AGAIN: Mapping[str, str] = MappingProxyType(
@@ -32,6 +34,9 @@ def advice_for(code: str, remedy: str, identified: Collection[Target]) -> str:
         remedy: What the daemon advises the owner of a job that lives on.
         identified: Whom the command line named a user for.
     """
+    if code in _REFUSALS and remedy != kind_of(code).advice:
+        # The scheme knew better than the status.
+        return f"{remedy.removesuffix(', then resume')}, then run it again"
     if code == "http_401":
         if Target.SERVER not in identified:
             return "run it again with --user NAME"

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from transferd import __version__
-from transferd.cli.options import credential_options, end_options, job_options, proxy_options
+from transferd.cli.options import (
+    credential_options,
+    end_options,
+    job_options,
+    proxy_options,
+    scheme_options,
+)
 from transferd.cli.values import duration
 
 _EPILOG = """\
@@ -126,6 +132,7 @@ def _add_get(commands: Commands) -> None:
         transferctl get https://host/a.iso
         transferctl get https://host/a.iso ~/isos/ --user alice
         transferctl get https://host/a.iso --auth digest --user alice --password-file - < secret
+        transferctl get https://host/a.iso --auth negotiate          # with your Kerberos ticket
         transferctl get https://host/a.iso --detach --priority low
         path=$(transferctl get https://host/a.iso)       # not on a terminal: prints the path""",
     )
@@ -136,6 +143,7 @@ def _add_get(commands: Commands) -> None:
     parser.add_argument("--name", help="name of the job; default: that of the file")
     credential_options(parser)
     proxy_options(parser)
+    scheme_options(parser)
     parser.add_argument("--checksum", metavar="ALGORITHM:HEX", help="what the file must have")
     job_options(parser, priority="foreground", proxy=False)
     parser.add_argument(
@@ -177,6 +185,7 @@ def _add_create(commands: Commands) -> None:
     parser.add_argument("--start", action="store_true", help="resume at once")
     end_options(parser)
     job_options(parser, priority=None)
+    scheme_options(parser)
 
 
 def _add_add(commands: Commands) -> None:
@@ -207,10 +216,11 @@ def _add_credentials(commands: Commands) -> None:
         "set",
         "JOB --user USER",
         "transferd.cli.making:set_credentials",
-        "set a user and password, in place of what was set",
+        "set a user and password, in place of what was set; a running job begins anew with them",
         """\
         transferctl credentials set nightly --user alice
-        transferctl credentials set nightly --target proxy --auth basic --user alice""",
+        transferctl credentials set nightly --target proxy --auth ntlm --user 'CORP\\alice'
+        transferctl credentials set nightly --user NULL""",
     )
     remove = _command(
         actions,
@@ -260,12 +270,15 @@ def _add_set(commands: Commands) -> None:
         "JOB",
         "transferd.cli.making:change",
         "change the settings of a job",
-        "transferctl set nightly --priority high --min-retry-delay 10s",
+        """\
+        transferctl set nightly --priority high --min-retry-delay 10s
+        transferctl set nightly --keytab ~/alice.keytab --spn ''            # the default again""",
     )
     _job_argument(parser)
     parser.add_argument("--name", help="a new name")
     end_options(parser)
     job_options(parser, priority=None, new=False)
+    scheme_options(parser)
 
 
 # ── steering jobs ──────────────────────────────────────────────────────────────────────────

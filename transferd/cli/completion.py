@@ -25,7 +25,7 @@ _PREAMBLE = {
     "tcsh": "",
 }
 _FILES = frozenset(
-    {"dest", "password_file", "proxy_password_file", "header_file", "cacert", "socket"}
+    {"dest", "password_file", "proxy_password_file", "header_file", "cacert", "keytab", "socket"}
 )
 
 

@@ -19,7 +19,7 @@ from transferd.cli.attached import attached, endings
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
-from transferd.cli.passwords import Identity, identity
+from transferd.cli.passwords import Identity, identity, schemes_for
 from transferd.cli.progress import showing
 from transferd.cli.references import manager_for
 from transferd.cli.settings import headers, settings
@@ -80,7 +80,7 @@ def wished(options: Namespace, output: Output) -> Wish:
     Raises:
         CommandError, BadRequest: something is wrong; no job exists then.
     """
-    url, named = _without_userinfo(options.url, options.user, output)
+    url, named = _without_userinfo(options, output)
     dest = destination(options.dest, url)
     if options.checksum is not None:
         check_checksum(options.checksum)
@@ -89,18 +89,22 @@ def wished(options: Namespace, output: Output) -> Wish:
     said = settings(options)
     proxy: tuple[Identity, ...] = ()
     if options.proxy is not None:
-        said["proxy"], proxy = _proxy(options.proxy, options.proxy_user, output)
+        said["proxy"], proxy = _proxy(options, output)
     given_headers = headers(options)
     if options.password_file == "-" == options.proxy_password_file:  # noqa: S105 - no password
         raise usage("cannot read two passwords from standard input; put one into a file")
-    server = identity(Target.SERVER, options.auth, options.user, options.password_file)
-    through = identity(
-        Target.PROXY,
-        options.proxy_auth,
-        options.proxy_user,
-        options.proxy_password_file,
-        prefix="proxy-",
+    server = identity(
+        Target.SERVER, options.auth, options.user, options.password_file, keytab=options.keytab
     )
+    through = None
+    if not proxy:
+        through = identity(
+            Target.PROXY,
+            options.proxy_auth,
+            options.proxy_user,
+            options.proxy_password_file,
+            prefix="proxy-",
+        )
     asked = tuple(each for each in (server, through) if each is not None)
     return Wish(
         url=url,
@@ -116,35 +120,34 @@ def wished(options: Namespace, output: Output) -> Wish:
     )
 
 
-def _without_userinfo(
-    url: str, user: str | None, output: Output
-) -> tuple[str, tuple[Identity, ...]]:
-    """Take `user:password@` out of the file's URL."""
-    address = check_remote(url, Limits())
+def _without_userinfo(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...]]:
+    """Take `user:password@`, which is for basic, out of the file's URL."""
+    address = check_remote(options.url, Limits())
     if address.userinfo is None:
         return address.url, ()
-    if user is not None:
+    if options.user is not None:
         raise usage("cannot use --user beside a user in the URL; take it out of the URL")
+    if options.auth is not None:
+        raise usage("cannot use --auth beside a user in the URL, which is for basic; use --user")
     output.remark("transferctl: everybody can see a password in a URL with `ps`; use --user")
-    return address.url, (_basic(Target.SERVER, address.userinfo),)
+    return address.url, (_named_in_url(Target.SERVER, (Scheme.BASIC,), address.userinfo),)
 
 
-def _proxy(url: str, user: str | None, output: Output) -> tuple[str, tuple[Identity, ...]]:
-    """Take `user:password@` out of the proxy's URL."""
-    address = check_proxy(url, Limits())
+def _proxy(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...]]:
+    """Take `user:password@` out of the proxy's URL; it is for any scheme but Passport."""
+    address = check_proxy(options.proxy, Limits())
     if address is None or address.userinfo is None:
-        return url if address is None else address.url, ()
-    if user is not None:
+        return options.proxy if address is None else address.url, ()
+    if options.proxy_user is not None or options.proxy_password_file is not None:
         raise usage("cannot use --proxy-user beside a user in the proxy's URL; take it out there")
     output.remark("transferctl: everybody can see a password in a URL with `ps`; use --proxy-user")
-    return address.url, (_basic(Target.PROXY, address.userinfo),)
+    schemes = schemes_for(options.proxy_auth)
+    return address.url, (_named_in_url(Target.PROXY, schemes, address.userinfo),)
 
 
-def _basic(target: Target, userinfo: str) -> Identity:
+def _named_in_url(target: Target, schemes: tuple[Scheme, ...], userinfo: str) -> Identity:
     username, password = split_userinfo(userinfo)
-    return Identity(
-        target=target, schemes=(Scheme.BASIC,), username=username, password=Secret(password)
-    )
+    return Identity(target=target, schemes=schemes, username=username, password=Secret(password))
 
 
 def _job_name(given: str | None, dest: str) -> str:

@@ -14,7 +14,7 @@ from transferd.cli.settings import headers, settings
 from transferd.client.job import Job
 from transferd.model.credentials import Target
 from transferd.model.errors import NotFound
-from transferd.wire.api import FileBody
+from transferd.wire.api import CredentialBody, FileBody
 
 
 async def create(options: Namespace, output: Output) -> int:
@@ -24,6 +24,8 @@ async def create(options: Namespace, output: Output) -> int:
         said["id"] = options.id
     files = [FileBody(remote=url, local=destination(to, url)) for url, to in options.files or []]
     given_headers = headers(options)
+    if who := identity(Target.SERVER, None, None, None, keytab=options.keytab):
+        said["credentials"] = [CredentialBody(scheme=scheme) for scheme in who.schemes]
     async with manager_for(options) as manager:
         job = await manager.create_job(
             options.name, files=files, headers=given_headers, start=options.start, **said
@@ -51,7 +53,7 @@ async def set_credentials(options: Namespace, output: Output) -> int:
     target = Target(options.target)
     who = identity(target, options.auth, options.user, options.password_file)
     if who is None:
-        raise usage("cannot set credentials without --user; name the user")
+        raise usage("cannot set credentials without --user; name the user, or NULL for yourself")
     async with manager_for(options) as manager:
         job = await find_job(manager, options.job)
         for scheme in who.schemes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from transferd.cli.values import duration, size
-from transferd.model.credentials import AVAILABLE_SCHEMES
+from transferd.model.credentials import Scheme
 
 PRIORITIES = ("foreground", "high", "normal", "low")
 
-_SCHEMES = f"{' or '.join(sorted(AVAILABLE_SCHEMES))}; default: every available one"
+_SCHEMES = f"{', '.join(Scheme)}; default: all but passport"
 
 
 def credential_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,9 @@ def credential_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCHEME",
         help=_SCHEMES,
     )
-    group.add_argument("--user", help="user name; NULL for the implicit identity")
+    group.add_argument(
+        "--user", help="user name; NULL: who you are already, for negotiate (ticket or keytab)"
+    )
     group.add_argument(
         "--password-file",
         metavar="FILE",
@@ -40,7 +42,7 @@ def job_options(
     flag = argparse.BooleanOptionalAction
     group.add_argument("--overwrite", action=flag, default=None, help="replace an existing file")
     group.add_argument(
-        "--allow-cleartext", action=flag, default=None, help="let basic passwords go over http"
+        "--allow-cleartext", action=flag, default=None, help="let basic and passport go over http"
     )
     if new:
         group.add_argument(
@@ -50,7 +52,9 @@ def job_options(
             "--header-file", metavar="FILE", help="one such header a line, hidden from `ps`"
         )
     if proxy:
-        group.add_argument("--proxy", metavar="URL", help="http://host:port, or `direct` for none")
+        group.add_argument(
+            "--proxy", metavar="URL", help="http[s]://host:port, or `direct` for none"
+        )
     group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
     group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
     group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
@@ -61,6 +65,40 @@ def job_options(
     group.add_argument(
         "--max-download-time", type=duration, metavar="TIME", help="give up after, in all"
     )
+
+
+def scheme_options(parser: argparse.ArgumentParser) -> None:
+    """Add how Negotiate and Passport are spoken; an empty value is the default."""
+    negotiate = parser.add_argument_group("negotiate")
+    negotiate.add_argument(
+        "--keytab", metavar="FILE", help="keys to get a ticket with, in place of a password"
+    )
+    negotiate.add_argument(
+        "--principal", metavar="NAME", help="who to be, of those in the keytab or ticket cache"
+    )
+    negotiate.add_argument(
+        "--ccache", metavar="CACHE", help="FILE:PATH, KCM:, …; default: your own ticket cache"
+    )
+    negotiate.add_argument(
+        "--spn", metavar="HTTP/HOST", help="the server's service name; default: by the URL"
+    )
+    negotiate.add_argument("--proxy-spn", metavar="HTTP/HOST", help="the same for the proxy")
+    negotiate.add_argument(
+        "--allow-ntlm",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="let NTLM be spoken inside negotiate where Kerberos cannot",
+    )
+    passport = parser.add_argument_group("passport")
+    passport.add_argument(
+        "--passport-configuration",
+        metavar="URL",
+        help="where the login server's address is asked for",
+    )
+    passport.add_argument(
+        "--passport-login-host", metavar="HOST", help="the only one that is sent the password"
+    )
+    passport.add_argument("--passport-realm", metavar="NAME", help="the one that it must name")
 
 
 def end_options(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +118,10 @@ def proxy_options(parser: argparse.ArgumentParser) -> None:
     """Add the proxy, and who the job is to it."""
     proxy = parser.add_argument_group("proxy")
     proxy.add_argument(
-        "--proxy", metavar="URL", help="http://host:port, or `direct`; default: the environment's"
+        "--proxy",
+        metavar="URL",
+        help="http[s]://host:port, or `direct`; default: the environment's",
     )
     proxy.add_argument("--proxy-auth", metavar="SCHEME", help=_SCHEMES)
-    proxy.add_argument("--proxy-user", metavar="USER", help="user for the proxy")
+    proxy.add_argument("--proxy-user", metavar="USER", help="as --user, for the proxy")
     proxy.add_argument("--proxy-password-file", metavar="FILE", help="as --password-file")

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transferd.cli.outcomes import usage
-from transferd.model.credentials import AVAILABLE_SCHEMES, Scheme, Secret, Target, parse_scheme
+from transferd.model.authentication import check_implicit
+from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Secret, Target, parse_scheme
 from transferd.model.limits import Limits
 
 #: The sample's word for "whoever I am already".
@@ -30,12 +31,12 @@ class Identity:
 
 
 def schemes_for(auth: str | None) -> tuple[Scheme, ...]:
-    """Return the schemes to set credentials for: the named one, or every available one (A6).
+    """Return the schemes to set a user and password for: the named one, or all that may do (A6).
 
     Raises:
-        BadRequest: `unknown_scheme`, `scheme_unavailable`.
+        BadRequest: `unknown_scheme`.
     """
-    return (parse_scheme(auth),) if auth is not None else tuple(sorted(AVAILABLE_SCHEMES))
+    return (parse_scheme(auth),) if auth is not None else PASSWORD_SCHEMES
 
 
 def identity(
@@ -45,28 +46,38 @@ def identity(
     password_file: str | None,
     *,
     prefix: str = "",
+    keytab: str | None = None,
 ) -> Identity | None:
     """Find out who the job shall be; None when nobody is named. Asks for the password last.
 
-    *prefix* is that of the option names, for messages.
+    Without a user, `negotiate` and a *keytab* mean the implicit identity. *prefix* is that of the
+    option names, for messages.
 
     Raises:
         CommandError: the options contradict each other, or there is no way to get a password.
-        BadRequest: the scheme is unknown or unavailable.
+        BadRequest: the scheme is unknown, or has no implicit identity.
     """
     # First of all, as the sample does: a wrong scheme is wrong whoever the user is.
     schemes = schemes_for(auth)
+    if user is None and password_file is not None:
+        raise usage(f"cannot use --{prefix}password-file without --{prefix}user; name the user")
     if user is None:
-        for name, value in (("auth", auth), ("password-file", password_file)):
-            if value is not None:
-                raise usage(f"cannot use --{prefix}{name} without --{prefix}user; name the user")
+        if schemes == (Scheme.NEGOTIATE,) or (auth is None and keytab):
+            return _implicit(target, Scheme.NEGOTIATE)
+        if auth is not None:
+            raise usage(f"cannot use --{prefix}auth {auth} without --{prefix}user; name the user")
         return None
     if user.upper() == IMPLICIT:
         if password_file is not None:
             raise usage(f"cannot use a password with --{prefix}user NULL; drop one of them")
-        return Identity(target=target, schemes=schemes, username=None, password=None)
+        return _implicit(target, Scheme.NEGOTIATE if auth is None else schemes[0])
     password = read_password(password_file, f"Password of {user} for the {target}: ")
     return Identity(target=target, schemes=schemes, username=user, password=password)
+
+
+def _implicit(target: Target, scheme: Scheme) -> Identity:
+    check_implicit(scheme)
+    return Identity(target=target, schemes=(scheme,), username=None, password=None)
 
 
 def read_password(source: str | None, prompt: str) -> Secret:
@@ -149,4 +160,4 @@ def _line(raw: bytes, source: str) -> Secret:
 
 
 def _longest() -> int:
-    return Limits().password_bytes + 2
+    return 4 * Limits().password_chars + 2  # UTF-8, and the end of the line

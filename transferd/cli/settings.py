@@ -24,6 +24,22 @@ _NAMES = (
     "proxy",
     "streams",
 )
+#: Members of settings that are groups of their own, and the option that names each.
+_GROUPS = {
+    "negotiate": {
+        "spn": "spn",
+        "proxy_spn": "proxy_spn",
+        "keytab": "keytab",
+        "principal": "principal",
+        "ccache": "ccache",
+        "ntlm": "allow_ntlm",
+    },
+    "passport": {
+        "configuration_url": "passport_configuration",
+        "login_host": "passport_login_host",
+        "realm": "passport_realm",
+    },
+}
 
 
 def settings(options: Namespace) -> dict[str, Any]:
@@ -40,7 +56,22 @@ def settings(options: Namespace) -> dict[str, Any]:
         if not os.access(path, os.R_OK):
             raise usage(f"cannot read the CA certificates in {path}; name a readable PEM file")
         said["cacert"] = path
+    for group, members in _GROUPS.items():
+        named = {
+            member: _value(value)
+            for member, name in members.items()
+            if (value := getattr(options, name, None)) is not None
+        }
+        if named:
+            said[group] = named
+    if options.keytab and not os.access(path := absolute(options.keytab), os.R_OK):
+        raise usage(f"cannot read the keytab {path}; name a readable file")
     return said
+
+
+def _value(value: str | bool) -> str | bool | None:
+    """Return what an option means: an empty text puts the default back."""
+    return None if value == "" else value
 
 
 def headers(options: Namespace) -> dict[str, str]:

@@ -18,7 +18,9 @@ from transferd.wire.api import (
     FilesAnswer,
     GapAnswer,
     JobAnswer,
+    NegotiateAnswer,
     NoticeAnswer,
+    PassportAnswer,
 )
 
 
@@ -78,7 +80,10 @@ async def show(options: Namespace, output: Output) -> int:
 def _facts(job: JobAnswer) -> list[tuple[str, str]]:
     size = "?" if job.bytes_total is None else shown_size(job.bytes_total)
     error = job.error
-    credentials = [f"{each.target} {each.scheme} {each.username}" for each in job.credentials]
+    credentials = [
+        f"{each.target} {each.scheme} {'(implicit)' if each.username is None else each.username}"
+        for each in job.credentials
+    ]
     return [
         ("id", job.id),
         ("name", job.name),
@@ -100,11 +105,19 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("on error", job.on_error),
         ("overwrite", "yes" if job.overwrite else "no"),
         ("proxy", job.proxy or ""),
+        ("negotiate", _members(job.negotiate)),
+        ("passport", _members(job.passport)),
         ("CA file", job.cacert or ""),
         ("created", job.created),
         ("modified", job.modified),
         ("transferred", job.transferred_at or ""),
     ]
+
+
+def _members(group: NegotiateAnswer | PassportAnswer) -> str:
+    """Show what differs from the default: `spn HTTP/host, ntlm yes`."""
+    members = [(name, getattr(group, name)) for name in group.__struct_fields__]
+    return ", ".join(f"{name} {'yes' if said is True else said}" for name, said in members if said)
 
 
 async def files(options: Namespace, output: Output) -> int:
@@ -182,7 +195,8 @@ async def version(options: Namespace, output: Output) -> int:
             found |= {"transferd": daemon, "socket": str(manager.socket)}
             told = (
                 f"{daemon.name} {daemon.version} at {manager.socket} "
-                f"(API {daemon.api}; schemes {', '.join(daemon.schemes)})"
+                f"(API {daemon.api}; schemes {', '.join(daemon.schemes)}; "
+                f"{'with' if 'kerberos' in daemon.features else 'without'} Kerberos)"
             )
     except NoDaemon as error:
         told = str(error)

@@ -6,14 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Literal, TypeAlias, Unpack
 
 from msgspec import UNSET, UnsetType
 
 from transferd.client.callbacks import Callback, Callbacks, Listener, inside_callback
 from transferd.client.connection import Connection, path
 from transferd.client.errors import JobFailed, JobGone
-from transferd.client.options import JobChanges, absolute, resolved_files
+from transferd.client.options import JobChanges, absolute, fields_of, resolved_files
 from transferd.client.stream import PATIENCE, Interest, Pulse, hear
 from transferd.model.credentials import Scheme, Secret, Target, parse_scheme, parse_target
 from transferd.model.errors import NoDaemon, NotFound, Unavailable
@@ -160,23 +160,25 @@ class Job:
     ) -> None:
         """Set who the job is to a server or a proxy, in place of what was set for that scheme.
 
-        Both None: the implicit identity of the job's owner, for `negotiate` only.
+        Both None: the implicit identity of the job's owner, for `negotiate` only. A job that runs
+        begins anew with it; one in error waits for `resume`.
         """
         secret = password.reveal() if isinstance(password, Secret) else password
         place = path("jobs", self.id, "credentials", parse_target(target), parse_scheme(scheme))
         await self._ask("PUT", place, IdentityBody(username=username, password=secret))
 
     async def remove_credentials(self, target: Target | str, scheme: Scheme | str) -> None:
-        """Forget a credential."""
+        """Forget a credential, the implicit one as well.
+
+        Raises:
+            NotFound: `credential_not_found`: there was none, and nothing has changed.
+        """
         place = path("jobs", self.id, "credentials", parse_target(target), parse_scheme(scheme))
         await self._connection.send("DELETE", place)
 
     async def change(self, **changes: Unpack[JobChanges]) -> JobAnswer:
         """Change settings; what is not named stays."""
-        fields: dict[str, Any] = dict(changes)
-        if fields.get("cacert") is not None:
-            fields["cacert"] = absolute(fields["cacert"])
-        return await self._ask("PATCH", body=JobPatch(**fields))
+        return await self._ask("PATCH", body=JobPatch(**fields_of(changes)))
 
     async def set_notify(
         self,

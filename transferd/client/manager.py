@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 from uuid import uuid4
 
 import msgspec
@@ -19,7 +19,7 @@ from transferd.client.callbacks import CALLBACKS_AT_ONCE, Listener
 from transferd.client.connection import Connection, path
 from transferd.client.crew import Crew
 from transferd.client.job import Job
-from transferd.client.options import JobOptions, resolved
+from transferd.client.options import JobOptions, fields_of, resolved
 from transferd.client.sockets import locate
 from transferd.client.stream import Interest, Pulse, hear
 from transferd.model.job import Seconds
@@ -85,9 +85,7 @@ class Manager:
         Raises:
             CallerError: the daemon refuses it; nothing is made then.
         """
-        fields: dict[str, Any] = {"id": str(uuid4()), **options, "name": name}
-        if (cacert := fields.get("cacert")) is not None:
-            fields["cacert"] = os.fspath(cacert)
+        fields = fields_of({"id": str(uuid4()), **options, "name": name})
         body = resolved(JobBody(**fields))
         answer = await self._connection.call("POST", path("jobs"), body, answer=JobAnswer)
         return self._job(answer)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from transferd.model.credentials import Credential, Scheme, Secret, Target
+from transferd.model.credentials import Secret
 from transferd.model.errors import BadRequest
 from transferd.model.job import (
     CHECKSUM_ALGORITHMS,
@@ -146,7 +146,7 @@ def check_name(text: str, limits: Limits) -> str:
         BadRequest: `name_too_long`, `name_invalid`.
     """
     if len(text) > limits.name_chars:
-        raise _too_long("name", len(text), limits.name_chars, "characters")
+        raise too_long("name", len(text), limits.name_chars, "characters")
     if not text.strip():
         raise BadRequest("name_invalid", "cannot use an empty name; call the job something")
     if _CONTROL.search(text):
@@ -161,7 +161,7 @@ def check_description(text: str, limits: Limits) -> str:
         BadRequest: `description_too_long`, `description_invalid`.
     """
     if len(text) > limits.description_chars:
-        raise _too_long("description", len(text), limits.description_chars, "characters")
+        raise too_long("description", len(text), limits.description_chars, "characters")
     if _CONTROL_BUT_LINES.search(text):
         raise BadRequest("description_invalid", "cannot use a description with control characters")
     return text
@@ -214,7 +214,8 @@ def check_checksum(text: str) -> Checksum:
     return Checksum(algorithm=algorithm, digest=digest)
 
 
-def _too_long(noun: str, size: int, limit: int, unit: str) -> BadRequest:
+def too_long(noun: str, size: int, limit: int, unit: str) -> BadRequest:
+    """Make the refusal of a text that is longer than its limit: `NOUN_too_long`."""
     return BadRequest(
         f"{noun}_too_long", f"cannot use a {noun} of {size} {unit}; at most {limit} are allowed"
     )
@@ -246,7 +247,7 @@ def check_path(text: str, limits: Limits) -> str:
             f"cannot use path {quoted(text)}; resolve `.`, `..`, `//` and a final `/` first",
         )
     if len(encoded) > limits.path_bytes:
-        raise _too_long("path", len(encoded), limits.path_bytes, "bytes")
+        raise too_long("path", len(encoded), limits.path_bytes, "bytes")
     for component in components:
         # A character has four bytes at most: most components need no second look.
         if len(component) * 4 > limits.path_component_bytes:
@@ -270,7 +271,7 @@ def check_destination(text: str, limits: Limits) -> str:
     if len(text) * 4 > limits.path_bytes - 255:
         size = len(temporary_path(text, _SOME_JOB).encode())
         if size > limits.path_bytes:
-            raise _too_long("path", size, limits.path_bytes, "bytes (with its partial file's name)")
+            raise too_long("path", size, limits.path_bytes, "bytes (with its partial file's name)")
     return text
 
 
@@ -314,39 +315,7 @@ def _bad_command(why: str) -> BadRequest:
     return BadRequest("command_invalid", f"cannot use the notification command: {why}")
 
 
-# ── secrets ────────────────────────────────────────────────────────────────────────────────
-
-
-def check_credential(
-    target: Target, scheme: Scheme, username: str | None, password: str | None, limits: Limits
-) -> Credential:
-    """Check a user and a password. Every scheme that there is needs both (BITS.md A8).
-
-    Raises:
-        BadRequest: `credentials_incomplete`, `username_too_long`, `username_invalid`,
-            `password_too_long`, `password_invalid`.
-    """
-    if username is None or password is None:
-        raise BadRequest(
-            "credentials_incomplete",
-            f"cannot use {scheme} without a user and a password; give both",
-        )
-    if len(username) > limits.username_chars:
-        raise _too_long("username", len(username), limits.username_chars, "characters")
-    if _CONTROL.search(username) or not _encodable(username):
-        raise BadRequest("username_invalid", "cannot use a username with control characters")
-    if scheme is Scheme.BASIC and ":" in username:
-        raise BadRequest(
-            "username_invalid", "cannot use a username with a colon for basic (RFC 7617 2)"
-        )
-    if not _encodable(password) or not {"\0", "\r", "\n"}.isdisjoint(password):
-        raise BadRequest(
-            "password_invalid", "cannot use a password with NUL, CR or LF; check how it was read"
-        )
-    secret = Secret(password)
-    if len(secret) > limits.password_bytes:
-        raise _too_long("password", len(secret), limits.password_bytes, "bytes")
-    return Credential(target=target, scheme=scheme, username=username, password=secret)
+# ── headers ────────────────────────────────────────────────────────────────────────────────
 
 
 def check_headers(headers: Mapping[str, str], limits: Limits) -> tuple[Header, ...]:
@@ -389,11 +358,3 @@ def _check_header(name: str, value: str) -> None:
             f"cannot use the value of header {name[:_SHOWN]}; it must be printable ASCII on one "
             "line, without spaces around it",
         )
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -68,6 +68,10 @@ class Secret:
 #: NTLM cannot: on Linux nobody keeps what it would need (BITS.md NT10).
 IMPLICIT_SCHEMES = frozenset({Scheme.NEGOTIATE})
 
+#: Schemes that one user and password may be set for when it is not known which of them will be
+#: asked for (BITS.md A6). Not Passport: that password goes to a login server of its own.
+PASSWORD_SCHEMES = (Scheme.BASIC, Scheme.DIGEST, Scheme.NEGOTIATE, Scheme.NTLM)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NegotiateOptions:
@@ -95,8 +99,16 @@ class PassportOptions:
     configuration_url: str | None = None
     #: The only `host` or `host:port` that is ever sent the password.
     login_host: str | None = None
-    #: The realm that the login server must name; None: the one of the configuration.
+    #: The realm that the login server must name; None: the one that is named with its address.
     realm: str | None = None
+
+    def over(self, defaults: PassportOptions) -> PassportOptions:
+        """Return these options, and those of *defaults* where nothing is said."""
+        return PassportOptions(
+            configuration_url=self.configuration_url or defaults.configuration_url,
+            login_host=self.login_host or defaults.login_host,
+            realm=self.realm or defaults.realm,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

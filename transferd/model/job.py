@@ -174,7 +174,7 @@ class Settings:
     header_names: tuple[str, ...] = ()
     #: Path of a PEM file with the CAs to trust instead of the system's.
     cacert: str | None = None
-    #: `http://host:port`, `direct` for none; None: the owner's environment.
+    #: `http://host:port` or `https://host:port`, `direct` for none; None: the owner's environment.
     proxy: str | None = None
     #: Largest file that may be fetched, in bytes.
     max_size: int | None = None

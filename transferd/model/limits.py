@@ -15,7 +15,9 @@ class Limits:
     path_bytes: int = 4095
     path_component_bytes: int = 255
     username_chars: int = 300
-    password_bytes: int = 65535
+    password_chars: int = 65_536
+    principal_chars: int = 1024
+    realm_chars: int = 1024
     headers_bytes: int = 16384
     command_args: int = 64
     command_bytes: int = 4000

@@ -1,4 +1,4 @@
-"""URLs that a caller names: what is fetched, and through which proxy.
+"""URLs that a caller names: what is fetched, through which proxy, and who knows a Passport.
 
 Nothing is escaped here (BITS.md F01): a URL goes out as it came in, but for its fragment, which
 never leaves a client (RFC 9110 4.2.4), its `user:password@`, which belongs into the vault, and a
@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from transferd.model.errors import BadRequest
 from transferd.model.limits import Limits
+from transferd.model.url import is_loopback
 
 #: For a job that goes through no proxy, whatever its owner's environment says.
 DIRECT = "direct"
@@ -79,7 +80,7 @@ def check_remote(text: str, limits: Limits) -> Address:
 
 
 def check_proxy(text: str, limits: Limits) -> Address | None:
-    """Take apart a proxy's URL, `http://[user:password@]host:port`; None for `direct`.
+    """Take apart a proxy's URL, `http[s]://[user:password@]host:port`; None for `direct`.
 
     Raises:
         BadRequest: `proxy_invalid`.
@@ -93,17 +94,59 @@ def check_proxy(text: str, limits: Limits) -> Address | None:
     if len(text) > limits.proxy_chars:
         refuse(f"it has {len(text)} characters; at most {limits.proxy_chars} are allowed")
     match = _GENERIC.fullmatch(text)
-    if match is None or match["scheme"].lower() != "http":
-        refuse("it must be http://host:port, or `direct` for none")
+    if match is None or match["scheme"].lower() not in _PORTS:
+        refuse("it must be http://host:port or https://host:port, or `direct` for none")
     try:
         address = _address(match, text)
     except _Flaw as flaw:
         refuse(str(flaw))
     if match["rest"] not in ("", "/") or not re.search(r":[0-9]+$", match["authority"]):
-        refuse("it must be http://host:port, with nothing after the port")
+        refuse("it must name a port, with nothing after it")
     return Address(
         url=address.url.removesuffix("/"), origin=address.origin, userinfo=address.userinfo
     )
+
+
+def check_configuration_url(text: str, limits: Limits) -> str:
+    """Check where the address of a Passport login server is asked for.
+
+    Whoever can change that answer gets passwords: it comes over https, or from this machine.
+
+    Raises:
+        BadRequest: `configuration_url_invalid`.
+    """
+    try:
+        address = check_remote(text, limits)
+    except BadRequest as error:
+        raise BadRequest("configuration_url_invalid", error.detail) from None
+    scheme, host, _ = address.origin
+    if address.userinfo is not None:
+        why = "it must not hold a user and password"
+    elif scheme != "https" and not is_loopback(host.strip("[]")):
+        why = "it must be https (http only to this machine, as 127.0.0.1)"
+    else:
+        return address.url
+    raise BadRequest(
+        "configuration_url_invalid",
+        f"cannot use {shown(text)} as the Passport configuration: {why}",
+    )
+
+
+def check_login_host(text: str) -> str:
+    """Check the `host` or `host:port` of a Passport login server; returns it in lower case.
+
+    Raises:
+        BadRequest: `login_host_invalid`.
+    """
+    try:
+        name, port = _split_port(text)
+        host = _host(name).lower()
+    except _Flaw as flaw:
+        raise BadRequest(
+            "login_host_invalid",
+            f"cannot use Passport login host {shown(text)}: {flaw}; write host or host:port",
+        ) from None
+    return host if port is None else f"{host}:{port}"
 
 
 def split_userinfo(userinfo: str) -> tuple[str, str]:

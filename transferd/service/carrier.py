@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from transferd.model.credentials import PassportOptions
 from transferd.model.errors import (
     Conflict,
     InvalidTransition,
@@ -29,6 +30,7 @@ from transferd.service.ports import (
     JobStore,
     Moved,
     Retry,
+    Runnable,
 )
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Lost, Run, RunMessage, start_message
@@ -69,12 +71,15 @@ class Carrier:
         clock: Clock,
         times: RetryTimes,
         jitter: Callable[[], float],
+        passport: PassportOptions,
     ) -> None:
+        """Take the *passport* options of jobs that say nothing, beside whom to talk to."""
         self._store = store
         self._workers = workers
         self._clock = clock
         self._times = times
         self._jitter = jitter
+        self._passport = passport
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -174,7 +179,7 @@ class Carrier:
             self._tell(await self._store.apply(job.id, JobEvent.FINISH, self._clock.now()))
             return False
         try:
-            secrets = await self._store.secrets(job.id)
+            secrets = await self._store.secrets(job.id, self._clock.now())
         except VaultError as error:
             failure = Failure(
                 code="secrets_unreadable", message=f"cannot open the job's credentials: {error}"
@@ -186,7 +191,8 @@ class Carrier:
         run.worker = await self._workers.hold(run.claim.owner, run.number)
         run.live = True
         try:
-            await self._workers.send(run.worker, start_message(run, job, files, secrets))
+            start = start_message(run, job, files, secrets, self._passport)
+            await self._workers.send(run.worker, start)
         finally:
             secrets.wipe()
         if run.stopping:  # stop() came before there was a worker to tell
@@ -211,7 +217,7 @@ class Carrier:
             case link.FileDone():
                 await self._file_done(run, message)
             case link.Audited():
-                _audit(job_id, message)
+                _audit(run.claim, message)
             case _:
                 pass
 
@@ -377,11 +383,15 @@ def _no_progress(failure: Failure, patience: Seconds) -> Failure:
     )
 
 
-def _audit(job_id: JobId, message: link.Audited) -> None:
+def _audit(claim: Runnable, message: link.Audited) -> None:
+    """Record whom a job was to somebody, and whether that was believed (BITS events 203, 204)."""
     fields = {
-        "job": job_id,
+        "job": claim.job_id,
+        "owner": claim.owner,
         "host": message.host,
         "target": message.target,
         "scheme": message.scheme,
+        "mechanism": message.mechanism,
     }
-    log.info("auth.accepted" if message.accepted else "auth.rejected", extra={"fields": fields})
+    event = "credentials.accepted" if message.accepted else "credentials.rejected"
+    log.info(event, extra={"fields": fields})

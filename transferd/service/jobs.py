@@ -119,7 +119,7 @@ class Jobs:
         return files
 
     async def set_credential(self, caller: Caller, job_id: JobId, credential: Credential) -> Job:
-        """Keep a credential in place of one for the same (target, scheme)."""
+        """Keep a credential in place of one for the same (target, scheme), as JobUseCases says."""
         await self._visible(caller, job_id)
         job = await self._store.set_credentials(job_id, [credential], self._clock.now())
         await self._restart(job_id)
@@ -129,7 +129,7 @@ class Jobs:
     async def remove_credential(
         self, caller: Caller, job_id: JobId, target: Target, scheme: Scheme
     ) -> Job:
-        """Forget a credential."""
+        """Forget a credential, as JobUseCases says."""
         await self._visible(caller, job_id)
         job = await self._store.remove_credential(job_id, target, scheme, self._clock.now())
         await self._restart(job_id)

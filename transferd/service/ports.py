@@ -167,8 +167,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def secrets(self, job_id: JobId) -> Secrets:
-        """Open the job's secrets.
+    async def secrets(self, job_id: JobId, now: datetime) -> Secrets:
+        """Open the job's secrets; *now* tells how old each credential is.
 
         Raises:
             VaultError: the key is missing or another one.

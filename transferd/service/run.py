@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
 from transferd.service.ports import Runnable, Secrets
 from transferd.service.progress import Progress
@@ -49,15 +50,22 @@ class Run:
         self.over = asyncio.Event()
 
 
-def start_message(run: Run, job: Job, files: tuple[File, ...], secrets: Secrets) -> link.Start:
-    """Return what hands a job over to a worker."""
+def start_message(
+    run: Run,
+    job: Job,
+    files: tuple[File, ...],
+    secrets: Secrets,
+    passport: PassportOptions,
+) -> link.Start:
+    """Return what hands a job over to a worker; *passport* counts where the job says nothing."""
+    settings = replace(job.settings, passport=job.settings.passport.over(passport))
     return link.Start(
         job=job.id,
         run=run.number,
-        settings=job.settings,
+        settings=settings,
         files=files,
         credentials=tuple(
-            link.LinkCredential(c.target, c.scheme, c.username, c.password)
+            link.LinkCredential(c.target, c.scheme, c.username, c.password, c.age)
             for c in secrets.credentials
         ),
         headers=tuple(link.LinkHeader(h.name, h.value) for h in secrets.headers),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import NotFound
 from transferd.model.job import JobId
 from transferd.model.queue import Secrets
+from transferd.store.rows import microseconds, moment_of
 from transferd.store.vault import Vault
 
 
@@ -23,8 +25,10 @@ class SealedCredential:
 
     target: Target
     scheme: Scheme
-    username: str
+    #: None, with an empty password sealed: whoever the owner is already.
+    username: str | None
     sealed: bytes
+    given: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +40,22 @@ class SealedSecrets:
 
 
 def seal(
-    vault: Vault, job_id: JobId, credentials: Iterable[Credential]
+    vault: Vault, job_id: JobId, credentials: Iterable[Credential], now: datetime
 ) -> tuple[SealedCredential, ...]:
-    """Seal credentials for a job."""
+    """Seal credentials that were given for a job now."""
     return tuple(
         SealedCredential(
             target=each.target,
             scheme=each.scheme,
             username=each.username,
             sealed=vault.seal_password(job_id, each.target, each.scheme, each.password),
+            given=now,
         )
         for each in credentials
     )
 
 
-def unseal(vault: Vault, job_id: JobId, secrets: SealedSecrets) -> Secrets:
+def unseal(vault: Vault, job_id: JobId, secrets: SealedSecrets, now: datetime) -> Secrets:
     """Open all secrets of a job.
 
     Raises:
@@ -63,6 +68,8 @@ def unseal(vault: Vault, job_id: JobId, secrets: SealedSecrets) -> Secrets:
                 scheme=each.scheme,
                 username=each.username,
                 password=vault.open_password(job_id, each.target, each.scheme, each.sealed),
+                # The wall clock may have been set back since.
+                age=max(0.0, (now - each.given).total_seconds()),
             )
             for each in secrets.credentials
         ),
@@ -76,11 +83,15 @@ def put_credentials(
     """Keep credentials, each in place of one for the same (target, scheme)."""
     cx.executemany(
         """
-        INSERT INTO credentials (job, target, scheme, username, sealed) VALUES (?, ?, ?, ?, ?)
-        ON CONFLICT (job, target, scheme)
-            DO UPDATE SET username = excluded.username, sealed = excluded.sealed
+        INSERT INTO credentials (job, target, scheme, username, sealed, given)
+        VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (job, target, scheme) DO UPDATE SET
+            username = excluded.username, sealed = excluded.sealed, given = excluded.given
         """,
-        [(job, each.target, each.scheme, each.username, each.sealed) for each in credentials],
+        [
+            (job, each.target, each.scheme, each.username, each.sealed, microseconds(each.given))
+            for each in credentials
+        ],
     )
 
 
@@ -109,13 +120,17 @@ def drop_credential(cx: sqlite3.Connection, job: int, target: Target, scheme: Sc
 def read_secrets(cx: sqlite3.Connection, job: int) -> SealedSecrets:
     """Return a job's secrets, still sealed."""
     rows = cx.execute(
-        "SELECT target, scheme, username, sealed FROM credentials WHERE job = ?", [job]
+        "SELECT target, scheme, username, sealed, given FROM credentials WHERE job = ?", [job]
     )
     credentials = tuple(
         SealedCredential(
-            target=Target(target), scheme=Scheme(scheme), username=username, sealed=sealed
+            target=Target(target),
+            scheme=Scheme(scheme),
+            username=username,
+            sealed=sealed,
+            given=moment_of(given),
         )
-        for target, scheme, username, sealed in rows
+        for target, scheme, username, sealed, given in rows
     )
     headers = cx.execute("SELECT sealed FROM headers WHERE job = ?", [job]).fetchone()
     return SealedSecrets(

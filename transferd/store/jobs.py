@@ -54,7 +54,7 @@ class SqliteJobStore:
         self, owner: int, specs: Sequence[JobSpec], now: datetime, *, jobs_per_user: int
     ) -> tuple[Created, ...]:
         """Make jobs, all or none."""
-        drafts = [queue.draft(spec, self._vault, self._new_id) for spec in specs]
+        drafts = [queue.draft(spec, self._vault, self._new_id, now) for spec in specs]
         return await self._database.write(
             partial(queue.create, owner=owner, drafts=drafts, now=now, jobs_per_user=jobs_per_user)
         )
@@ -119,7 +119,7 @@ class SqliteJobStore:
         self, job_id: JobId, credentials: Sequence[Credential], now: datetime
     ) -> Job:
         """Seal and keep credentials."""
-        rows = sealed.seal(self._vault, job_id, credentials)
+        rows = sealed.seal(self._vault, job_id, credentials, now)
 
         def operation(cx: sqlite3.Connection, number: int) -> Job:
             sealed.put_credentials(cx, number, rows)
@@ -138,9 +138,10 @@ class SqliteJobStore:
 
         return await self._write(job_id, operation)
 
-    async def secrets(self, job_id: JobId) -> Secrets:
+    async def secrets(self, job_id: JobId, now: datetime) -> Secrets:
         """Open the job's secrets."""
-        return sealed.unseal(self._vault, job_id, await self._read(job_id, sealed.read_secrets))
+        rows = await self._read(job_id, sealed.read_secrets)
+        return sealed.unseal(self._vault, job_id, rows, now)
 
     async def apply(
         self, job_id: JobId, event: JobEvent, now: datetime, change: Change | None = None

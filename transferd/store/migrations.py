@@ -101,8 +101,10 @@ CREATE TABLE credentials (
     job      INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
     target   TEXT    NOT NULL,
     scheme   TEXT    NOT NULL,
-    username TEXT    NOT NULL,
+    -- NULL: whoever the owner is already; an empty password is sealed then.
+    username TEXT,
     sealed   BLOB    NOT NULL,
+    given    INTEGER NOT NULL,
     PRIMARY KEY (job, target, scheme)
 ) STRICT, WITHOUT ROWID;
 

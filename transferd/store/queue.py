@@ -29,13 +29,13 @@ class Draft:
     marks: tuple[bytes, ...]
 
 
-def draft(spec: JobSpec, vault: Vault, new_id: Callable[[], JobId]) -> Draft:
+def draft(spec: JobSpec, vault: Vault, new_id: Callable[[], JobId], now: datetime) -> Draft:
     """Seal the secrets of a spec, and give it an id where it has none."""
     job_id = spec.id or new_id()
     return Draft(
         id=job_id,
         spec=spec,
-        credentials=seal(vault, job_id, spec.credentials),
+        credentials=seal(vault, job_id, spec.credentials, now),
         headers=vault.seal_headers(job_id, spec.headers) if spec.headers else None,
         marks=vault.marks(spec.fingerprint),
     )

@@ -40,7 +40,7 @@ _settings = msgspec.json.Decoder(Settings).decode
 _failure = msgspec.json.Decoder(Failure).decode
 _validator = msgspec.json.Decoder(Validator).decode
 _job = msgspec.json.Decoder(Job).decode
-_labels = msgspec.json.Decoder(list[tuple[str, str, str]]).decode
+_labels = msgspec.json.Decoder(list[tuple[str, str, str | None]]).decode
 
 #: Begins every query that job_of reads.
 SELECT_JOB: Final = """

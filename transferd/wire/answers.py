@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +18,11 @@ from transferd.wire.api import (
     FileAnswer,
     GapAnswer,
     JobAnswer,
+    NegotiateAnswer,
     NoticeAnswer,
     NotifyAnswer,
     OwnerAnswer,
+    PassportAnswer,
 )
 
 
@@ -104,6 +107,8 @@ class Answers:
             allow_cleartext=settings.allow_cleartext,
             cacert=settings.cacert,
             proxy=settings.proxy,
+            negotiate=NegotiateAnswer(**dataclasses.asdict(settings.negotiate)),
+            passport=PassportAnswer(**dataclasses.asdict(settings.passport)),
             max_size=settings.max_size,
             streams=settings.streams,
             min_retry_delay=settings.timers.min_retry_delay,

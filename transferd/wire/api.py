@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.credentials import AVAILABLE_SCHEMES, Target
+from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobType, OnError, Priority
 from transferd.model.notices import NoticeKind
 
@@ -30,7 +30,7 @@ PriorityName = Annotated[str, Meta(extra_json_schema={"enum": [level.label for l
 OnErrorName = Annotated[str, Meta(extra_json_schema={"enum": [choice.value for choice in OnError]})]
 KindName = Annotated[str, Meta(extra_json_schema={"enum": [kind.label for kind in NoticeKind]})]
 TargetName = Annotated[str, Meta(extra_json_schema={"enum": [target.value for target in Target]})]
-SchemeName = Annotated[str, Meta(extra_json_schema={"enum": sorted(AVAILABLE_SCHEMES)})]
+SchemeName = Annotated[str, Meta(extra_json_schema={"enum": [scheme.value for scheme in Scheme]})]
 Password = Annotated[str, Meta(extra_json_schema={"format": "password", "writeOnly": True})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
@@ -55,7 +55,7 @@ class FilesBody(Body, kw_only=True):
 
 
 class CredentialBody(Body, kw_only=True):
-    """A credential of a new job."""
+    """A credential of a new job; without user and password the owner's own, for negotiate only."""
 
     target: TargetName = "server"
     scheme: SchemeName
@@ -70,13 +70,41 @@ class CredentialBody(Body, kw_only=True):
 
 
 class IdentityBody(Body, kw_only=True):
-    """User and password; target and scheme stand in the path."""
+    """User and password, or neither; target and scheme stand in the path."""
 
     username: str | None = None
     password: Password | None = None
 
     def __repr__(self) -> str:
         return "IdentityBody(…)"
+
+
+class NegotiateBody(Body, kw_only=True):
+    """How Negotiate is spoken; null is the default."""
+
+    #: `HTTP/host` or `host`: the server's service, if it is not the one of the URL.
+    spn: str | UnsetType | None = UNSET
+    #: The same for the proxy.
+    proxy_spn: str | UnsetType | None = UNSET
+    #: Holds the owner's keys, for a credential without a password.
+    keytab: AbsolutePath | UnsetType | None = UNSET
+    #: Who to be, of those in the keytab or the ticket cache.
+    principal: str | UnsetType | None = UNSET
+    #: `FILE:`, `DIR:`, `KCM:`, `KEYRING:` or an absolute path; default: the owner's own cache.
+    ccache: str | UnsetType | None = UNSET
+    #: Let NTLM be spoken inside Negotiate where Kerberos cannot.
+    ntlm: bool | UnsetType | None = UNSET
+
+
+class PassportBody(Body, kw_only=True):
+    """Whom Passport trusts; null is the default, which the daemon's configuration may set."""
+
+    #: Where the login server's address is asked for; https, or http to this machine.
+    configuration_url: Remote | UnsetType | None = UNSET
+    #: The only `host` or `host:port` that is ever sent the password.
+    login_host: str | UnsetType | None = UNSET
+    #: The realm that the login server must name.
+    realm: str | UnsetType | None = UNSET
 
 
 class NotifyBody(Body, kw_only=True):
@@ -110,6 +138,8 @@ class JobBody(Body, kw_only=True):
     allow_cleartext: bool = False
     cacert: AbsolutePath | None = None
     proxy: str | None = None
+    negotiate: NegotiateBody = msgspec.field(default_factory=NegotiateBody)
+    passport: PassportBody = msgspec.field(default_factory=PassportBody)
     max_size: Count | None = None
     streams: Streams | None = None
     min_retry_delay: Seconds | None = None
@@ -140,6 +170,9 @@ class JobPatch(Body, kw_only=True):
     allow_cleartext: bool | UnsetType = UNSET
     cacert: AbsolutePath | UnsetType | None = UNSET
     proxy: str | UnsetType | None = UNSET
+    #: The members that are named change; null puts all of them back.
+    negotiate: NegotiateBody | UnsetType | None = UNSET
+    passport: PassportBody | UnsetType | None = UNSET
     max_size: Count | UnsetType | None = UNSET
     streams: Streams | UnsetType | None = UNSET
     min_retry_delay: Seconds | UnsetType = UNSET
@@ -171,11 +204,30 @@ class ErrorAnswer(Struct, kw_only=True):
 
 
 class CredentialAnswer(Struct, kw_only=True):
-    """A credential without its secret."""
+    """A credential without its secret; without a user it is the owner's own identity."""
 
     target: str
     scheme: str
-    username: str
+    username: str | None
+
+
+class NegotiateAnswer(Struct, kw_only=True):
+    """How Negotiate is spoken; null is the default."""
+
+    spn: str | None
+    proxy_spn: str | None
+    keytab: str | None
+    principal: str | None
+    ccache: str | None
+    ntlm: bool
+
+
+class PassportAnswer(Struct, kw_only=True):
+    """Whom Passport trusts, as the job says; null is what the daemon's configuration says."""
+
+    configuration_url: str | None
+    login_host: str | None
+    realm: str | None
 
 
 class NotifyAnswer(Struct, kw_only=True):
@@ -227,6 +279,8 @@ class JobAnswer(Struct, kw_only=True):
     allow_cleartext: bool
     cacert: str | None
     proxy: str | None
+    negotiate: NegotiateAnswer
+    passport: PassportAnswer
     max_size: int | None
     streams: int | None
     min_retry_delay: float
@@ -312,5 +366,7 @@ class VersionAnswer(Struct, kw_only=True):
     name: str
     version: str
     api: str
+    #: `kerberos` is among them where Negotiate can speak it.
     features: list[str]
+    #: Every scheme that credentials can be set for.
     schemes: list[str]

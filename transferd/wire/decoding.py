@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -57,6 +59,15 @@ def decode(raw: bytes, type_: type[_Body]) -> _Body:
 def located(error: BadRequest, path: str) -> BadRequest:
     """Return *error* with the place in the body where the refused value stands."""
     return BadRequest(error.code, f"{error.detail} - at `{path}`")
+
+
+@contextmanager
+def locating(path: str) -> Iterator[None]:
+    """Say where in the body a value stands that is refused within."""
+    try:
+        yield
+    except BadRequest as error:
+        raise located(error, path) from None
 
 
 def _refuse_twins(pairs: list[tuple[str, object]]) -> None:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from transferd.model import checks, urls
-from transferd.model.credentials import Credential, Scheme, Target, parse_scheme, parse_target
+from transferd.model import authentication, checks, urls
+from transferd.model.credentials import (
+    PASSWORD_SCHEMES,
+    Credential,
+    Scheme,
+    Target,
+    parse_scheme,
+    parse_target,
+)
 from transferd.model.errors import BadRequest
-from transferd.model.job import FileSpec, JobSpec, Seconds, Settings, Timers
+from transferd.model.job import FileSpec, JobSpec, Settings, Timers
 from transferd.model.limits import Limits
-from transferd.model.notices import parse_kinds
 from transferd.wire.api import (
     CredentialBody,
     FileBody,
@@ -30,9 +34,11 @@ from transferd.wire.api import (
     JobBody,
     JobPatch,
     JobsBody,
-    NotifyBody,
+    NegotiateBody,
+    PassportBody,
 )
-from transferd.wire.decoding import decode, glance, located
+from transferd.wire.decoding import decode, glance, located, locating
+from transferd.wire.settings import read_changes
 
 
 class _Shape(msgspec.Struct):
@@ -107,8 +113,8 @@ def parse_addition(raw: bytes, limits: Limits) -> Addition:
     files = _files(bodies, "$", limits)
     if files.userinfo is None:
         return Addition(specs=files.specs, credential=None, origins=frozenset())
-    with _locating("$"):
-        credential = _basic(Target.SERVER, files.userinfo, limits)
+    with locating("$"):
+        (credential,) = _named_in_url(Target.SERVER, files.userinfo, limits)
     return Addition(specs=files.specs, credential=credential, origins=files.origins)
 
 
@@ -118,22 +124,14 @@ def parse_patch(raw: bytes, limits: Limits) -> Callable[[Settings], Settings]:
     Raises:
         BadRequest: as parse_creation; `credentials_in_url`: a password in the proxy's URL.
     """
-    body = decode(raw, JobPatch)
-    changes, timers = _settings(body, limits), _timers(body)
-    if body.proxy is not UNSET:
-        changes["proxy"], userinfo = _proxy(body.proxy, "$", limits)
-        if userinfo is not None:
-            raise BadRequest(
-                "credentials_in_url",
-                "cannot change the proxy to a URL with user:password@; "
-                "set the credentials of the job for target proxy instead",
-            )
-
-    def change(settings: Settings) -> Settings:
-        replaced = dataclasses.replace(settings.timers, **timers)
-        return dataclasses.replace(settings, **changes, timers=replaced)
-
-    return change
+    changes = read_changes(decode(raw, JobPatch), "$", limits)
+    if changes.proxy_userinfo is not None:
+        raise BadRequest(
+            "credentials_in_url",
+            "cannot change the proxy to a URL with user:password@; "
+            "set the credentials of the job for target proxy instead",
+        )
+    return changes.over
 
 
 def parse_identity(raw: bytes, target: Target, scheme: Scheme, limits: Limits) -> Credential:
@@ -143,87 +141,7 @@ def parse_identity(raw: bytes, target: Target, scheme: Scheme, limits: Limits) -
         BadRequest: as parse_creation.
     """
     body = decode(raw, IdentityBody)
-    return checks.check_credential(target, scheme, body.username, body.password, limits)
-
-
-# ── settings ───────────────────────────────────────────────────────────────────────────────
-
-_Check = Callable[[Any, Limits], Any]
-
-
-def _as_it_is(value: Any, _limits: Limits) -> Any:
-    return value
-
-
-def _path_or_none(value: str | None, limits: Limits) -> str | None:
-    return None if value is None else checks.check_path(value, limits)
-
-
-#: Settings that have the same name in a body, and how each is checked.
-_CHECKS: Mapping[str, _Check] = MappingProxyType(
-    {
-        "name": checks.check_name,
-        "description": checks.check_description,
-        "priority": lambda value, _: checks.check_priority(value),
-        "on_error": lambda value, _: checks.check_on_error(value),
-        "cacert": _path_or_none,
-        "max_size": lambda value, _: checks.check_size(value),
-        "auto_complete": _as_it_is,
-        "overwrite": _as_it_is,
-        "allow_cleartext": _as_it_is,
-        "streams": _as_it_is,
-    }
-)
-
-_TIMER_FLOORS: Mapping[str, Seconds] = MappingProxyType(
-    {
-        "min_retry_delay": checks.SHORTEST_RETRY_DELAY,
-        "no_progress_timeout": 0.0,
-        "max_download_time": 0.0,
-    }
-)
-
-
-def _settings(body: JobBody | JobPatch, limits: Limits, path: str = "$") -> dict[str, Any]:
-    """Return the settings that a body names, but for proxy and timers."""
-    settings: dict[str, Any] = {}
-    for name, check in _CHECKS.items():
-        if (value := getattr(body, name)) is not UNSET:
-            with _locating(f"{path}.{name}"):
-                settings[name] = check(value, limits)
-    if isinstance(body.notify, NotifyBody):
-        with _locating(f"{path}.notify"):
-            settings["notify_kinds"] = int(parse_kinds(body.notify.kinds))
-            settings["notify_command"] = checks.check_command(body.notify.command, limits)
-    return settings
-
-
-def _timers(body: JobBody | JobPatch, path: str = "$") -> dict[str, Seconds]:
-    """Return the timers that a body names; null in a new job is the daemon's default."""
-    timers = {}
-    for name, floor in _TIMER_FLOORS.items():
-        if (value := getattr(body, name)) not in (UNSET, None):
-            with _locating(f"{path}.{name}"):
-                timers[name] = checks.check_seconds(value, floor=floor)
-    return timers
-
-
-def _proxy(text: str | None, path: str, limits: Limits) -> tuple[str | None, str | None]:
-    """Return the proxy as it is kept, and its userinfo."""
-    if text is None:
-        return None, None
-    with _locating(f"{path}.proxy"):
-        address = urls.check_proxy(text, limits)
-    return (urls.DIRECT, None) if address is None else (address.url, address.userinfo)
-
-
-@contextmanager
-def _locating(path: str) -> Iterator[None]:
-    """Say where in the body a refused value stands."""
-    try:
-        yield
-    except BadRequest as error:
-        raise located(error, path) from None
+    return authentication.check_credential(target, scheme, body.username, body.password, limits)
 
 
 # ── jobs ───────────────────────────────────────────────────────────────────────────────────
@@ -231,28 +149,29 @@ def _locating(path: str) -> Iterator[None]:
 
 def _job_spec(body: JobBody, path: str, limits: Limits, defaults: Timers) -> JobSpec:
     files = _files(body.files, path, limits)
-    settings = _settings(body, limits, path)
-    settings["timers"] = dataclasses.replace(defaults, **_timers(body, path))
-    settings["proxy"], proxy_userinfo = _proxy(body.proxy, path, limits)
-    with _locating(f"{path}.id"):
+    changes = read_changes(body, path, limits)
+    with locating(f"{path}.id"):
         job_id = checks.check_id(body.id) if body.id is not None else None
-    with _locating(f"{path}.type"):
+    with locating(f"{path}.type"):
         job_type = checks.check_type(body.type)
-    with _locating(f"{path}.headers"):
+    with locating(f"{path}.headers"):
         headers = checks.check_headers(body.headers, limits)
-    with _locating(f"{path}.credentials"):
-        named = {Target.SERVER: files.userinfo, Target.PROXY: proxy_userinfo}
+    with locating(f"{path}.credentials"):
+        named = {Target.SERVER: files.userinfo, Target.PROXY: changes.proxy_userinfo}
         credentials = _credentials(body.credentials, named, limits)
-    settings["header_names"] = tuple(header.name for header in headers)
+    settings = dataclasses.replace(
+        changes.over(Settings(name=body.name, timers=defaults)),
+        header_names=tuple(header.name for header in headers),
+    )
     return JobSpec(
-        settings=Settings(**settings),
+        settings=settings,
         type=job_type,
         files=files.specs,
         credentials=credentials,
         headers=headers,
         start=body.start,
         id=job_id,
-        fingerprint=_fingerprint(body, files.specs, credentials, settings["proxy"]),
+        fingerprint=_fingerprint(body, files.specs, credentials, settings),
     )
 
 
@@ -284,7 +203,7 @@ def _files(bodies: Sequence[FileBody], path: str, limits: Limits) -> _Files:
             raise located(error, f"{path}.files[{index}]") from None
         addresses.append(address)
         specs.append(FileSpec(remote=address.url, local=local, checksum=checksum))
-    with _locating(f"{path}.files"):
+    with locating(f"{path}.files"):
         checks.check_distinct(specs)
         userinfo, origins = _one_userinfo(addresses)
     return _Files(specs=tuple(specs), userinfo=userinfo, origins=origins)
@@ -314,7 +233,7 @@ def _credentials(
 ) -> tuple[Credential, ...]:
     """Return the credentials of a body, and those *named* in its URLs."""
     credentials = [
-        checks.check_credential(
+        authentication.check_credential(
             parse_target(body.target),
             parse_scheme(body.scheme),
             body.username,
@@ -323,31 +242,39 @@ def _credentials(
         )
         for body in bodies
     ]
-    credentials += [
-        _basic(target, userinfo, limits)
-        for target, userinfo in named.items()
-        if userinfo is not None
-    ]
+    for target, userinfo in named.items():
+        if userinfo is not None:
+            credentials += _named_in_url(target, userinfo, limits)
     slots = {(credential.target, credential.scheme) for credential in credentials}
     if len(slots) < len(credentials):
         raise BadRequest(
             "credentials_conflict",
             "cannot use two credentials for the same target and scheme (a user and password in a "
-            "URL is one for basic); name each once",
+            "URL is one for basic, in a proxy's URL for every scheme but passport); name each once",
         )
     return tuple(credentials)
 
 
-def _basic(target: Target, userinfo: str, limits: Limits) -> Credential:
+#: What the user and password of a URL are good for. In a file's URL they are what RFC 3986 3.2.1
+#: means by them; which scheme a proxy speaks is nothing that its URL could tell (BITS.md A6).
+_SCHEMES_IN_URLS: Mapping[Target, Sequence[Scheme]] = MappingProxyType(
+    {Target.SERVER: (Scheme.BASIC,), Target.PROXY: PASSWORD_SCHEMES}
+)
+
+
+def _named_in_url(target: Target, userinfo: str, limits: Limits) -> list[Credential]:
     username, password = urls.split_userinfo(userinfo)
-    return checks.check_credential(target, Scheme.BASIC, username, password, limits)
+    return [
+        authentication.check_credential(target, scheme, username, password, limits)
+        for scheme in _SCHEMES_IN_URLS[target]
+    ]
 
 
 def _fingerprint(
     body: JobBody,
     files: Sequence[FileSpec],
     credentials: Sequence[Credential],
-    proxy: str | None,
+    settings: Settings,
 ) -> bytes:
     """Digest what was asked for, to tell a repeated request from another one with the same id.
 
@@ -370,6 +297,8 @@ def _fingerprint(
             for each in credentials
         ],
         headers=dict.fromkeys(body.headers, ""),
-        proxy=proxy,
+        proxy=settings.proxy,
+        negotiate=NegotiateBody(**dataclasses.asdict(settings.negotiate)),
+        passport=PassportBody(**dataclasses.asdict(settings.passport)),
     )
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).digest()
