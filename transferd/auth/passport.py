@@ -7,6 +7,7 @@ says where tickets are granted; the login server there grants one for a password
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from transferd.auth.challenge import Challenge, parse_challenges
@@ -47,7 +48,7 @@ _T = TypeVar("_T")
 _Part: TypeAlias = Generator[Attempt | Errand, Reply, _T]
 _Answer: TypeAlias = Grant | LoginChallenge
 
-#: How often a login server may send one request elsewhere.
+#: How often a login server may send us elsewhere in one exchange.
 LOGIN_REDIRECTS = 5
 
 #: Statuses that carry a partner's challenge (MS-PASS 2.2.8); any other one is just an answer.
@@ -105,17 +106,19 @@ class PassportSession:
             if challenge is None:
                 return
         sign_in_name(self._credential)
-        trust = trust_of(self._place.passport)
-        opening = Opening(
-            verb=request.method, url=request.url, challenge=partner_parameters(challenge.raw)
+        exchange = _Exchange(
+            trust=trust_of(self._place.passport),
+            opening=Opening(
+                verb=request.method, url=request.url, challenge=partner_parameters(challenge.raw)
+            ),
         )
-        grant = yield from self._log_in(trust, opening)
-        url = _return_url(request.url, opening, grant, trust)
+        grant = yield from self._log_in(exchange)
+        url = _return_url(exchange, grant)
         reply = yield Attempt(authorization=first_request(grant), url=url)
         if _partner_challenge(reply) is not None:
             raise AuthRejected(
                 f"the server {self._place.host} refused the ticket that the login server"
-                f" {trust.login_host} granted {self._credential.username!r} (Passport)",
+                f" {exchange.trust.login_host} granted {self._credential.username!r} (Passport)",
                 advice=_PARTNER_ADVICE,
             )
 
@@ -124,43 +127,42 @@ class PassportSession:
         self._configuration = None
         self._outdated = self._forget = False
 
-    def _log_in(self, trust: Trust, opening: Opening) -> _Part[Grant]:
+    def _log_in(self, exchange: _Exchange) -> _Part[Grant]:
         """Get a ticket: for a cookie of the login server's, or else for the password."""
+        trust = exchange.trust
         configuration = self._configuration
         if configuration is None or self._outdated:
             configuration = yield from self._configure(trust)
-        login, answer = yield from self._request_token(trust, configuration, opening)
+        login, answer = yield from self._request_token(exchange, configuration)
         if _foreign(answer, trust, configuration):
             # The configuration may have grown old.
             newer = yield from self._configure(trust)
             if newer.version > configuration.version:
-                login, answer = yield from self._request_token(trust, newer, opening)
+                login, answer = yield from self._request_token(exchange, newer)
             if _foreign(answer, trust, newer):
                 raise _wrong_realm(login, answer, trust, newer)
         if isinstance(answer, Grant):
             return answer
-        return (yield from self._sign_in(trust, opening, login, answer))
+        return (yield from self._sign_in(exchange, login, answer))
 
     def _request_token(
-        self, trust: Trust, configuration: Configuration, opening: Opening
+        self, exchange: _Exchange, configuration: Configuration
     ) -> _Part[tuple[str, _Answer]]:
         """Ask for a ticket without the password; returns who answered, and what."""
-        login = configuration.login_url
+        trust, login = exchange.trust, configuration.login_url
         trust.check(login, f"the configuration server {trust.configuration_server}")
-        return (yield from self._ask(trust, login, lambda: token_request(opening)))
+        return (yield from self._ask(exchange, login, lambda: token_request(exchange.opening)))
 
-    def _sign_in(
-        self, trust: Trust, opening: Opening, login: str, challenge: LoginChallenge
-    ) -> _Part[Grant]:
+    def _sign_in(self, exchange: _Exchange, login: str, challenge: LoginChallenge) -> _Part[Grant]:
         """Show the password to the login server that posed *challenge*."""
         credential = self._credential
         # Nobody is there to type it again: what the job holds is the answer to a prompt, too.
         elapsed = 0 if challenge.prompt else int(credential.age)
         login, answer = yield from self._ask(
-            trust,
+            exchange,
             login,
             lambda: sign_in_request(
-                opening,
+                exchange.opening,
                 challenge,
                 name=sign_in_name(credential),
                 password=password_bytes(credential, controls=True),
@@ -175,26 +177,21 @@ class PassportSession:
             f" {credential.username!r}{wish} (Passport)"
         )
 
-    def _ask(self, trust: Trust, url: str, write: Callable[[], str]) -> _Part[tuple[str, _Answer]]:
+    def _ask(
+        self, exchange: _Exchange, url: str, write: Callable[[], str]
+    ) -> _Part[tuple[str, _Answer]]:
         """Ask a login server, and the ones that it sends us on to, the same.
 
         The request is written anew for each of them, so that no password is kept meanwhile.
         """
-        for _ in range(1 + LOGIN_REDIRECTS):
+        while True:
             forget, self._forget = self._forget, False
             reply = yield Errand(url=url, authorization=write(), forget=forget)
             statuses = read_statuses(reply.values("Authentication-Info"))
             self._heed(reply, statuses)
             if reply.status != 302 or "redir" not in statuses:
                 return url, _login_answer(url, reply)
-            who = f"a redirect of the login server {origin(url)}"
-            url = _target(url, reply)
-            trust.check(url, who)
-        raise AuthRejected(
-            f"the login server {origin(url)} redirected more than {LOGIN_REDIRECTS} times"
-            " (Passport)",
-            advice=_LOGIN_SERVER_ADVICE,
-        )
+            url = _next_server(exchange, url, reply)
 
     def _heed(self, reply: Reply, statuses: frozenset[str]) -> None:
         """Note what a login server says beside its answer (MS-PASS 3.1.5.4, 3.1.5.5)."""
@@ -222,6 +219,16 @@ class PassportSession:
                 )
             known = self._configuration = found
         return known
+
+
+@dataclass(slots=True, kw_only=True)
+class _Exchange:
+    """One way from a partner's challenge to a ticket."""
+
+    trust: Trust
+    opening: Opening
+    #: Followed so far.
+    redirects: int = 0
 
 
 def _partner_challenge(reply: Reply) -> Challenge | None:
@@ -291,35 +298,48 @@ def _wrong_realm(
     )
 
 
-def _target(url: str, reply: Reply) -> str:
-    """Return where the redirect of a login server leads."""
+def _next_server(exchange: _Exchange, url: str, reply: Reply) -> str:
+    """Return where the redirect of a login server leads (MS-PASS 3.1.5.6).
+
+    Raises:
+        AuthRejected: nowhere, to where the password may not go, or on and on.
+    """
+    who = f"the login server {origin(url)}"
+    exchange.redirects += 1
+    if exchange.redirects > LOGIN_REDIRECTS:
+        raise AuthRejected(
+            f"{who} redirected more than {LOGIN_REDIRECTS} times (Passport)",
+            advice=_LOGIN_SERVER_ADVICE,
+        )
     location = next(iter(reply.values("Location")), "").strip(" \t")
     if not location:
         raise AuthRejected(
-            f"the login server {origin(url)} redirected without saying where (Passport)",
-            advice=_LOGIN_SERVER_ADVICE,
+            f"{who} redirected without saying where (Passport)", advice=_LOGIN_SERVER_ADVICE
         )
     parts = resolve(split(url), split(location))
-    return f"{parts.scheme}://{parts.authority or ''}{parts.path}{parts.query}"
+    target = f"{parts.scheme}://{parts.authority or ''}{parts.path}{parts.query}"
+    exchange.trust.check(target, f"a redirect of {who}")
+    return target
 
 
-def _return_url(url: str, opening: Opening, grant: Grant, trust: Trust) -> str:
+def _return_url(exchange: _Exchange, grant: Grant) -> str:
     """Return where the ticket is to be shown.
 
     Raises:
         AuthRejected: it is not the origin that asked for it; whoever has the ticket is the user.
     """
-    back = grant.return_url
+    opening, back = exchange.opening, grant.return_url
     if back is None or back == opening.sent_url:
-        return url
+        return opening.url
     try:
-        same = askable_origin(back) == origin(url)
+        same = askable_origin(back) == origin(opening.url)
     except ValueError:
         same = False
     if not same:
         raise AuthRejected(
-            f"the login server {trust.login_host} wants its ticket shown to another origin than"
-            f" {origin(url)}, which asked for it: nobody was shown it (Passport)",
+            f"the login server {exchange.trust.login_host} wants its ticket shown to another"
+            f" origin than {origin(opening.url)}, which asked for it: nobody was shown it"
+            " (Passport)",
             advice=_LOGIN_SERVER_ADVICE,
         )
     return back.partition("#")[0]
