@@ -197,7 +197,8 @@ async def test_a_scheme_that_cannot_start_makes_room_for_the_next(
     [
         ((), ['Basic realm="r"'], "set credentials for basic"),
         ((Scheme.DIGEST,), ['Basic realm="r"'], "set credentials for basic"),
-        (BOTH, ["Negotiate", "NTLM"], "transferd can answer none of these"),
+        (BOTH, ["Negotiate", "NTLM"], "set credentials for negotiate or ntlm"),
+        (BOTH, ["Bearer", "Mutual"], "transferd can answer none of these"),
         (BOTH, [], "offered: nothing"),
     ],
 )

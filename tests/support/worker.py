@@ -20,6 +20,7 @@ from transferd.model.paths import temporary_path
 from transferd.wire import link
 from transferd.wire.channel import Channel
 from transferd.worker.dispatcher import Dispatcher
+from transferd.worker.security import open_security_threads
 
 USER, PASSWORD = "alice", "open sesame: ü"
 JOB = JobId("00000000-0000-4000-8000-000000000001")
@@ -231,8 +232,9 @@ async def worker_task(limits: link.WorkerSettings = LIMITS) -> AsyncIterator[Des
     """A worker in this very loop."""
     ours, theirs = socket.socketpair()
     channel = await Channel.open(theirs, link.decode_to_worker)
+    security = open_security_threads()
     with ThreadPoolExecutor(8) as threads:
-        dispatcher = Dispatcher(channel, threads, secrets.token_bytes)
+        dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)
         serving = asyncio.create_task(dispatcher.serve())
         desk = await _greet(ours, limits)
         try:
@@ -241,6 +243,7 @@ async def worker_task(limits: link.WorkerSettings = LIMITS) -> AsyncIterator[Des
             await desk.channel.close()
             async with asyncio.timeout(10):
                 await serving
+            security.shutdown(wait=False)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from transferd.auth.basic import BasicSession, usable
 from transferd.auth.challenge import Challenge
-from transferd.auth.flow import Attempt, AuthError, AuthRejected, Reply, RequestLine
+from transferd.auth.flow import Attempt, AuthError, AuthRejected, CannotStart, Reply, RequestLine
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 
 ASKED = Challenge(scheme="basic", params={"realm": "r"})
@@ -86,7 +86,7 @@ def test_odd_but_legal_credentials_pass(username: str, password: str) -> None:
 )
 def test_what_cannot_be_expressed_is_refused(username: str, password: str, problem: str) -> None:
     """A colon would move the border, control characters are forbidden (RFC 7617 2)."""
-    with pytest.raises(AuthRejected, match=problem) as caught:
+    with pytest.raises(CannotStart, match=problem) as caught:
         first(session(username, password))
     assert "hunter2" not in str(caught.value)
 

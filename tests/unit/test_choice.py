@@ -13,12 +13,14 @@ from transferd.auth.choice import (
     Choice,
     Method,
     Skip,
+    Skipped,
     Transit,
     choose,
+    needs_cookies,
     refusal,
     remedy,
 )
-from transferd.auth.flow import LADDER, RequestLine, Step
+from transferd.auth.flow import LADDER, Place, RequestLine, Step
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 
 BASIC, DIGEST = Scheme.BASIC, Scheme.DIGEST
@@ -29,8 +31,11 @@ PLAIN: Step = (BASIC, None)
 SAFE = Transit(cleartext=False)
 CLEARTEXT = Transit(cleartext=True)
 GET = RequestLine(method="GET", target="/")
+PLACE = Place(host="host", randomness=bytes)
 
+EVERY = tuple(Scheme)
 OFFER_BASIC = 'Basic realm="r"'
+OFFER_PASSPORT = "Passport1.4 site=71,kpp=9"
 OFFER_MD5 = 'Digest realm="r", nonce="m", qop="auth", algorithm=MD5'
 OFFER_SHA = 'Digest realm="r", nonce="s", qop="auth", algorithm=SHA-256'
 OFFER_SHA_512 = 'Digest realm="r", nonce="t", qop="auth", algorithm=SHA-512-256'
@@ -56,7 +61,6 @@ def made(
         {scheme: credential(scheme) for scheme in held},
         transit=transit,
         tried=tried,
-        randomness=bytes,
     )
 
 
@@ -95,6 +99,28 @@ def test_within_a_rung_the_server_decides(lines: list[str], nonce: str) -> None:
     assert pick.challenge.params["nonce"] == nonce
 
 
+def test_each_rung_makes_room_for_the_next() -> None:
+    """The whole ladder, with a credential for every scheme, whatever the order of the server."""
+    lines = (OFFER_BASIC, OFFER_PASSPORT, OFFER_MD5, "NTLM", OFFER_SHA, "Negotiate")
+    tried: list[Step] = []
+    while (found := step(made(*lines, held=EVERY, tried=tried))) is not None:
+        tried.append(found)
+    assert tried == list(LADDER)
+    assert tried[::2] == [(Scheme.NEGOTIATE, None), (Scheme.NTLM, None), (Scheme.PASSPORT, None)]
+
+
+def test_only_what_may_wait_is_taken_to_a_thread() -> None:
+    """Kerberos asks a KDC; everything else is arithmetic."""
+    assert [step for step in METHODS if METHODS[step].blocks] == [(Scheme.NEGOTIATE, None)]
+
+
+def test_only_passport_needs_cookies() -> None:
+    """A run without a Passport credential neither keeps nor shows a cookie of a server's."""
+    assert [scheme for scheme in Scheme if needs_cookies([scheme])] == [Scheme.PASSPORT]
+    assert needs_cookies(Scheme)
+    assert not needs_cookies([])
+
+
 def test_only_what_is_held_is_taken() -> None:
     """A credential is for one scheme; Basic's password is not sent as Digest, nor the reverse."""
     assert step(made(OFFER_BASIC, OFFER_SHA, held=[BASIC])) == PLAIN
@@ -115,7 +141,23 @@ def test_basic_does_not_go_in_clear() -> None:
     made_choice = made(OFFER_BASIC, transit=CLEARTEXT)
     assert made_choice.pick is None
     assert made_choice.cleartext_refused
-    assert made_choice.skipped == (("Basic", Skip.CLEARTEXT_REFUSED),)
+    assert made_choice.skipped == (Skipped("Basic", Skip.CLEARTEXT_REFUSED, "password"),)
+
+
+def test_a_ticket_does_not_go_in_clear_either() -> None:
+    """Whoever reads Passport's ticket is the user; the password goes elsewhere."""
+    made_choice = made(OFFER_PASSPORT, held=EVERY, transit=CLEARTEXT)
+    assert made_choice.pick is None
+    assert made_choice.cleartext_refused
+    assert "Passport1.4 was not used, it would show the ticket to everybody on the way" in refusal(
+        "http://host", made_choice
+    )
+
+
+@pytest.mark.parametrize("line", ["Negotiate", "NTLM", OFFER_SHA])
+def test_what_shows_nothing_goes_in_clear(line: str) -> None:
+    """Negotiate and NTLM show no password either."""
+    assert step(made(line, held=EVERY, transit=CLEARTEXT)) is not None
 
 
 def test_a_rejected_digest_does_not_lead_to_basic_in_clear() -> None:
@@ -141,8 +183,9 @@ def test_the_session_speaks_the_scheme() -> None:
     for lines, begins in ((OFFER_BASIC, "Basic "), (OFFER_SHA, "Digest ")):
         pick = made(lines).pick
         assert pick is not None
-        assert pick.session.scheme is pick.step[0]
-        value = next(pick.session.converse(GET, pick.challenge)).authorization
+        session = pick.open(PLACE)
+        assert session.scheme is pick.step[0]
+        value = next(session.converse(GET, pick.challenge)).authorization
         assert value is not None
         assert value.startswith(begins)
 
@@ -162,16 +205,16 @@ def test_offers_are_told_as_they_were_sent() -> None:
 def test_a_scheme_is_added_with_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry in the table is all that the choice needs to use a scheme of the ladder."""
     entry = Method(
-        name="ntlm", usable=lambda challenge: challenge.token68 is None, open=METHODS[MD5].open
+        name="mutual", usable=lambda challenge: challenge.token68 is None, open=METHODS[MD5].open
     )
     monkeypatch.setattr(choices, "METHODS", {**METHODS, (Scheme.NTLM, None): entry})
-    made_choice = made("NTLM", OFFER_MD5, held=[DIGEST, Scheme.NTLM])
+    made_choice = made("Mutual", OFFER_MD5, held=[DIGEST, Scheme.NTLM])
     assert step(made_choice) == (Scheme.NTLM, None)
 
 
 def test_every_method_stands_on_the_ladder() -> None:
-    """A method that is on no rung would never be chosen."""
-    assert set(METHODS) <= set(LADDER)
+    """Every rung can be spoken, and a method that is on none would never be chosen."""
+    assert set(METHODS) == set(LADDER)
 
 
 # ── the refusal in words ───────────────────────────────────────────────────────────────────
@@ -190,12 +233,12 @@ def test_a_rejected_credential_is_told() -> None:
 
 def test_a_missing_credential_is_told() -> None:
     """Which credentials would open the door, strongest first."""
-    made_choice = made(OFFER_BASIC, OFFER_MD5, "NTLM", held=[])
+    made_choice = made(OFFER_BASIC, OFFER_MD5, "NTLM", "Bearer", held=[])
     assert refusal("https://host", made_choice) == (
-        "cannot authenticate to https://host: offered: Basic, Digest (MD5), NTLM; held: nothing; "
-        "tried: nothing"
+        "cannot authenticate to https://host: offered: Basic, Digest (MD5), NTLM, Bearer; "
+        "held: nothing; tried: nothing"
     )
-    assert remedy(made_choice) == "set credentials for digest or basic, then resume"
+    assert remedy(made_choice) == "set credentials for ntlm or digest or basic, then resume"
 
 
 def test_a_credential_for_another_scheme_is_told() -> None:

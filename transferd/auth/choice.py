@@ -10,11 +10,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-from transferd.auth import basic, proof
+from transferd.auth import basic, negotiate, ntlm, passport, passport_grammar, proof
 from transferd.auth.basic import BasicSession
 from transferd.auth.challenge import Challenge
 from transferd.auth.digest import DigestSession
 from transferd.auth.flow import LADDER, Place, Session, Step
+from transferd.auth.negotiate import NegotiateSession
+from transferd.auth.ntlm import NtlmSession
+from transferd.auth.passport import PassportSession
 from transferd.model.credentials import Credential, Scheme
 
 _T = TypeVar("_T")
@@ -36,8 +39,12 @@ class Method:
     usable: Callable[[Challenge], bool]
     #: Make a session for one origin.
     open: Callable[[Credential, Place], Session]
-    #: Whoever reads the connection learns the password.
-    shows_password: bool = False
+    #: What whoever reads the connection learns of the secret: the password, or what stands for it.
+    shows: str | None = None
+    #: Steps of its conversations may wait for others, and are taken in a thread.
+    blocks: bool = False
+    #: What was accepted is remembered in cookies.
+    cookies: bool = False
 
     def answers(self, challenge: Challenge) -> bool:
         """Whether *challenge* is of this scheme and can be answered."""
@@ -46,17 +53,28 @@ class Method:
 
 METHODS: Mapping[Step, Method] = MappingProxyType(
     {
+        (Scheme.NEGOTIATE, None): Method(
+            name="negotiate", usable=negotiate.usable, open=NegotiateSession, blocks=True
+        ),
         (Scheme.DIGEST, "sha"): Method(
             name="digest", usable=partial(proof.usable, strength="sha"), open=DigestSession
         ),
+        (Scheme.NTLM, None): Method(name="ntlm", usable=ntlm.usable, open=NtlmSession),
         (Scheme.DIGEST, "md5"): Method(
             name="digest", usable=partial(proof.usable, strength="md5"), open=DigestSession
+        ),
+        (Scheme.PASSPORT, None): Method(
+            name=passport_grammar.SCHEME,
+            usable=passport.usable,
+            open=PassportSession,
+            shows="ticket",
+            cookies=True,
         ),
         (Scheme.BASIC, None): Method(
             name="basic",
             usable=basic.usable,
             open=lambda credential, _: BasicSession(credential),
-            shows_password=True,
+            shows="password",
         ),
     }
 )
@@ -65,18 +83,28 @@ METHODS: Mapping[Step, Method] = MappingProxyType(
 class Skip(enum.StrEnum):
     """Why a scheme that is offered and held is not used."""
 
-    #: The password would be readable on the way. Also the code of the failure that comes of it.
+    #: The secret would be readable on the way. Also the code of the failure that comes of it.
     CLEARTEXT_REFUSED = "cleartext_refused"
     #: The challenge lacks something or asks for something unknown.
     UNUSABLE = "unusable"
 
 
-_BECAUSE: Mapping[Skip, str] = MappingProxyType(
-    {
-        Skip.CLEARTEXT_REFUSED: "it would show the password to everybody on the way",
-        Skip.UNUSABLE: "its challenge asks for something that transferd does not know",
-    }
-)
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An offer that was passed over although a credential for it is held."""
+
+    #: As in Choice.offered.
+    offer: str
+    skip: Skip
+    #: What would be shown on the way.
+    shows: str | None = None
+
+    def __str__(self) -> str:
+        if self.skip is Skip.UNUSABLE:
+            because = "its challenge asks for something that transferd does not know"
+        else:
+            because = f"it would show the {self.shows} to everybody on the way"
+        return f"{self.offer} was not used, {because}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +117,22 @@ class Transit:
     allow_cleartext: bool = False
 
     def refuses(self, method: Method) -> bool:
-        """Whether the password would be read on the way, against the owner's will."""
-        return method.shows_password and self.cleartext and not self.allow_cleartext
+        """Whether a secret would be read on the way, against the owner's will."""
+        return method.shows is not None and self.cleartext and not self.allow_cleartext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """The session to converse with, and the challenge to begin with."""
+    """What to speak, as whom, and the challenge to begin with."""
 
     step: Step
-    session: Session
+    method: Method
+    credential: Credential
     challenge: Challenge
+
+    def open(self, place: Place) -> Session:
+        """Make the session."""
+        return self.method.open(self.credential, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +150,12 @@ class Choice:
     held: tuple[Scheme, ...]
     tried: tuple[Scheme, ...]
     #: Offers that the held credentials are for and that were passed over all the same.
-    skipped: tuple[tuple[str, Skip], ...]
+    skipped: tuple[Skipped, ...]
 
     @property
     def cleartext_refused(self) -> bool:
-        """Whether a scheme was passed over to keep the password from being read."""
-        return any(skip is Skip.CLEARTEXT_REFUSED for _, skip in self.skipped)
+        """Whether a scheme was passed over to keep a secret from being read."""
+        return any(skipped.skip is Skip.CLEARTEXT_REFUSED for skipped in self.skipped)
 
 
 def choose(
@@ -131,7 +164,6 @@ def choose(
     *,
     transit: Transit,
     tried: Sequence[Step],
-    place: Place,
 ) -> Choice:
     """Take the strongest scheme that is offered, held, usable and not tried yet.
 
@@ -143,8 +175,8 @@ def choose(
     pick: Pick | None = None
     for step, (method, challenge) in answerable.items():
         if step[0] in held and step not in tried and step not in exposing:
-            session = method.open(held[step[0]], place)
-            pick = Pick(step=step, session=session, challenge=challenge)
+            credential = held[step[0]]
+            pick = Pick(step=step, method=method, credential=credential, challenge=challenge)
             break
     return Choice(
         pick=pick,
@@ -157,19 +189,22 @@ def choose(
     )
 
 
-def refusal(where: str, choice: Choice, rejections: Iterable[str] = ()) -> str:
+def needs_cookies(held: Iterable[Scheme]) -> bool:
+    """Whether any of the schemes that are held remembers what was accepted in cookies."""
+    return any(METHODS[step].cookies for step in METHODS if step[0] in set(held))
+
+
+def refusal(where: str, choice: Choice, reasons: Iterable[str] = ()) -> str:
     """Say why there is no way in: what was tried, and what happened. `remedy` says what to do.
 
-    *where* names the origin or proxy, *rejections* are the texts of the AuthRejected so far.
+    *where* names the origin or proxy, *reasons* are the texts of the AuthErrors so far.
     """
-    reasons = list(rejections)
-    skips = [f"{offer} was not used, {_BECAUSE[skip]}" for offer, skip in choice.skipped]
     parts = (
         f"cannot authenticate to {where}: offered: {_told(choice.offered)}",
         f"held: {_told(choice.held)}",
         f"tried: {_told(choice.tried)}",
         *reasons,
-        *skips,
+        *map(str, choice.skipped),
     )
     return "; ".join(parts)
 
@@ -202,8 +237,8 @@ def _answerable(challenges: Sequence[Challenge]) -> dict[Step, tuple[Method, Cha
 
 def _skipped(
     challenges: Iterable[Challenge], held: Mapping[Scheme, Credential], transit: Transit
-) -> tuple[tuple[str, Skip], ...]:
-    found: dict[str, Skip] = {}
+) -> tuple[Skipped, ...]:
+    found: dict[str, Skipped] = {}
     for challenge in challenges:
         methods = [
             method
@@ -211,11 +246,13 @@ def _skipped(
             if scheme in held and method.name == challenge.scheme
         ]
         able = [method for method in methods if method.answers(challenge)]
+        refused = [method for method in able if transit.refuses(method)]
+        offer = _offer(challenge)
         if methods and not able:
-            found[_offer(challenge)] = Skip.UNUSABLE
-        elif any(map(transit.refuses, able)):
-            found[_offer(challenge)] = Skip.CLEARTEXT_REFUSED
-    return tuple(found.items())
+            found[offer] = Skipped(offer, Skip.UNUSABLE)
+        elif refused:
+            found[offer] = Skipped(offer, Skip.CLEARTEXT_REFUSED, refused[0].shows)
+    return tuple(found.values())
 
 
 def _offer(challenge: Challenge) -> str:

@@ -10,6 +10,7 @@ from transferd.auth.flow import (
     CHALLENGE_STATUS,
     Attempt,
     AuthRejected,
+    CannotStart,
     Conversation,
     NotMutual,
     Place,
@@ -95,7 +96,7 @@ class DigestSession:
         else:
             offer = read_offer(challenge)
             if offer is None:
-                raise AuthRejected("cannot answer this Digest challenge")
+                raise CannotStart("cannot answer this Digest challenge")
         yield from self._answer(request, offer)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from transferd.auth.flow import AuthRejected
+from transferd.auth.flow import CannotStart
 from transferd.model.credentials import Credential
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -21,7 +21,7 @@ def user_name(credential: Credential) -> str:
     """Return the user name, normalised.
 
     Raises:
-        AuthRejected: it has a colon or a control character (RFC 7617 2, RFC 7616 4), or is no text.
+        CannotStart: it has a colon or a control character (RFC 7617 2, RFC 7616 4), or is no text.
     """
     name = credential.username or ""
     if ":" in name:
@@ -39,7 +39,7 @@ def password_bytes(credential: Credential, *, controls: bool) -> bytes:
     """Return the password, normalised, in UTF-8; the caller must not keep it.
 
     Raises:
-        AuthRejected: it has control characters and *controls* does not let them pass.
+        CannotStart: it has control characters and *controls* does not let them pass.
     """
     text = unicodedata.normalize("NFC", credential.password.reveal())
     if not controls and _CONTROL.search(text):
@@ -47,5 +47,5 @@ def password_bytes(credential: Credential, *, controls: bool) -> bytes:
     return text.encode()
 
 
-def _inexpressible(credential: Credential, problem: str) -> AuthRejected:
-    return AuthRejected(f"cannot use the {credential.scheme} credentials: the {problem}")
+def _inexpressible(credential: Credential, problem: str) -> CannotStart:
+    return CannotStart(f"cannot use the {credential.scheme} credentials: the {problem}")

@@ -154,7 +154,7 @@ def authorization(use: Use, credential: Credential) -> str:
     """Return the value of the Authorization header (RFC 7616 3.4).
 
     Raises:
-        AuthRejected: the user name cannot be expressed.
+        CannotStart: the user name cannot be expressed.
     """
     offer = use.offer
     fields = [

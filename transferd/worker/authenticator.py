@@ -3,117 +3,62 @@
 It runs inside the redirect loop, once for each hop. Nothing is sent before it was asked for; what
 was accepted goes along with later requests to the same place as far as its scheme remembers it. A
 credential that was refused is not tried again, and no weaker scheme is tried after a refusal: a
-server could otherwise have the password shown to it by refusing everything better.
+server could otherwise have the password shown to it by refusing everything better. A scheme that
+cannot even start was refused by nobody, and makes room for the next.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
-from transferd.auth.challenge import parse_challenges
-from transferd.auth.choice import Transit, choose, refusal, remedy
+from yarl import URL
+
+from transferd.auth.choice import Method
 from transferd.auth.flow import (
-    CHALLENGE_STATUS,
     Attempt,
     AuthError,
-    Conversation,
+    AuthRejected,
+    Errand,
     NotMutual,
     Randomness,
     Reply,
-    RequestLine,
     Session,
     Step,
 )
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.errors import TransferFailed
+from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.model.failures import Failure
-from transferd.transfer.location import Origin, is_loopback, origin
+from transferd.model.job import Settings
+from transferd.model.url import Origin
 from transferd.worker.answer import Answer
+from transferd.worker.cookies import Cookies
+from transferd.worker.door import Door, Doors, Hop, exposed, place_of, read_reply
 from transferd.worker.exchange import Exchange
-from transferd.worker.proxy import Proxy
+from transferd.worker.proxy import Proxy, choose_proxy
 from transferd.worker.request import Request
+from transferd.worker.security import Steps
+from transferd.worker.visit import Send, Talk, Visit
 
-#: Told of each credential that was accepted or refused: whether, for whom, how, at which host.
-Audit: TypeAlias = Callable[[bool, Target, Scheme, str], None]
+#: So often a request is begun anew because its connection was gone.
+RENEWALS = 2
 
-_Send: TypeAlias = Callable[[str | None], Awaitable[Answer]]
-_Held: TypeAlias = Mapping[Scheme, Credential]
-
-_FIELDS = {
-    Target.SERVER: ("WWW-Authenticate", "Authentication-Info"),
-    Target.PROXY: ("Proxy-Authenticate", "Proxy-Authentication-Info"),
-}
+#: Told of each credential that was accepted or refused: whether, for whom, how, at which host, and
+#: what spoke inside the scheme.
+Audit: TypeAlias = Callable[[bool, Target, Scheme, str, str | None], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hop:
-    """One request of the redirect loop, before anybody has asked for credentials."""
-
-    request: Request
-    #: Whether it goes to the origin of the file's own URL, the only one that gets credentials.
-    own: bool
-    proxy: Proxy | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Door:
-    """Who may ask for credentials, and what there is to answer with."""
-
-    target: Target
-    origin: Origin
-    line: RequestLine
-    held: _Held
-    transit: Transit
-    #: How messages call it.
-    name: str
-    #: The place behind the proxy that a tunnel leads to.
-    tunnel: Origin | None = None
-
-    @property
-    def key(self) -> tuple[Target, Origin]:
-        """Where a session counts."""
-        return self.target, self.origin
-
-    def asks(self, answer: Answer) -> bool:
-        """Whether *answer* is a challenge of this door's own.
-
-        A 407 that comes out of a tunnel is the server's doing, and gets nothing.
-        """
-        if answer.status != CHALLENGE_STATUS[self.target]:
-            return False
-        behind = self.target is Target.SERVER or self.tunnel is None
-        return behind is not answer.from_proxy
-
-    def reply(self, answer: Answer) -> Reply:
-        """Return what a conversation has to know of *answer*."""
-        challenges, info = _FIELDS[self.target]
-        return Reply(
-            status=answer.status,
-            authenticate=answer.values(challenges),
-            authentication_info=answer.values(info),
-            connection=answer.connection,
-        )
-
-
-@dataclass(slots=True)
-class _Talk:
-    """A conversation that has begun."""
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """A session that a door has let in."""
 
     step: Step
+    method: Method
     session: Session
-    conversation: Conversation
-    attempt: Attempt
-
-
-@dataclass(slots=True)
-class _Trial:
-    """What was tried at a door for one request."""
-
-    steps: list[Step] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    #: The channel binding of the connection at that time.
+    binding: bytes | None
 
 
 class Authenticator:
@@ -124,213 +69,265 @@ class Authenticator:
         exchange: Exchange,
         credentials: Iterable[Credential],
         *,
-        allow_cleartext: bool,
+        settings: Settings,
+        steps: Steps,
         randomness: Randomness,
         audit: Audit,
     ) -> None:
         self._exchange = exchange
-        self._held: dict[Target, dict[Scheme, Credential]] = {target: {} for target in Target}
-        for credential in credentials:
-            self._held[credential.target][credential.scheme] = credential
-        self._allow_cleartext = allow_cleartext
-        self._randomness = randomness
+        self._proxy_setting = settings.proxy
+        self._doors = Doors(credentials, settings, randomness)
+        self._steps = steps
         self._audit = audit
-        self._trusted: dict[tuple[Target, Origin], tuple[Step, Session]] = {}
-        self._tunnels: dict[tuple[Origin, Origin], str | None] = {}
+        self._cookies = Cookies()
+        self._trusted: dict[tuple[Target, Origin], _Trust] = {}
+
+    @property
+    def armed(self) -> bool:
+        """Whether there are credentials for the origin of a file."""
+        return self._doors.armed
 
     async def ask(self, hop: Hop) -> Answer:
         """Send the request of *hop*, with credentials where they are asked for and held.
 
-        Returns an answer that is no challenge which could be answered.
+        Returns an answer that is no challenge which could be answered. Its request may name
+        another URL of the same origin than the hop's, where a scheme led there.
 
         Raises:
             TransferFailed: `http_401`, `http_407`: nothing that is held was accepted;
                 `cleartext_refused`: it would be readable on the way; `server_not_authenticated`;
-                and whatever Exchange.send raises.
+                `kdc_unreachable`; `connection_lost`: it was, again and again; and whatever
+                Exchange.send raises.
         """
-        knock = self._knock_proxy(hop)
-
-        async def send(value: str | None) -> Answer:
-            return await knock(replace(hop.request, authorization=value))
-
-        return await self._enter(self._server_door(hop), send)
+        deliver = partial(self._deliver, proxy=hop.proxy, cookies=hop.own and self._doors.cookies)
+        return await self._enter(self._doors.server(hop), deliver)
 
     def close(self) -> None:
         """Forget what servers said. The credentials are the run's to wipe."""
-        for _, session in self._trusted.values():
-            session.close()
+        for trust in self._trusted.values():
+            trust.session.close()
         self._trusted.clear()
-        self._tunnels.clear()
+        self._cookies.clear()
 
-    def _knock_proxy(self, hop: Hop) -> Callable[[Request], Awaitable[Answer]]:
-        if hop.proxy is None:
-            return self._exchange.send
-        proxy = hop.proxy
+    # ── on the way ─────────────────────────────────────────────────────────────────────────
 
-        async def knock(request: Request) -> Answer:
-            async def send(value: str | None) -> Answer:
-                return await self._exchange.send(replace(request, proxy_authorization=value))
+    async def _deliver(self, request: Request, *, proxy: Proxy | None, cookies: bool) -> Answer:
+        """Send *request* past the proxy, with the cookies of its origin."""
+        if cookies:
+            request = self._cookies.attach(request)
+        answer = await self._carry(request, proxy)
+        if cookies:
+            self._cookies.take(request.url, answer.values("Set-Cookie"))
+        return answer
 
-            return await self._enter(self._proxy_door(request, proxy), send)
+    async def _carry(self, request: Request, proxy: Proxy | None) -> Answer:
+        if proxy is None:
+            return await self._exchange.send(request)
+        if not request.tunnelled:
+            return await self._enter(self._doors.proxy(request, proxy), self._exchange.send)
+        if request.connection is None and not self._exchange.reaches(request):
+            await self._enter(self._doors.proxy(request, proxy), self._exchange.tunnel)
+        return await self._exchange.send(request)
 
-        return knock
+    # ── at a door ──────────────────────────────────────────────────────────────────────────
 
-    async def _enter(self, door: _Door, send: _Send) -> Answer:
+    async def _enter(self, door: Door, send: Send) -> Answer:
         """Send, and answer challenges until *door* asks no more."""
-        trial = _Trial()
-        answer = await self._first(door, send, trial)
-        while door.asks(answer):
-            await answer.drain()
-            answer = await self._converse(door, send, self._begin(door, answer, trial), trial)
+        enter = partial(self._try_to_enter, Visit(door, send))
+        if door.request.connection is not None:
+            # Pinned by the conversation with the server: if it is gone, that one begins anew.
+            return await enter()
+        return await _insist(enter, repeatable=door.repeatable)
+
+    async def _try_to_enter(self, visit: Visit) -> Answer:
+        answer = await self._open(visit)
+        while visit.door.asks(answer):
+            answer = await self._converse(visit, self._begin(visit, answer)) or answer
         return answer
 
-    async def _first(self, door: _Door, send: _Send, trial: _Trial) -> Answer:
+    async def _open(self, visit: Visit) -> Answer:
         """Send with what was accepted before, or without credentials."""
-        passage = (door.origin, door.tunnel) if door.tunnel is not None else None
-        if passage is not None and passage in self._tunnels:
-            # Another value would be another tunnel: aiohttp tells tunnels apart by their headers.
-            answer = await send(self._tunnels[passage])
-        elif door.key in self._trusted:
-            step, session = self._trusted.pop(door.key)
-            trial.steps.append(step)
-            conversation = session.converse(door.line, None)
-            talk = _Talk(step, session, conversation, next(conversation))
-            return await self._converse(door, send, talk, trial, known=True)
-        else:
-            answer = await send(None)
-        if passage is not None:
-            self._tunnels.pop(passage, None)
-            if not door.asks(answer):
-                self._tunnels[passage] = answer.request.proxy_authorization
+        door = visit.door
+        trust = self._trusted.get(door.key)
+        if trust is not None and trust.step not in visit.steps:
+            conversation = trust.session.converse(door.line(trust.binding), None)
+            talk = Talk(trust.step, trust.method, trust.session, conversation, known=True)
+            answer = await self._converse(visit, talk)
+            if answer is not None:
+                return answer
+        answer = await visit.send(door.request)
+        if door.asks(answer):
+            await answer.drain()
         return answer
 
-    def _begin(self, door: _Door, answer: Answer, trial: _Trial) -> _Talk:
-        """Choose a scheme that can start.
+    def _begin(self, visit: Visit, answer: Answer) -> Talk:
+        """Begin a conversation in the strongest scheme that is left.
 
         Raises:
             TransferFailed: there is none.
         """
-        challenges = parse_challenges(answer.values(_FIELDS[door.target][0]))
-        while True:
-            choice = choose(
-                challenges,
-                door.held,
-                transit=door.transit,
-                tried=trial.steps,
-                randomness=self._randomness,
-            )
-            if choice.pick is None:
-                code = f"http_{answer.status}"
-                if choice.cleartext_refused and not trial.reasons:
-                    code = "cleartext_refused"
-                text = refusal(door.name, choice, trial.reasons)
-                raise _failed(code, text, answer, remedy(choice))
-            pick = choice.pick
-            trial.steps.append(pick.step)
-            conversation = pick.session.converse(door.line, pick.challenge)
-            try:
-                return _Talk(pick.step, pick.session, conversation, next(conversation))
-            except AuthError as error:
-                # Nothing was sent: the next scheme may do.
-                trial.reasons.append(str(error))
+        door = visit.door
+        visit.offered = door.challenges(answer)
+        choice = visit.choose()
+        pick = choice.pick
+        if pick is None:
+            raise visit.no_way(choice)
+        session = pick.open(door.place)
+        conversation = session.converse(door.line(door.binding(answer)), pick.challenge)
+        return Talk(pick.step, pick.method, session, conversation, connection=answer.connection)
 
-    async def _converse(
-        self, door: _Door, send: _Send, talk: _Talk, trial: _Trial, *, known: bool = False
-    ) -> Answer:
-        """Carry a conversation to its end and return the last answer."""
-        with contextlib.closing(talk.conversation):
-            while True:
-                answer = await send(talk.attempt.authorization)
-                try:
-                    talk.attempt = talk.conversation.send(door.reply(answer))
-                except StopIteration:
-                    break
-                except NotMutual as error:
-                    answer.close()
-                    message = f"cannot trust {door.name}: {error}"
-                    raise _failed("server_not_authenticated", message, answer) from error
-                except AuthError as error:
-                    await answer.drain()
-                    raise self._refused(door, talk.step, answer, trial, error) from error
-                await answer.drain()
-        if not door.asks(answer):
-            self._accept(door, talk, answer, known=known)
+    async def _converse(self, visit: Visit, talk: Talk) -> Answer | None:
+        """Carry a conversation to its end and return the last answer, if there was any.
+
+        If the door still asks with it, it is drained, and the scheme is not chosen again, unless
+        all that happened is that the door has forgotten a session.
+        """
+        door = visit.door
+        try:
+            await self._talk(visit, talk)
+            if talk.answer is not None and not door.asks(talk.answer):
+                self._accept(door, talk, talk.answer)
+                return talk.answer
+            self._trusted.pop(door.key, None)
+        except AuthError as error:
+            self._trusted.pop(door.key, None)
+            self._judge(visit, talk, error)
+        finally:
+            self._part(door, talk)
+        if talk.sent or not talk.known:
+            visit.steps.append(talk.step)
+        if talk.answer is not None:
+            await talk.answer.drain()
+        return talk.answer
+
+    async def _talk(self, visit: Visit, talk: Talk) -> None:
+        """Do what the conversation asks for until it is over."""
+        reply: Reply | None = None
+        while (wish := await self._step(talk, reply)) is not None:
+            if talk.answer is not None:
+                await talk.answer.drain()
+            talk.count(wish)
+            if isinstance(wish, Errand):
+                reply = await self._run(visit.door, wish)
+            else:
+                talk.answer = await self._attempt(visit, talk, wish)
+                reply = visit.door.reply(talk.answer)
+
+    async def _step(self, talk: Talk, reply: Reply | None) -> Attempt | Errand | None:
+        if not talk.method.blocks:
+            return talk.advance(reply)
+        return await self._steps.take(partial(talk.advance, reply), talk.abandon)
+
+    async def _attempt(self, visit: Visit, talk: Talk, attempt: Attempt) -> Answer:
+        door = visit.door
+        if attempt.url is not None and place_of(attempt.url) != door.origin:
+            raise _distrust(door, "it leads elsewhere with what is for it alone")
+        lent = door.request.connection
+        pin = talk.connection if attempt.pinned else lent
+        try:
+            answer = await visit.send(door.dressed(attempt, pin))
+        except ConnectionGone as gone:
+            if attempt.pinned and lent is None:
+                raise _hung_up(door) from gone
+            raise
+        if pin is not None and answer.connection != pin:
+            answer.close()
+            raise _hung_up(door)
+        talk.connection = answer.connection
+        if not visit.offered and door.asks(answer):
+            visit.offered = door.challenges(answer)
         return answer
 
-    def _accept(self, door: _Door, talk: _Talk, answer: Answer, *, known: bool) -> None:
-        self._trusted[door.key] = (talk.step, talk.session)
-        if door.tunnel is not None:
-            self._tunnels[door.origin, door.tunnel] = answer.request.proxy_authorization
-        if not known:
-            self._audit(True, door.target, talk.session.scheme, door.origin.host)
+    def _accept(self, door: Door, talk: Talk, answer: Answer) -> None:
+        binding = door.binding(answer)
+        self._trusted[door.key] = _Trust(talk.step, talk.method, talk.session, binding)
+        if talk.sent and not talk.known:
+            self._tell(door, talk, accepted=True)
 
-    def _refused(
-        self, door: _Door, step: Step, answer: Answer, trial: _Trial, error: AuthError
-    ) -> TransferFailed:
-        self._audit(False, door.target, step[0], door.origin.host)
-        choice = choose(
-            parse_challenges(answer.values(_FIELDS[door.target][0])),
-            door.held,
-            transit=door.transit,
-            tried=trial.steps,
-            randomness=self._randomness,
+    def _judge(self, visit: Visit, talk: Talk, error: AuthError) -> None:
+        """Take note of what kept a scheme from starting; it makes room for the next one.
+
+        Raises:
+            TransferFailed: it had started, or somebody refused the credential.
+        """
+        door, answer = visit.door, talk.answer
+        if isinstance(error, NotMutual):
+            raise _distrust(door, str(error), answer) from error
+        rejected = isinstance(error, AuthRejected)
+        if rejected:
+            self._tell(door, talk, accepted=False)
+        if rejected or talk.sent or (answer is not None and not door.asks(answer)):
+            if answer is not None:
+                answer.close()
+            raise visit.refused(talk.step, error) from error
+        visit.errors.append(error)
+
+    def _part(self, door: Door, talk: Talk) -> None:
+        """End a conversation, and its session unless that is trusted."""
+        trust = self._trusted.get(door.key)
+        trusted = trust is not None and trust.session is talk.session
+        if trusted and talk.abandoned:
+            del self._trusted[door.key]
+        talk.close(keep=trusted)
+
+    def _tell(self, door: Door, talk: Talk, *, accepted: bool) -> None:
+        mechanism = talk.session.mechanism
+        self._audit(accepted, door.target, talk.session.scheme, door.origin.host, mechanism)
+
+    # ── elsewhere ──────────────────────────────────────────────────────────────────────────
+
+    async def _run(self, door: Door, errand: Errand) -> Reply:
+        """Ask somebody else for what a conversation has to know."""
+        place = place_of(errand.url)
+        if place is None:
+            raise _distrust(door, "it leads to what is no address of a server")
+        proxy = choose_proxy(URL(errand.url, encoded=True), self._proxy_setting)
+        request = Request(
+            url=errand.url,
+            authorization=errand.authorization,
+            proxy=None if proxy is None else proxy.url,
         )
-        message = refusal(door.name, choice, [*trial.reasons, str(error)])
-        code = f"http_{CHALLENGE_STATUS[door.target]}"
-        return _failed(code, message, answer, remedy(choice))
-
-    def _server_door(self, hop: Hop) -> _Door:
-        request = hop.request
-        place = origin(request.url)
-        ends = [place.host, *_proxy_hosts(request)]
-        exposed = place.scheme == "http" and not all(map(is_loopback, ends))
-        name = str(place)
-        if not hop.own:
-            name += " (where a redirect led; credentials go to the origin of the file's URL only)"
-        return _Door(
-            target=Target.SERVER,
-            origin=place,
-            # A proxy passes the origin-form on, and that is what servers compare a digest with.
-            line=RequestLine(method="GET", target=request.origin_form),
-            held=self._held[Target.SERVER] if hop.own else {},
-            transit=Transit(cleartext=exposed, allow_cleartext=self._allow_cleartext),
-            name=name,
-        )
-
-    def _proxy_door(self, request: Request, proxy: Proxy) -> _Door:
-        place, server = origin(str(proxy.url)), origin(request.url)
-        line = RequestLine(method="GET", target=request.target)
-        if request.tunnelled:
-            line = RequestLine(method="CONNECT", target=f"{server.host}:{server.port}")
-        exposed = place.scheme == "http" and not is_loopback(place.host)
-        return _Door(
-            target=Target.PROXY,
-            origin=place,
-            line=line,
-            held=self._held[Target.PROXY] or _url_credentials(proxy),
-            transit=Transit(cleartext=exposed, allow_cleartext=self._allow_cleartext),
-            name=f"proxy {place}",
-            tunnel=server if request.tunnelled else None,
-        )
+        if exposed(request):
+            raise _distrust(door, f"it leads to {place}, which everybody on the way can read")
+        if errand.forget:
+            self._cookies.forget(place)
+        ask = partial(self._deliver, request, proxy=proxy, cookies=True)
+        answer = await _insist(ask, repeatable=True)
+        await answer.drain()
+        return read_reply(answer, Target.SERVER)
 
 
-def _proxy_hosts(request: Request) -> list[str]:
-    return [] if request.proxy is None else [request.proxy.host or ""]
+async def _insist(ask: Callable[[], Awaitable[Answer]], *, repeatable: bool) -> Answer:
+    """Ask, and ask again where a connection was gone before a byte of the answer.
+
+    Raises:
+        TransferFailed: it was gone too often, or *ask* raises it; never ConnectionGone.
+    """
+    left = RENEWALS if repeatable else 0
+    while True:
+        try:
+            return await ask()
+        except ConnectionGone as gone:
+            if not left:
+                raise TransferFailed(gone.failure) from gone
+            left -= 1
 
 
-def _url_credentials(proxy: Proxy) -> _Held:
-    """Return the identity that the proxy's URL carries, for the schemes that take a password."""
-    if proxy.username is None or proxy.password is None:
-        return {}
-    return {
-        scheme: Credential(
-            target=Target.PROXY, scheme=scheme, username=proxy.username, password=proxy.password
-        )
-        for scheme in (Scheme.DIGEST, Scheme.BASIC)
-    }
+def _hung_up(door: Door) -> ConnectionGone:
+    message = (
+        f"cannot authenticate to {door.name}: the {door.target} closes the connection between the"
+        " legs of the handshake, which are worth nothing on another one"
+    )
+    return ConnectionGone(Failure(code="connection_lost", message=message))
 
 
-def _failed(code: str, message: str, answer: Answer, advice: str | None = None) -> TransferFailed:
+def _distrust(door: Door, reason: str, answer: Answer | None = None) -> TransferFailed:
+    if answer is not None:
+        answer.close()
     return TransferFailed(
-        Failure(code=code, message=message, http_status=answer.status, advice=advice)
+        Failure(
+            code="server_not_authenticated",
+            message=f"cannot trust {door.name}: {reason}",
+            http_status=None if answer is None else answer.status,
+        )
     )

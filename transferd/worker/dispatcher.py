@@ -47,10 +47,15 @@ class Dispatcher:
     """The worker's end of the link."""
 
     def __init__(
-        self, channel: Channel[ToWorker], threads: Executor, randomness: Randomness
+        self,
+        channel: Channel[ToWorker],
+        threads: Executor,
+        security: Executor,
+        randomness: Randomness,
     ) -> None:
         self._channel = channel
         self._threads = threads
+        self._security = security
         self._randomness = randomness
         self._trust = Trust(threads)
         self._limits = WorkerSettings(user_agent="transferd")
@@ -119,6 +124,7 @@ class Dispatcher:
         equipment = Equipment(
             limits=self._limits,
             threads=self._threads,
+            security=self._security,
             trust=self._trust,
             randomness=self._randomness,
             post=self._channel.post,

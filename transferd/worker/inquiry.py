@@ -8,12 +8,14 @@ from datetime import datetime
 from yarl import URL
 
 from transferd.model.job import Seconds, Settings, Validator
-from transferd.transfer.location import REDIRECTS, Origin, next_hop, origin
+from transferd.model.url import Origin, origin
+from transferd.transfer.location import REDIRECTS, next_hop
 from transferd.transfer.resume import RangeRequest, Response
 from transferd.transfer.retry import parse_retry_after
 from transferd.wire.link import LinkHeader
 from transferd.worker.answer import Answer
-from transferd.worker.authenticator import Authenticator, Hop
+from transferd.worker.authenticator import Authenticator
+from transferd.worker.door import OWNER, Hop
 from transferd.worker.proxy import choose_proxy
 from transferd.worker.request import Request
 
@@ -24,7 +26,7 @@ class Inquiry:
     """How the files of one run are asked for.
 
     The owner's headers are secrets like credentials: they go to the origin of the file's own URL,
-    and are left out of every request to another one.
+    and are left out of every request to another one, which has a connection of its own as well.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Inquiry:
                 return answer
             try:
                 url = next_hop(
-                    url,
+                    answer.request.url,
                     answer.status,
                     answer.headers.get("Location"),
                     self._secrets,
@@ -74,7 +76,10 @@ class Inquiry:
             headers += part.headers.items()
         proxy = choose_proxy(URL(url, encoded=True), self._settings.proxy)
         request = Request(
-            url=url, headers=tuple(headers), proxy=None if proxy is None else proxy.url
+            url=url,
+            headers=tuple(headers),
+            proxy=None if proxy is None else proxy.url,
+            identity=OWNER if own and self._secrets else None,
         )
         return Hop(request=request, own=own, proxy=proxy)
 

@@ -33,6 +33,7 @@ from transferd.worker.connection import Connector
 from transferd.worker.exchange import Exchange
 from transferd.worker.fetch import Errand, Fetch
 from transferd.worker.inquiry import Inquiry
+from transferd.worker.security import Steps
 from transferd.worker.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Equipment:
     limits: WorkerSettings
     #: For disk calls alone: a slow name server must not hold up a write, nor the reverse.
     threads: Executor
+    #: For security libraries alone, which may wait for a KDC.
+    security: Executor
     trust: Trust
     randomness: Randomness
     #: Sends to the daemon; keeps the order of the calls.
@@ -189,19 +192,20 @@ class Run:
                     scheme=held.scheme,
                     username=held.username,
                     password=held.password,
+                    age=held.age,
                 )
                 for held in start.credentials
             ),
-            allow_cleartext=settings.allow_cleartext,
+            settings=settings,
+            steps=Steps(equipment.security, limits.kerberos_timeout),
             randomness=equipment.randomness,
             audit=self._audit,
         )
-        targets = [credential.target for credential in start.credentials]
         inquiry = Inquiry(
             authenticator,
             settings,
             start.headers,
-            secrets=bool(start.headers) or Target.SERVER in targets,
+            secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
         )
         try:
@@ -213,8 +217,10 @@ class Run:
     def _stopped(self) -> Message | None:
         return Stopped(self.job, self.number) if self._asked else None
 
-    def _audit(self, accepted: bool, target: Target, scheme: Scheme, host: str) -> None:
-        self.tell(Audited(self.job, self.number, accepted, target, scheme, host))
+    def _audit(
+        self, accepted: bool, target: Target, scheme: Scheme, host: str, mechanism: str | None
+    ) -> None:
+        self.tell(Audited(self.job, self.number, accepted, target, scheme, host, mechanism))
 
     def _fault(self, error: Exception) -> Failure:
         kind = type(error).__name__

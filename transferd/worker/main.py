@@ -17,6 +17,7 @@ from transferd.logs import set_up_logging
 from transferd.wire.channel import Channel
 from transferd.wire.link import decode_to_worker
 from transferd.worker.dispatcher import Dispatcher
+from transferd.worker.security import open_security_threads
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.exception("worker.fault")
         status = 1
     logging.shutdown()
-    # At once: a thread may wait for a dead name server or a dead disk for minutes.
+    # At once: a thread may wait for a dead name server, KDC or disk for minutes.
     os._exit(status)
 
 
@@ -61,8 +62,9 @@ async def serve(sock: socket.socket) -> None:
     """Serve the daemon at the other end of *sock* until it is gone or SIGTERM comes."""
     loop = asyncio.get_running_loop()
     threads = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+    security = open_security_threads()
     channel = await Channel.open(sock, decode_to_worker)
-    dispatcher = Dispatcher(channel, threads, secrets.token_bytes)
+    dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)
     loop.add_signal_handler(signal.SIGTERM, dispatcher.leave)
     # A terminal's Ctrl-C is for the daemon. Not ignored, or commands would inherit that.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -70,3 +72,4 @@ async def serve(sock: socket.socket) -> None:
         await dispatcher.serve()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+        security.shutdown(wait=False, cancel_futures=True)

@@ -25,7 +25,7 @@ class Proxy:
 
 
 def choose_proxy(url: URL, setting: str | None) -> Proxy | None:
-    """Return the proxy for *url*; None: connect directly.
+    """Return the proxy for *url*, spoken to over http or https; None: connect directly.
 
     Setting None asks the environment (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`).
 
