@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import apache as apache_server
+from tests.support import apache_gssapi as gssapi_server
+from tests.support import apache_proxy as proxy_server
 from tests.support import kdc as kerberos
 from tests.support import lighttpd as lighttpd_server
 from tests.support import nginx as nginx_server
-from tests.support.servers import Server, public_directory, require_server
+from tests.support import squid as squid_server
+from tests.support.servers import Proxies, Server, public_directory, require_server
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -53,3 +56,31 @@ def kdc() -> Iterator[kerberos.Kdc]:
     """A running MIT KDC; who stops or shifts it makes one of its own, `tests.support.kdc.kdc()`."""
     with kerberos.kdc() as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def apache_gssapi(served: Path, kdc: kerberos.Kdc) -> Iterator[Server]:
+    """An Apache httpd for Kerberos and NTLM; places: tests/support/apache_gssapi.py."""
+    with gssapi_server.apache_gssapi(served, kdc) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apache_proxy(served: Path, kdc: kerberos.Kdc) -> Iterator[Proxies]:
+    """An Apache httpd as forward proxy; ports: tests/support/apache_proxy.py."""
+    with proxy_server.apache_proxy(served, kdc) as proxies:
+        yield proxies
+
+
+@pytest.fixture(scope="session")
+def squid(nginx: Server, kdc: kerberos.Kdc) -> Iterator[squid_server.Squid]:
+    """A squid as forward proxy and as server before nginx; ports: tests/support/squid.py."""
+    with squid_server.squid(nginx, kdc) as proxies:
+        yield proxies
+
+
+@pytest.fixture(scope="session")
+def lighttpd_kerberos(served: Path, kdc: kerberos.Kdc) -> Iterator[Server]:
+    """A lighttpd that knows the KDC besides; its places stand in tests/support/lighttpd.py."""
+    with lighttpd_server.lighttpd(served, kdc) as server:
+        yield server

@@ -14,7 +14,7 @@ Nonces are signed with a key that is made at each start: those of another start 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.servers import (
@@ -27,17 +27,9 @@ from tests.support.servers import (
     write_htpasswd,
 )
 
-_MODULES = (
-    "mpm_event",
-    "authn_core",
-    "authn_file",
-    "authz_core",
-    "authz_user",
-    "auth_basic",
-    "auth_digest",
-    "alias",
-    "headers",
-)
+_MODULES = ("mpm_event", "authn_core", "authz_core", "authz_user", "alias", "headers")
+
+_PASSWORD_MODULES = ("authn_file", "auth_basic", "auth_digest")
 
 _CONFIGURATION = """
 ServerRoot {state}
@@ -64,7 +56,7 @@ AuthDigestShmemSize 1M
     AllowOverride None
 </Directory>
 DocumentRoot {root}
-{places}
+{rest}
 """
 
 _BASIC = """
@@ -101,21 +93,53 @@ _DIGEST_PLACES = {"digest": (300, ""), "shortnonce": (1, ""), "either": (300, _O
 @contextlib.contextmanager
 def apache(root: Path) -> Iterator[Server]:
     """Serve *root*, which must be readable for everybody."""
-    program = require_server("apache")
     with public_directory() as state:
         write_htpasswd(state / "htpasswd")
         write_htdigest(state / "htdigest")
-
-        def command(ports: Sequence[int]) -> Sequence[str]:
-            path = state / "apache.conf"
-            path.write_text(_configuration(state, root, ports[0]), encoding="utf-8")
-            return [program, "-D", "FOREGROUND", "-f", str(path)]
-
-        with serving(command, root=root, log=state / "error.log") as (port,):
-            yield Server(root=root, port=port)
+        with httpd(state, root, lambda _: _places(state, root), modules=_PASSWORD_MODULES) as ports:
+            yield Server(root=root, port=ports[0])
 
 
-def _configuration(state: Path, root: Path, port: int) -> str:
+@contextlib.contextmanager
+def httpd(
+    state: Path,
+    root: Path,
+    configure: Callable[[Sequence[int]], str],
+    *,
+    modules: Sequence[str],
+    ports: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[list[int]]:
+    """Run an Apache that serves *root* on its first port; yields its ports.
+
+    *configure* gets the ports and returns what is configured besides; its `Listen` lines are its
+    own for every port but the first.
+    """
+    program = require_server("apache")
+
+    def command(chosen: Sequence[int]) -> Sequence[str]:
+        path = state / "apache.conf"
+        text = _CONFIGURATION.format(
+            state=state,
+            root=root,
+            port=chosen[0],
+            modules="\n".join(map(_load, (*_MODULES, *modules))),
+            rest=configure(chosen),
+        )
+        path.write_text(text, encoding="utf-8")
+        return [program, "-D", "FOREGROUND", "-f", str(path)]
+
+    with serving(
+        command, root=root, log=state / "error.log", ports=ports, environment=environment
+    ) as chosen:
+        yield chosen
+
+
+def _load(module: str) -> str:
+    return f"LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so"
+
+
+def _places(state: Path, root: Path) -> str:
     places = [_BASIC.format(root=root, realm=REALM, state=state)]
     places += [
         _DIGEST.format(
@@ -123,9 +147,4 @@ def _configuration(state: Path, root: Path, port: int) -> str:
         )
         for place, (lifetime, more) in _DIGEST_PLACES.items()
     ]
-    modules = "\n".join(
-        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _MODULES
-    )
-    return _CONFIGURATION.format(
-        state=state, root=root, port=port, modules=modules, places="".join(places)
-    )
+    return "".join(places)

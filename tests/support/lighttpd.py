@@ -7,6 +7,7 @@
 | `/md5/`, `/sha256/`, `/sha512-256/` | behind Digest with that algorithm |
 | `/both/` | Digest, offered with SHA-256 and with MD5 |
 | `/userhash/` | Digest SHA-256 with userhash=true |
+| `/kerberos/` | Negotiate with Kerberos, each request on its own; needs a KDC |
 
 A wrong password costs a second: lighttpd delays that answer.
 """
@@ -17,10 +18,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.kdc import REALM as KERBEROS_REALM
+from tests.support.kdc import Kdc
 from tests.support.servers import (
     REALM,
     Server,
     public_directory,
+    require_library,
     require_server,
     serving,
     write_htdigest,
@@ -33,7 +37,7 @@ server.bind = "127.0.0.1"
 server.port = {port}
 server.errorlog = "{state}/error.log"
 server.upload-dirs = ("{state}")
-server.modules = ("mod_alias", "mod_auth", "mod_authn_file")
+server.modules = ({modules})
 server.max-keep-alive-requests = 65535
 mimetype.assign = ("" => "application/octet-stream")
 auth.backend.htpasswd.userfile = "{state}/htpasswd"
@@ -62,6 +66,22 @@ $HTTP["url"] =^ "/{place}/" {{
 }}
 """
 
+_KERBEROS = """
+auth.backend.gssapi.keytab = "{keytab}"
+# Otherwise who does not delegate is refused.
+auth.backend.gssapi.store-creds = "disable"
+auth.backend.gssapi.principal = "HTTP/localhost@{realm}"
+$HTTP["url"] =^ "/kerberos/" {{
+    alias.url = ("/kerberos/" => "{root}/")
+    auth.backend = "gssapi"
+    auth.require = ("/kerberos/" => (
+        "method" => "gssapi", "realm" => "{realm}", "require" => "valid-user"
+    ))
+}}
+"""
+
+_MODULES = ("mod_alias", "mod_auth", "mod_authn_file")
+
 #: Place → what is offered, the hashes for it in Python's names, whether names are hashed.
 _DIGEST_PLACES = {
     "md5": ("MD5", ("md5",), False),
@@ -73,9 +93,12 @@ _DIGEST_PLACES = {
 
 
 @contextlib.contextmanager
-def lighttpd(root: Path) -> Iterator[Server]:
-    """Serve *root*."""
+def lighttpd(root: Path, kdc: Kdc | None = None) -> Iterator[Server]:
+    """Serve *root*; with a KDC, behind Kerberos too, with the key of HTTP/localhost."""
     program = require_server("lighttpd")
+    if kdc is not None:
+        require_library("mod_authn_gssapi.so")
+    environment = kdc.environment(keytab=kdc.keytab) if kdc else {}
     with public_directory() as state:
         write_htpasswd(state / "htpasswd")
         for place, (_, hashes, _) in _DIGEST_PLACES.items():
@@ -83,14 +106,17 @@ def lighttpd(root: Path) -> Iterator[Server]:
 
         def command(ports: Sequence[int]) -> Sequence[str]:
             path = state / "lighttpd.conf"
-            path.write_text(_configuration(state, root, ports[0]), encoding="utf-8")
+            path.write_text(_configuration(state, root, ports[0], kdc), encoding="utf-8")
             return [program, "-D", "-f", str(path)]
 
-        with serving(command, root=root, log=state / "error.log") as (port,):
+        with serving(command, root=root, log=state / "error.log", environment=environment) as (
+            port,
+        ):
             yield Server(root=root, port=port)
 
 
-def _configuration(state: Path, root: Path, port: int) -> str:
+def _configuration(state: Path, root: Path, port: int, kdc: Kdc | None) -> str:
+    modules = _MODULES
     places = [_BASIC.format(root=root, realm=REALM)]
     places += [
         _DIGEST.format(
@@ -103,4 +129,13 @@ def _configuration(state: Path, root: Path, port: int) -> str:
         )
         for place, (offered, _, userhash) in _DIGEST_PLACES.items()
     ]
-    return _CONFIGURATION.format(root=root, port=port, state=state, places="".join(places))
+    if kdc is not None:
+        modules += ("mod_authn_gssapi",)
+        places.append(_KERBEROS.format(root=root, realm=KERBEROS_REALM, keytab=kdc.keytab))
+    return _CONFIGURATION.format(
+        root=root,
+        port=port,
+        state=state,
+        modules=", ".join(f'"{module}"' for module in modules),
+        places="".join(places),
+    )

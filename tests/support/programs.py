@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 #: Program → Debian package.
 PACKAGES = {
@@ -19,9 +20,18 @@ PACKAGES = {
     "kdb5_util": "krb5-kdc",
     "kinit": "krb5-user",
     "krb5kdc": "krb5-kdc",
+    "ntlm_auth": "winbind",
     "setpriv": "util-linux",
+    "squid": "squid",
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
+}
+
+#: Library that a program loads → where it may be, Debian package.
+LIBRARIES = {
+    "gssntlmssp.so": ("/usr/lib/*/gssntlmssp", "gss-ntlmssp"),
+    "mod_auth_gssapi.so": ("/usr/lib/apache2/modules", "libapache2-mod-auth-gssapi"),
+    "mod_authn_gssapi.so": ("/usr/lib/lighttpd", "lighttpd-mod-authn-gssapi"),
 }
 
 #: Debian keeps servers where the PATH of users does not lead.
@@ -33,9 +43,17 @@ def find_program(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_DIRECTORIES}")
 
 
+def find_library(library: str) -> Path | None:
+    """Return the path of one of LIBRARIES, or None where it is not installed."""
+    directory, _ = LIBRARIES[library]
+    return next(Path("/").glob(f"{directory[1:]}/{library}"), None)
+
+
 def missing_packages() -> list[str]:
     """Return the packages to install, without repetitions."""
-    return sorted({PACKAGES[program] for program in PACKAGES if find_program(program) is None})
+    packages = {PACKAGES[program] for program in PACKAGES if find_program(program) is None}
+    packages |= {LIBRARIES[name][1] for name in LIBRARIES if find_library(name) is None}
+    return sorted(packages)
 
 
 if __name__ == "__main__":

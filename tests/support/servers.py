@@ -20,12 +20,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from tests.support.programs import PACKAGES, find_program
+from tests.support.programs import LIBRARIES, PACKAGES, find_library, find_program
 
 #: What every protected place accepts.
 USER = "alice"
@@ -57,15 +58,18 @@ class Server:
     #: Where TLS is served, and the certificate authority that vouches for it.
     tls_port: int | None = None
     cacert: Path | None = None
+    #: Where it is served with other certificates: kind (`tests.support.tls.KINDS`) → port.
+    tls_ports: Mapping[str, int] = field(default_factory=dict)
 
     def url(self, path: str, *, host: str = "127.0.0.1") -> str:
         """Return the URL of an absolute path; `localhost` as host makes it another origin."""
         return f"http://{host}:{self.port}{path}"
 
-    def tls_url(self, path: str, *, host: str = "localhost") -> str:
-        """Return the https URL of an absolute path."""
-        assert self.tls_port is not None, "this server has no TLS"
-        return f"https://{host}:{self.tls_port}{path}"
+    def tls_url(self, path: str, *, host: str = "localhost", kind: str | None = None) -> str:
+        """Return the https URL of an absolute path; *kind* chooses another certificate."""
+        port = self.tls_port if kind is None else self.tls_ports[kind]
+        assert port is not None, "this server has no TLS"
+        return f"https://{host}:{port}{path}"
 
     def put(self, content: bytes, *, name: str | None = None, age: float = 3600.0) -> str:
         """Place a file under the root and return its path, `/name`; names are fresh by default.
@@ -84,15 +88,32 @@ class Server:
         return f"/{name}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """The ports of a forward proxy that answers, by what it asks for there."""
+
+    ports: Mapping[str, int]
+
+    def url(self, asks_for: str, *, host: str = "localhost") -> str:
+        """Return what a client is configured with; Kerberos knows it as `localhost` alone."""
+        return f"http://{host}:{self.ports[asks_for]}"
+
+
 def require_program(program: str) -> str:
     """Return the path of a program that a test needs.
 
     Skips the test where the program is missing, or fails it where the environment has CI set.
     """
-    found = find_program(program)
-    if found is not None:
-        return found
-    reason = f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}"
+    return find_program(program) or _miss(program, PACKAGES.get(program, program))
+
+
+def require_library(library: str) -> Path:
+    """Return the path of a library that a test's server loads, as require_program."""
+    return find_library(library) or _miss(library, LIBRARIES[library][1])
+
+
+def _miss(name: str, package: str) -> NoReturn:
+    reason = f"{name} is not installed: apt-get install {package}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -139,11 +160,13 @@ def serving(
     log: Path,
     ports: int = 1,
     environment: Mapping[str, str] | None = None,
+    graceful: bool = True,
 ) -> Iterator[list[int]]:
     """Run a server until the block ends; yields its ports, the first of them plain HTTP.
 
     A server that does not answer with its own files (another process took the port) is started
-    again on other ports. The *environment* comes on top of that of the tests.
+    again on other ports. The *environment* comes on top of that of the tests. In the end the server
+    is asked to go, or, not *graceful*, ended at once with all that it started.
 
     Raises:
         NotServing: it never did.
@@ -156,9 +179,9 @@ def serving(
             chosen = free_ports(ports)
             process = start(command(chosen), log, environment=environment)
             if _answers(f"http://127.0.0.1:{chosen[0]}/{beacon.name}", process):
-                stack.callback(stop, process)
+                stack.callback(stop, process, graceful=graceful)
                 break
-            stop(process)
+            stop(process, graceful=graceful)
         else:
             raise NotServing(log.read_text(errors="replace")[-2000:])
         yield chosen
@@ -197,15 +220,16 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a program that `start` began; by force when it does not go."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def stop(process: subprocess.Popen[bytes], *, graceful: bool = True) -> None:
+    """End a program that `start` began; by force when it does not go, or not *graceful*."""
+    if graceful:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+            return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def write_htpasswd(path: Path) -> Path:
