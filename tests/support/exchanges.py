@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from transferd.model.errors import TransferFailed
@@ -21,9 +25,10 @@ SETTINGS = WorkerSettings(user_agent="transferd/test", connect_timeout=5, stall_
 
 @contextlib.asynccontextmanager
 async def open_exchange(
-    settings: WorkerSettings = SETTINGS, cacert: str | None = None
+    settings: WorkerSettings = SETTINGS, cacert: str | None = None, **changed: float
 ) -> AsyncIterator[Exchange]:
     """Open an exchange that trusts a CA file, and close it."""
+    settings = msgspec.structs.replace(settings, **changed)
     with ThreadPoolExecutor(1) as threads:
         context = await Trust(threads).context(cacert)
     exchange = Exchange(Connector(), context, settings)
@@ -46,3 +51,43 @@ async def failure(exchange: Exchange, request: Request) -> TransferFailed:
     with pytest.raises(TransferFailed) as caught:
         await body_of(await exchange.send(request))
     return caught.value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+def sockets_to(port: int) -> int:
+    """How many sockets of this process are connected to that port, and not yet closed."""
+    return sum(_peer(int(name)) == port for name in os.listdir("/proc/self/fd"))
+
+
+def _peer(descriptor: int) -> int | None:
+    copy: int | None = None
+    try:
+        copy = os.dup(descriptor)
+        held = socket.socket(fileno=copy)
+        copy = None
+        with held:
+            address = held.getpeername()
+            return address[1] if isinstance(address, tuple) else None
+    except OSError:
+        # It is no socket, or one that is connected to nobody.
+        return None
+    finally:
+        if copy is not None:
+            os.close(copy)
+
+
+async def cancelled_after(turns: int, work: Coroutine[object, object, object]) -> bool:
+    """Begin *work*, cancel it after so many turns of the loop, and say whether that hit it."""
+    task = asyncio.create_task(work)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
+    return task.cancelled()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from tests.support.acceptors import Acceptor, judge
-from tests.support.origin import Seen, Wire, read_head
+from tests.support.origin import Page, Seen, Wire, read_head
 
 _HOP = {"proxy-authorization", "proxy-connection", "connection"}
 
@@ -16,8 +17,15 @@ _HOP = {"proxy-authorization", "proxy-connection", "connection"}
 class ForwardProxy:
     """Forwards for whoever an acceptor admits; without acceptors, for everybody."""
 
-    def __init__(self, *acceptors: Acceptor, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        *acceptors: Acceptor,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.host = host
+        self.connections = 0
+        self._tls = tls
         self.port = 0
         self.seen: list[Seen] = []
         #: Where names lead; every other one is looked up.
@@ -30,12 +38,12 @@ class ForwardProxy:
     @property
     def url(self) -> str:
         """What goes into a job's proxy setting."""
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ForwardProxy]:
         """Serve until the block ends."""
-        server = await asyncio.start_server(self._connected, self.host, 0)
+        server = await asyncio.start_server(self._connected, self.host, 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -51,18 +59,20 @@ class ForwardProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
+        number = self.connections
         wire = Wire(reader, writer)
         try:
             while wire.open:
-                await self._serve(wire)
+                await self._serve(wire, number)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
             await _end(writer)
 
-    async def _serve(self, wire: Wire) -> None:
-        seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), len(self.seen))
+    async def _serve(self, wire: Wire, number: int) -> None:
+        seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), number)
         self.seen.append(seen)
         verdict = judge(seen, seen.get("proxy-authorization"), self._acceptors)
         if self._acceptors and not verdict.admitted:
@@ -77,21 +87,40 @@ class ForwardProxy:
             await self._forward(wire, *_rewritten(seen))
 
     async def _forward(self, wire: Wire, host: str, port: int, first: bytes | None) -> None:
-        reader, writer = await asyncio.open_connection(self.hosts.get(host, host), port)
-        try:
-            if first is None:
-                await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")
-            else:
-                writer.write(first)
-            async with asyncio.TaskGroup() as group:
-                # A forwarded request is one request; what follows it is for the proxy again.
-                up = None if first else group.create_task(_pump(wire.reader, writer))
-                await group.create_task(_pump(reader, wire.writer))
-                if up is not None:
-                    up.cancel()
-        finally:
-            wire.close()
-            await _end(writer)
+        await _relay(wire, self.hosts.get(host, host), port, first)
+
+
+def tunnel_to(port: int, *, answer: bytes = b"HTTP/1.1 200 Tunnel\r\n\r\n") -> Page:
+    """A page that opens a tunnel to a loopback port, for an `Origin` that plays a proxy."""
+
+    async def page(seen: Seen, wire: Wire) -> None:
+        await _relay(wire, "127.0.0.1", port, None, answer)
+
+    return page
+
+
+async def _relay(
+    wire: Wire,
+    host: str,
+    port: int,
+    first: bytes | None,
+    answer: bytes = b"HTTP/1.1 200 Tunnel\r\n\r\n",
+) -> None:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        if first is None:
+            await wire.raw(answer)
+        else:
+            writer.write(first)
+        async with asyncio.TaskGroup() as group:
+            # A forwarded request is one request; what follows it is for the proxy again.
+            up = None if first else group.create_task(_pump(wire.reader, writer))
+            await group.create_task(_pump(reader, wire.writer))
+            if up is not None:
+                up.cancel()
+    finally:
+        wire.close()
+        await _end(writer)
 
 
 def _rewritten(seen: Seen) -> tuple[str, int, bytes]:
