@@ -10,11 +10,11 @@ from typing import TypeAlias
 from transferd.auth.challenge import Challenge, parse_challenges
 from transferd.auth.choice import Transit, needs_cookies
 from transferd.auth.flow import CHALLENGE_STATUS, Attempt, Place, Randomness, Reply, RequestLine
+from transferd.auth.passport import PARTNER_STATUSES
 from transferd.auth.passport_grammar import SCHEME as PASSPORT
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import Settings
 from transferd.model.url import Origin, is_loopback, origin
-from transferd.transfer.location import REDIRECTS
 from transferd.worker.answer import Answer
 from transferd.worker.proxy import Proxy
 from transferd.worker.request import Request
@@ -85,7 +85,7 @@ class Door:
             return True
         return (
             self.target is Target.SERVER
-            and answer.status in REDIRECTS
+            and answer.status in PARTNER_STATUSES
             and any(challenge.scheme == PASSPORT for challenge in self.challenges(answer))
         )
 
