@@ -21,9 +21,10 @@ from tests.support.passport import (
     passport_servers,
     read_message,
 )
+from tests.support.proxy import ForwardProxy
 from tests.support.tls import Authority
 from tests.support.worker import PASSWORD, PLAIN, Book, Desk, End, credential, worker_task
-from transferd.model.credentials import PassportOptions, Scheme
+from transferd.model.credentials import PassportOptions, Scheme, Target
 from transferd.model.failures import Failure
 from transferd.wire import link
 
@@ -659,3 +660,47 @@ async def test_the_ticket_is_not_shown_without_tls(desk: Desk, tmp_path: Path) -
         assert "another origin than https://127.0.0.1" in end.failure.message
         assert len(servers.partner_origin.seen) == 1
         assert_kept(servers)
+
+
+# ── proxies ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_all_three_are_reached_through_a_proxy_that_asks(desk: Desk, tmp_path: Path) -> None:
+    """Tunnels to each, opened with the proxy's credential; it sees nothing of Passport."""
+    authority = Authority(tmp_path)
+    async with (
+        passport_servers(document(), PASSWORD, authority.server()) as servers,
+        ForwardProxy(Basic("proxyuser", "proxypass")).running() as proxy,
+    ):
+        settings = replace(
+            PLAIN, passport=servers.options, cacert=authority.cacert, proxy=proxy.url
+        )
+        both = [*holding(), credential(Scheme.BASIC, "proxyuser", "proxypass", Target.PROXY)]
+        book = Book.of(tmp_path, servers.url)
+        end = await desk.carry(book, credentials=both, settings=settings)
+        assert isinstance(end, link.Drained), end
+        assert {seen.method for seen in proxy.seen} == {"CONNECT"}
+        assert len({seen.target for seen in proxy.seen}) == 3
+        heard = repr(proxy.seen)
+        assert not any(word in heard for word in ("Passport", "pwd=", "LabAS", "LabPP"))
+        assert "proxy-authorization" not in servers.login_origin.said
+        assert_kept(servers)
+
+
+async def test_a_ticket_does_not_travel_in_the_clear(desk: Desk, tmp_path: Path) -> None:
+    """Over plain http to another host nothing is begun, unless the job allows it."""
+    async with (
+        passport_servers(document(), PASSWORD) as servers,
+        ForwardProxy().running() as proxy,
+    ):
+        proxy.hosts["files.example.org"] = "127.0.0.1"
+        url = servers.url.replace("127.0.0.1", "files.example.org")
+        settings = replace(PLAIN, passport=servers.options, proxy=proxy.url)
+        book = Book.of(tmp_path, url)
+        end = failed(await desk.carry(book, credentials=holding(), settings=settings))
+        assert end.failure.code == "cleartext_refused"
+        assert servers.login_origin.seen == servers.configuration_origin.seen == []
+        allowed = replace(settings, allow_cleartext=True)
+        assert isinstance(
+            await desk.carry(book, credentials=holding(), settings=allowed), link.Drained
+        )
