@@ -14,6 +14,8 @@ from tests.support import kdc as kerberos
 from tests.support import lighttpd as lighttpd_server
 from tests.support import nginx as nginx_server
 from tests.support import squid as squid_server
+from tests.support.matrix import cell as cell
+from tests.support.matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.support.servers import Proxies, Server, public_directory, require_server
 
 
