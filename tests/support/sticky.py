@@ -1,0 +1,121 @@
+"""A forward proxy that keeps a connection to the server for each of a client's, and guards it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from tests.support.origin import Seen, Wire, read_head
+
+#: Given the connection and the value of Proxy-Authorization, the challenge; None: go on.
+Guard: TypeAlias = Callable[[int, str | None], str | None]
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+
+
+@dataclass
+class StickyProxy:
+    """Forwards and tunnels. What goes over one connection of a client's, goes over one of ours."""
+
+    guard: Guard | None = None
+    #: Close the connection after a challenge, without saying so before.
+    hangs_up: bool = False
+    seen: list[Seen] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """What goes into a job's proxy setting."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[StickyProxy]:
+        """Serve until the block ends."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._serve(self.connections, Wire(reader, writer), stack)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve(self, number: int, wire: Wire, stack: contextlib.AsyncExitStack) -> None:
+        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        while wire.open:
+            seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), number)
+            self.seen.append(seen)
+            value = seen.get("proxy-authorization")
+            challenge = None if self.guard is None else self.guard(number, value)
+            if challenge is not None:
+                await wire.answer(407, [("Proxy-Authenticate", challenge)], b"who?\n")
+                if self.hangs_up:
+                    wire.close()
+                continue
+            if upstream is None:
+                upstream = await self._connect(seen, stack)
+            if seen.method == "CONNECT":
+                await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")
+                return await _join(wire, *upstream)
+            await _forward(seen, wire, *upstream)
+
+    async def _connect(
+        self, seen: Seen, stack: contextlib.AsyncExitStack
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        target = f"//{seen.target}" if seen.method == "CONNECT" else seen.target
+        url = urlsplit(target)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        stack.callback(writer.close)
+        return reader, writer
+
+
+async def _forward(
+    seen: Seen, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    target = "/" + seen.target.split("/", 3)[3]
+    lines = [f"{seen.method} {target} HTTP/1.1"]
+    lines += [f"{n}: {v}" for n, v in seen.headers if not n.startswith("proxy-")]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    has_body = length is not None and seen.method != "HEAD"
+    body = await reader.readexactly(int(length[1])) if length is not None and has_body else b""
+    await wire.raw(head + body)
+
+
+async def _join(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async with asyncio.TaskGroup() as group:
+        up = group.create_task(_pump(wire.reader, writer))
+        await group.create_task(_pump(reader, wire.writer))
+        up.cancel()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
