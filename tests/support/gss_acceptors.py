@@ -147,8 +147,8 @@ class KerberosAcceptor:
     binding: bytes | None = None
     seen_binding: bytes | None = None
     persistent: str | None = None
-    #: Where the final token goes; None: nowhere.
-    proof: str | None = "authenticate"
+    #: Whether it sends a final token.
+    proof: bool = True
     users: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     #: Whether a request without credentials is served: its connection is known.
@@ -180,8 +180,7 @@ class KerberosAcceptor:
         lines = () if token is None else (_line("Negotiate", token),)
         return Reply(
             status=200,
-            authenticate=lines if self.proof == "authenticate" else (),
-            authentication_info=lines if self.proof == "info" else (),
+            authenticate=lines if self.proof else (),
             headers=headers,
             channel_binding=self.seen_binding,
         )
@@ -192,7 +191,8 @@ def accept(
 ) -> tuple[Any, bytes | None, Exception | None]:
     """Let MIT's acceptor read a token. Returns its context, its answer, and what it has against."""
     import gssapi
-    from gssapi.raw import ChannelBindings
+    from gssapi.raw.chan_bindings import ChannelBindings
+    from gssapi.raw.misc import GSSError
 
     context = gssapi.SecurityContext(
         creds=gssapi.Credentials(usage="accept", store={"keytab": f"FILE:{keytab}"}),
@@ -201,12 +201,12 @@ def accept(
     )
     try:
         answer = context.step(token)
-    except gssapi.exceptions.GSSError as error:
+    except GSSError as error:
         return context, None, error
     try:
         # A step with an error token to send keeps its error back.
         _ = context.complete
-    except gssapi.exceptions.GSSError as error:
+    except GSSError as error:
         return context, answer, error
     return context, answer, None
 

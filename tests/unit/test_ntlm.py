@@ -96,7 +96,8 @@ def field(message: bytes, at: int) -> bytes:
 
 def pairs_of(message: bytes) -> dict[int, bytes]:
     """Return the AV_PAIRs of the NTLMv2 response in a type 3 message (MS-NLMP 2.2.2.7)."""
-    found, at, blob = {}, 0, field(message, 20)[16 + 28 :]
+    found: dict[int, bytes] = {}
+    at, blob = 0, field(message, 20)[16 + 28 :]
     while True:
         kind, size = struct.unpack_from("<HH", blob, at)
         if kind == 0:

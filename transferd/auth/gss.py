@@ -148,7 +148,7 @@ class Heard:
 
 
 def heard(lines: Iterable[str], scheme: str) -> Heard:
-    """Read the token of *scheme* (lower case) from lines of challenges or Authentication-Info.
+    """Read the token of *scheme* (lower case) from lines of challenges.
 
     Raises:
         StepFailed: what stands there is no token.

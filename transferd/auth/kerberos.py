@@ -7,6 +7,7 @@ wait for a KDC or a name server.
 from __future__ import annotations
 
 import errno
+import importlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -224,8 +225,8 @@ def _check_name(service: Service) -> None:
 
 def _check_libraries() -> None:
     try:
-        import gssapi
-        import krb5
+        for name in ("gssapi", "krb5"):
+            importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise CannotStart(
             f"Kerberos is not installed: {error}",
@@ -234,7 +235,6 @@ def _check_libraries() -> None:
                 " and libkrb5-dev), then resume"
             ),
         ) from error
-    del gssapi, krb5
 
 
 def _explained(status: Status, tickets: Tickets, service: Service) -> AuthError:

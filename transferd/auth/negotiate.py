@@ -18,7 +18,7 @@ from transferd.auth.flow import (
     Reply,
     RequestLine,
 )
-from transferd.auth.gss import Context, Heard, Status, StepFailed, heard, service_at, written
+from transferd.auth.gss import Context, Status, StepFailed, heard, service_at, written
 from transferd.auth.tickets import tickets_of
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.failures import kind_of
@@ -60,9 +60,8 @@ class NegotiateSession:
     tickets got anew.
 
     Mutual authentication is asked for, and a token that comes with the final reply has to prove it.
-    A final reply without one is accepted: RFC 4559 4.2 lets servers leave it out, and squid's
-    helpers, load balancers and those who keep a connection authenticated do. Whom we talk to is
-    TLS's to prove.
+    A final reply without one is accepted: RFC 4559 does not demand it, squid and lighttpd send
+    none, and whom we talk to is TLS's to prove.
     """
 
     __slots__ = (
@@ -193,7 +192,7 @@ class NegotiateSession:
             NotMutual: its token is wrong.
         """
         try:
-            token = self._final_token(reply)
+            token = heard(reply.authenticate, "negotiate").token
             if token is not None and not context.complete:
                 context.step(token)
             if token is not None and not context.complete:
@@ -207,11 +206,6 @@ class NegotiateSession:
         said = "".join(reply.values("Persistent-Auth")).strip().lower()
         self._persistent = said == "true" or (not said and self._mechanism == _NTLM)
         self._succeeded = True
-
-    def _final_token(self, reply: Reply) -> bytes | None:
-        """Return the token of a reply that is no challenge; squid has it in another field."""
-        found: Heard = heard(reply.authenticate, "negotiate")
-        return found.token or heard(reply.authentication_info, "negotiate").token
 
     def _advised(self, error: CannotStart) -> CannotStart:
         """Tell who could allow NTLM that it is not spoken unless they do."""

@@ -255,6 +255,7 @@ def _default_cache() -> str:
     import krb5
 
     try:
-        return krb5.cc_default_name(krb5.init_context()).decode(errors="replace")
+        name: bytes = krb5.cc_default_name(krb5.init_context())
     except krb5.Krb5Error:
         return "that the environment names"
+    return name.decode(errors="replace")
