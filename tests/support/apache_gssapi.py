@@ -44,7 +44,7 @@ NTLM_DOMAIN = "TRANSFERD"
 #: Who has ODD_PASSWORD there, without a domain: gss-ntlmssp fails at names that are not ASCII.
 NTLM_ODD_USER = "odd"
 #: MD4 of ODD_PASSWORD in UTF-16: passwords with a colon can only be given so.
-_ODD_HASH = "8007AB2DDC0962AF3275DC428FE710AA"
+_ODD_HASH = "C2B8A2C2616550AD592E61E42C315A8E"
 #: Every place, and every TLS port of `Server.tls_ports`.
 PLACES = (
     "kerberos",

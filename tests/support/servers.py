@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib.util
 import os
 import secrets
 import signal
@@ -33,7 +34,7 @@ USER = "alice"
 PASSWORD = "opensesame"
 #: A second identity, with everything in it that quoting can get wrong.
 ODD_USER = "jürgen"
-ODD_PASSWORD = 'p:ä, "q\\ ß='
+ODD_PASSWORD = 'p:ä, "q\\ ß%+='
 REALM = "transferd tests"
 
 _START_SECONDS = 10.0
@@ -112,8 +113,17 @@ def require_library(library: str) -> Path:
     return find_library(library) or _miss(library, LIBRARIES[library][1])
 
 
+def require_module(module: str, extra: str) -> None:
+    """Skip the test, or fail it, as require_program, where an extra of transferd is missing."""
+    if importlib.util.find_spec(module) is None:
+        _reject(f"{module} is not installed: pip install 'transferd[{extra}]'")
+
+
 def _miss(name: str, package: str) -> NoReturn:
-    reason = f"{name} is not installed: apt-get install {package}"
+    _reject(f"{name} is not installed: apt-get install {package}")
+
+
+def _reject(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
