@@ -174,7 +174,7 @@ async def test_leaving_the_queue_takes_files_and_secrets_along(queue: Queue) -> 
     assert (last.state, last.files_transferred) == (JobState.ACKNOWLEDGED, 1)
     assert last.credentials == job.credentials
     with pytest.raises(NotFound):
-        await queue.jobs.secrets(job.id)
+        await queue.jobs.secrets(job.id, NOW)
 
 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,15 @@ from tests.support.store import (
     spec,
     with_secrets,
 )
-from transferd.model.credentials import CredentialLabel, Scheme, Target
+from transferd.model.credentials import (
+    Credential,
+    CredentialLabel,
+    NegotiateOptions,
+    PassportOptions,
+    Scheme,
+    Secret,
+    Target,
+)
 from transferd.model.errors import (
     BadRequest,
     Conflict,
@@ -147,7 +155,7 @@ async def test_a_job_that_is_not_there_is_not_found(queue: Queue) -> None:
         queue.jobs.change_settings(GONE, lambda now: now, NOW),
         queue.jobs.set_credentials(GONE, [credential()], NOW),
         queue.jobs.remove_credential(GONE, Target.SERVER, Scheme.BASIC, NOW),
-        queue.jobs.secrets(GONE),
+        queue.jobs.secrets(GONE, NOW),
         queue.jobs.apply(GONE, JobEvent.RESUME, NOW),
         queue.jobs.reset_file(GONE, 0),
         queue.jobs.mark_published(GONE, [0]),
@@ -258,7 +266,7 @@ async def test_secrets_come_back_as_they_were_set(queue: Queue) -> None:
     await queue.jobs.set_credentials(
         job.id, [credential("new"), credential("other", Scheme.DIGEST)], later(1)
     )
-    secrets = await queue.jobs.secrets(job.id)
+    secrets = await queue.jobs.secrets(job.id, NOW)
     assert {each.scheme: each.password.reveal() for each in secrets.credentials} == {
         Scheme.BASIC: "new",
         Scheme.DIGEST: "other",
@@ -266,6 +274,49 @@ async def test_secrets_come_back_as_they_were_set(queue: Queue) -> None:
     assert [(each.name, each.value.reveal()) for each in secrets.headers] == [
         ("X-Key", "k\u00e4se")
     ]
+
+
+async def test_a_credential_knows_how_old_it_is(queue: Queue) -> None:
+    """Seconds since it was set, or set again; a clock that was set back makes none negative."""
+    job = await queue.make(with_secrets(spec(), credential("a"), credential("b", Scheme.DIGEST)))
+    await queue.jobs.set_credentials(job.id, [credential("c")], later(30))
+
+    async def ages(after: float) -> dict[Scheme, float]:
+        secrets = await queue.jobs.secrets(job.id, later(after))
+        return {each.scheme: each.age for each in secrets.credentials}
+
+    assert await ages(90.5) == {Scheme.BASIC: 60.5, Scheme.DIGEST: 90.5}
+    assert await ages(-5) == {Scheme.BASIC: 0, Scheme.DIGEST: 0}
+
+
+async def test_the_implicit_identity_is_kept_replaced_and_removed_like_any_other(
+    queue: Queue,
+) -> None:
+    """BITS.md A3, A9: it is a credential without a user."""
+    implicit = Credential(
+        target=Target.SERVER, scheme=Scheme.NEGOTIATE, username=None, password=Secret("")
+    )
+    job = await queue.make(with_secrets(spec(), implicit))
+    assert job.credentials == (implicit.label,)
+    (kept,) = (await queue.jobs.secrets(job.id, NOW)).credentials
+    assert (kept.implicit, len(kept.password)) == (True, 0)
+    named = await queue.jobs.set_credentials(job.id, [credential("s", Scheme.NEGOTIATE)], later(1))
+    assert [label.username for label in named.credentials] == ["alice"]
+    again = await queue.jobs.set_credentials(job.id, [implicit], later(2))
+    assert again.credentials == (implicit.label,)
+    gone = await queue.jobs.remove_credential(job.id, Target.SERVER, Scheme.NEGOTIATE, later(3))
+    assert gone.credentials == ()
+
+
+async def test_how_schemes_are_spoken_survives_the_disk(tmp_path: Path) -> None:
+    """Groups of settings come back as they were given."""
+    options = NegotiateOptions(spn="HTTP/w", keytab="/k", principal="a", ccache="KCM:", ntlm=True)
+    passport = PassportOptions(configuration_url="https://n/", login_host="l", realm="r")
+    kept = replace(settings(), negotiate=options, passport=passport)
+    async with open_queue(tmp_path / "state") as queue:
+        job = await queue.make(replace(spec(), settings=kept))
+    async with open_queue(tmp_path / "state") as queue:
+        assert (await queue.jobs.job(job.id)).settings == kept
 
 
 async def test_a_credential_can_be_removed_once(queue: Queue) -> None:
@@ -298,7 +349,7 @@ async def test_a_wiped_secret_is_stored_whole_when_its_caller_was_cancelled(queu
     setting.cancel()
     secret.password.wipe()
     await queue.jobs.checkpoint([], NOW)
-    (kept,) = (await queue.jobs.secrets(job.id)).credentials
+    (kept,) = (await queue.jobs.secrets(job.id, NOW)).credentials
     assert kept.password.reveal() == "hunter2"
 
 
@@ -311,12 +362,12 @@ async def test_a_lost_key_leaves_the_queue_usable(tmp_path: Path) -> None:
     async with open_queue(state) as queue:
         new = await queue.make(with_secrets(spec(job_id=ID), credential("new")))
         with pytest.raises(VaultError, match="put the key file back"):
-            await queue.jobs.secrets(old.id)
+            await queue.jobs.secrets(old.id, NOW)
         await queue.apply(old.id, JobEvent.SUSPEND)
     (tmp_path / "kept.key").rename(state / "vault.key")
     async with open_queue(state) as queue:
         for job, password in ((old, "old"), (new, "new")):
-            (kept,) = (await queue.jobs.secrets(job.id)).credentials
+            (kept,) = (await queue.jobs.secrets(job.id, NOW)).credentials
             assert kept.password.reveal() == password
 
 

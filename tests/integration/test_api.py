@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import re
@@ -18,9 +19,10 @@ import pytest
 from tests.support.api import Api, Stranger, running_api
 from tests.support.fake_service import FakeService
 from transferd import __version__
+from transferd.api import handlers
 from transferd.api.identity import admin_gid, user_name
 from transferd.model.caller import Caller
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Target
 from transferd.model.errors import (
     ConfigError,
     LinkBroken,
@@ -94,9 +96,10 @@ async def test_what_a_job_keeps_of_its_secrets_is_not_in_any_answer(api: Api) ->
     assert "hunter2" not in repr(job)
     assert job["headers"] == ["X-Token"]
     assert job["proxy"] == "http://proxy:3128"
-    assert [(each["target"], each["username"]) for each in job["credentials"]] == [
-        ("server", "alice"),
-        ("proxy", "bob"),
+    told = [(each["target"], each["scheme"], each["username"]) for each in job["credentials"]]
+    assert told == [
+        ("server", "basic", "alice"),
+        *(("proxy", scheme, "bob") for scheme in PASSWORD_SCHEMES),
     ]
     kept = api.service
     assert set(kept.passwords.values()) | set(kept.header_values.values()) == {"hunter2"}
@@ -286,7 +289,53 @@ async def test_a_credential_is_set_replaced_and_removed(api: Api) -> None:
     assert api.service.passwords[key] == "hunter2"
     removed = await api.send("DELETE", slot)
     assert (removed.status, removed.json["credentials"]) == (200, [])
-    assert (await api.send("DELETE", slot)).code == "credential_not_found"
+    again = await api.send("DELETE", slot)
+    assert (again.status, again.code) == (404, "credential_not_found")
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+async def test_a_credential_of_every_scheme_can_be_set(api: Api, scheme: Scheme) -> None:
+    """The sample names five; each is shown without its password."""
+    job = await api.create(credentials=[{"scheme": scheme.upper(), **IDENTITY, "target": "PROXY"}])
+    reply = await api.send("PUT", job_path(job, f"credentials/server/{scheme.title()}"), IDENTITY)
+    assert reply.json["credentials"] == [
+        {"target": target, "scheme": scheme, "username": "alice"} for target in ("proxy", "server")
+    ]
+
+
+@pytest.mark.parametrize("body", [{}, {"username": None, "password": None}])
+async def test_nobody_is_who_the_owner_is_already(api: Api, body: dict[str, None]) -> None:
+    """BITS.md A9: for negotiate; it is listed, replaced and removed like any other."""
+    job = await api.create(credentials=[{"scheme": "negotiate", "target": "proxy"}])
+    slot = job_path(job, "credentials/proxy/negotiate")
+    implicit = [{"target": "proxy", "scheme": "negotiate", "username": None}]
+    assert job["credentials"] == implicit
+    assert (await api.send("PUT", slot, IDENTITY)).json["credentials"][0]["username"] == "alice"
+    assert (await api.send("PUT", slot, body)).json["credentials"] == implicit
+    assert (await api.send("DELETE", slot)).json["credentials"] == []
+    refused = await api.send("PUT", job_path(job, "credentials/server/ntlm"), body)
+    assert (refused.status, refused.code) == (400, "credentials_incomplete")
+    assert "Linux" in refused.json["detail"]
+
+
+async def test_how_schemes_are_spoken_is_shown_and_changed(api: Api) -> None:
+    """Members that are not named stay, null puts the default back."""
+    job = await api.create(
+        negotiate={"spn": "HTTP/w", "ntlm": True},
+        passport={"configuration_url": "https://n/", "login_host": "L"},
+    )
+    nothing = {"proxy_spn": None, "keytab": None, "principal": None, "ccache": None}
+    assert job["negotiate"] == nothing | {"spn": "HTTP/w", "ntlm": True}
+    assert job["passport"] == {
+        "configuration_url": "https://n/",
+        "login_host": "l",
+        "realm": None,
+    }
+    change = {"negotiate": {"spn": None, "keytab": "/k"}, "passport": None}
+    after = (await api.send("PATCH", job_path(job), change)).json
+    assert after["negotiate"] == nothing | {"spn": None, "keytab": "/k", "ntlm": True}
+    assert set(after["passport"].values()) == {None}
+    assert after == job | {name: after[name] for name in ("negotiate", "passport", "modified")}
 
 
 # ── notices ────────────────────────────────────────────────────────────────────────────────
@@ -411,12 +460,20 @@ async def test_health_counts_jobs_by_state(api: Api) -> None:
     assert reply.json == {"status": "ok", "jobs": {"suspended": 1}, "workers": 1}
 
 
-async def test_version_tells_the_schemes_that_work(api: Api) -> None:
-    """A client refuses others before a job exists."""
+async def test_version_tells_the_schemes_that_work(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client refuses others before a job exists, and Kerberos is an extra."""
+    for found in (None, object()):
+        handlers.kerberos_available.cache_clear()
+        monkeypatch.setattr(importlib.util, "find_spec", {"gssapi": found}.__getitem__)
+        features = (await api.send("GET", "/v1/version")).json["features"]
+        assert ("kerberos" in features) is (found is not None)
+    handlers.kerberos_available.cache_clear()
     reply = await api.send("GET", "/v1/version")
     assert reply.json["version"] == __version__
     assert reply.json["api"] == "v1"
-    assert {"basic", "digest"} <= set(reply.json["schemes"])
+    assert reply.json["schemes"] == ["basic", "digest", "ntlm", "negotiate", "passport"]
 
 
 async def test_metrics_speak_prometheus(api: Api) -> None:

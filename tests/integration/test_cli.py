@@ -29,7 +29,14 @@ from transferd.cli.arguments import parse
 from transferd.cli.output import Output
 from transferd.client.job import Job
 from transferd.client.manager import Manager, connect
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import (
+    PASSWORD_SCHEMES,
+    CredentialLabel,
+    NegotiateOptions,
+    PassportOptions,
+    Scheme,
+    Target,
+)
 from transferd.model.errors import Conflict
 from transferd.model.failures import Failure
 from transferd.model.job import File, JobId
@@ -178,8 +185,7 @@ async def test_get_sets_every_available_scheme_when_none_is_named(
     )  # fmt: skip
     assert done.status == 0
     assert {(target, scheme) for _, target, scheme in service.passwords} == {
-        (Target.SERVER, Scheme.BASIC),
-        (Target.SERVER, Scheme.DIGEST),
+        *((Target.SERVER, scheme) for scheme in PASSWORD_SCHEMES),
         (Target.PROXY, Scheme.DIGEST),
     }
     (job,) = service.jobs.values()
@@ -367,7 +373,7 @@ async def test_a_job_is_made_and_changed_step_by_step(
     secret.write_text("s")
     put = ["credentials", "set", "nightly", "--user", "alice", "--password-file", str(secret)]
     done = await ctl(daemon, *put)
-    assert (done.status, len(service.passwords)) == (0, 2)
+    assert (done.status, len(service.passwords)) == (0, 4)
     assert (await ctl(daemon, "credentials", "remove", "nightly")).status == 0
     assert service.passwords == {}
     assert (await ctl(daemon, "credentials", "remove", "nightly")).status == 4
@@ -393,6 +399,38 @@ async def test_a_job_is_made_and_changed_step_by_step(
     assert service.jobs[job_id].settings.priority.label == "high"
     assert not service.jobs[job_id].settings.auto_complete
     assert (await ctl(daemon, "set", "weekly")).status == 2
+
+
+async def test_a_job_may_be_whoever_its_owner_is_already(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """A keytab, a ticket or NULL in place of a user; `show` and `credentials` know it as well."""
+    keytab = tmp_path / "keytab"
+    keytab.touch()
+    created = await ctl(daemon, "create", "nightly", "--keytab", str(keytab), "--allow-ntlm")
+    job_id = JobId(created.stdout.strip())
+    options = service.jobs[job_id].settings.negotiate
+    assert options == NegotiateOptions(keytab=str(keytab), ntlm=True)
+    shown = (await ctl(daemon, "show", "nightly")).stdout
+    assert "server negotiate (implicit)" in shown
+    assert f"keytab {keytab}, ntlm yes" in shown
+
+    changes = ["--keytab", "", "--no-allow-ntlm", "--spn", "HTTP/w", "--passport-realm", "r"]
+    assert (await ctl(daemon, "set", "nightly", *changes)).status == 0
+    assert service.jobs[job_id].settings.negotiate == NegotiateOptions(spn="HTTP/w")
+    assert service.jobs[job_id].settings.passport == PassportOptions(realm="r")
+
+    for words in (["--user", "null"], ["--auth", "Negotiate"]):
+        done = await ctl(daemon, "credentials", "set", "nightly", "--target", "proxy", *words)
+        assert (done.status, done.stdout) == (0, "")
+        assert CredentialLabel(target=Target.PROXY, scheme=Scheme.NEGOTIATE, username=None) in (
+            service.jobs[job_id].credentials
+        )
+        remove = ["credentials", "remove", "nightly", "--target", "proxy"]
+        assert (await ctl(daemon, *remove)).status == 0
+    refused = await ctl(daemon, "credentials", "set", "nightly", "--auth", "ntlm", "--user", "NULL")
+    assert refused.status == 2
+    assert "no Linux machine" in refused.stderr
 
 
 async def test_a_job_is_made_with_its_files(

@@ -179,6 +179,50 @@ async def test_credentials_are_removed(manager: Manager) -> None:
     assert refused.value.code == "credential_not_found"
 
 
+async def test_nobody_is_who_the_owner_is_already(manager: Manager) -> None:
+    """BITS.md A9: no user and no password, for negotiate only."""
+    job = await manager.create_job("implicit")
+    await job.set_credentials("proxy", "Negotiate", None, None)
+    (label,) = job.answer.credentials
+    assert (label.target, label.scheme, label.username) == ("proxy", "negotiate", None)
+    await job.remove_credentials(Target.PROXY, Scheme.NEGOTIATE)
+    for scheme, password in ((Scheme.NTLM, None), (Scheme.NEGOTIATE, "hunter2")):
+        with pytest.raises(BadRequest) as refused:
+            await job.set_credentials(Target.SERVER, scheme, None, password)
+        assert refused.value.code == "credentials_incomplete"
+
+
+async def test_how_schemes_are_spoken_is_said_and_changed(
+    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options replace a group, members change it; paths are resolved here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/alice")
+    job = await manager.create_job(
+        "spoken",
+        negotiate=transferd.NegotiateOptions(keytab="~/a.keytab", ccache="cc", ntlm=True),
+        passport=transferd.PassportOptions(login_host="login"),
+    )
+    negotiate = job.answer.negotiate
+    assert (negotiate.keytab, negotiate.ccache) == ("/home/alice/a.keytab", str(tmp_path / "cc"))
+    assert job.answer.passport.login_host == "login"
+    await job.change(negotiate={"ccache": "FILE:~/cc", "ntlm": None, "spn": "HTTP/w"})
+    negotiate = job.answer.negotiate
+    assert (negotiate.keytab, negotiate.ccache) == ("/home/alice/a.keytab", "FILE:/home/alice/cc")
+    assert (negotiate.spn, negotiate.ntlm) == ("HTTP/w", False)
+    assert job.answer.passport.login_host == "login"
+    options = transferd.NegotiateOptions(ccache="DIR::/run/cc/tkt")
+    answer = await job.change(negotiate=options, passport=None)
+    assert (answer.negotiate.keytab, answer.negotiate.ccache) == (None, "DIR::/run/cc/tkt")
+    assert answer.passport.login_host is None
+    bodies = [JobBody(name="many", negotiate=transferd.NegotiateBody(keytab="k", ccache="KCM:"))]
+    (made,) = await manager.create_jobs(bodies)
+    assert (made.answer.negotiate.keytab, made.answer.negotiate.ccache) == (
+        str(tmp_path / "k"),
+        "KCM:",
+    )
+
+
 @pytest.mark.parametrize(
     "error",
     [

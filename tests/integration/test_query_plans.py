@@ -153,7 +153,7 @@ QUESTIONS: dict[str, Question] = {
     "files": lambda p: p.jobs.files(JOB, after=0, limit=9),
     "open files": lambda p: p.jobs.open_files(JOB, 9),
     "publishable": lambda p: p.jobs.publishable(JOB),
-    "secrets": lambda p: p.jobs.secrets(JOB),
+    "secrets": lambda p: p.jobs.secrets(JOB, NOW),
     "strays": lambda p: p.jobs.strays(9),
     "forget strays": lambda p: p.jobs.forget_strays([1]),
     "add files": lambda p: p.jobs.add_files(JOB, file_specs(2, first=5), NOW, files_per_job=9),

@@ -7,7 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 
-from transferd.model.credentials import CredentialLabel, Scheme, Target
+from transferd.model.credentials import (
+    CredentialLabel,
+    NegotiateOptions,
+    PassportOptions,
+    Scheme,
+    Target,
+)
 from transferd.model.failures import Failure
 from transferd.model.job import (
     Blocker,
@@ -35,6 +41,8 @@ JOB = Job(
         name="a job",
         timers=Timers(min_retry_delay=60.0, no_progress_timeout=100.0, max_download_time=200.0),
         priority=Priority.FOREGROUND,
+        negotiate=NegotiateOptions(spn="HTTP/www", ntlm=True),
+        passport=PassportOptions(realm="r"),
         notify_kinds=0x103,
         notify_command=("/bin/true",),
         header_names=("X-Token",),
@@ -45,7 +53,10 @@ JOB = Job(
     files_transferred=1,
     bytes_total=None,
     bytes_transferred=10,
-    credentials=(CredentialLabel(target=Target.SERVER, scheme=Scheme.BASIC, username="alice"),),
+    credentials=(
+        CredentialLabel(target=Target.SERVER, scheme=Scheme.BASIC, username="alice"),
+        CredentialLabel(target=Target.SERVER, scheme=Scheme.NEGOTIATE, username=None),
+    ),
     error=Failure(code="http_503", message="It is busy.", http_status=503, file="/tmp/a"),
     error_count=3,
     created=NOON,
@@ -92,7 +103,10 @@ def test_a_job_is_told_with_everything_but_its_secrets() -> None:
             "transient": True,
         },
         "error_count": 3,
-        "credentials": [{"target": "server", "scheme": "basic", "username": "alice"}],
+        "credentials": [
+            {"target": "server", "scheme": "basic", "username": "alice"},
+            {"target": "server", "scheme": "negotiate", "username": None},
+        ],
         "headers": ["X-Token"],
         "notify": {"kinds": ["transferred", "error", "ended"], "command": ["/bin/true"]},
         "auto_complete": False,
@@ -101,6 +115,15 @@ def test_a_job_is_told_with_everything_but_its_secrets() -> None:
         "allow_cleartext": False,
         "cacert": None,
         "proxy": "direct",
+        "negotiate": {
+            "spn": "HTTP/www",
+            "proxy_spn": None,
+            "keytab": None,
+            "principal": None,
+            "ccache": None,
+            "ntlm": True,
+        },
+        "passport": {"configuration_url": None, "login_host": None, "realm": "r"},
         "max_size": None,
         "streams": None,
         "min_retry_delay": 60.0,

@@ -31,7 +31,7 @@ from transferd.cli.values import (
     shown_size,
     size,
 )
-from transferd.model.credentials import Scheme, Target
+from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Target
 from transferd.model.errors import (
     BadRequest,
     Conflict,
@@ -41,6 +41,7 @@ from transferd.model.errors import (
     TransferdError,
     Unavailable,
 )
+from transferd.model.failures import kind_of
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -371,24 +372,43 @@ def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
     assert refused.value.status is Exit.USAGE
 
 
-def test_without_a_scheme_every_available_one_is_set(tmp_path: Path) -> None:
+def test_without_a_scheme_every_one_is_set_but_passport(tmp_path: Path) -> None:
     """BITS.md A6: if the scheme is not known, set the same identity for each."""
     (tmp_path / "secret").write_text("s")
     who = identity(Target.SERVER, None, "alice", str(tmp_path / "secret"))
     assert who is not None
-    assert who.schemes == (Scheme.BASIC, Scheme.DIGEST)
+    assert set(who.schemes) == {Scheme.BASIC, Scheme.DIGEST, Scheme.NTLM, Scheme.NEGOTIATE}
 
 
+@pytest.mark.parametrize("auth", [None, "Negotiate"])
 @pytest.mark.parametrize("name", ["NULL", "null", "Null"])
-def test_null_is_the_implicit_identity(name: str) -> None:
-    """The sample compares with NULL in any case."""
-    who = identity(Target.SERVER, "digest", name, None)
+def test_null_is_the_implicit_identity(name: str, auth: str | None) -> None:
+    """The sample compares with NULL in any case; only negotiate has such an identity."""
+    who = identity(Target.SERVER, auth, name, None)
     assert who is not None
-    assert who.username is None
-    assert who.password is None
+    assert (who.schemes, who.username, who.password) == ((Scheme.NEGOTIATE,), None, None)
 
 
-@pytest.mark.parametrize("scheme", ["BASIC", "Digest"])
+@pytest.mark.parametrize("auth", ["basic", "digest", "NTLM", "passport"])
+def test_null_is_refused_for_other_schemes_before_a_job_exists(auth: str) -> None:
+    """BITS.md A8: they need explicit values."""
+    with pytest.raises(BadRequest) as refused:
+        identity(Target.SERVER, auth, "NULL", None)
+    assert refused.value.code == "credentials_incomplete"
+
+
+@pytest.mark.parametrize(
+    ("auth", "keytab"), [("negotiate", None), ("negotiate", "/k"), (None, "/k")]
+)
+def test_negotiate_and_a_keytab_need_no_user(auth: str | None, keytab: str | None) -> None:
+    """The ticket or the keytab says who it is."""
+    who = identity(Target.SERVER, auth, None, None, keytab=keytab)
+    assert who is not None
+    assert (who.schemes, who.username) == ((Scheme.NEGOTIATE,), None)
+    assert identity(Target.SERVER, None, None, None) is None
+
+
+@pytest.mark.parametrize("scheme", ["BASIC", "Digest", "nTLM", "NEGOTIATE", "Passport"])
 def test_schemes_are_compared_without_case(scheme: str, tmp_path: Path) -> None:
     """The sample uses _wcsicmp."""
     (tmp_path / "secret").write_text("s")
@@ -405,7 +425,12 @@ def test_an_unknown_scheme_is_refused_before_a_password_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("auth", "user", "file"),
-    [("basic", None, None), (None, None, "/x"), (None, "NULL", "/x")],
+    [
+        ("basic", None, None),
+        (None, None, "/x"),
+        ("negotiate", None, "/x"),
+        (None, "NULL", "/x"),
+    ],
 )
 def test_options_that_contradict_each_other_are_refused(
     auth: str | None, user: str | None, file: str | None
@@ -503,6 +528,63 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
     assert made.name == "a.iso"
 
 
+def test_how_a_scheme_is_spoken_reaches_the_job(tmp_path: Path) -> None:
+    """Each option is a member of its group; an empty one is the default."""
+    (tmp_path / "keytab").touch()
+    words = {
+        "--spn": "HTTP/www",
+        "--proxy-spn": "proxy",
+        "--keytab": str(tmp_path / "keytab"),
+        "--principal": "alice",
+        "--ccache": "",
+        "--passport-configuration": "https://n/",
+        "--passport-login-host": "l",
+        "--passport-realm": "r",
+    }
+    made = wish(tmp_path, "--allow-ntlm", *(word for pair in words.items() for word in pair))
+    assert made.settings["negotiate"] == {
+        "spn": "HTTP/www",
+        "proxy_spn": "proxy",
+        "keytab": str(tmp_path / "keytab"),
+        "principal": "alice",
+        "ccache": None,
+        "ntlm": True,
+    }
+    assert made.settings["passport"] == {
+        "configuration_url": "https://n/",
+        "login_host": "l",
+        "realm": "r",
+    }
+    (who,) = made.identities
+    assert (who.target, who.schemes, who.username) == (Target.SERVER, (Scheme.NEGOTIATE,), None)
+
+
+def test_a_keytab_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+    """A usage error leaves nothing behind."""
+    with pytest.raises(CommandError, match="cannot read the keytab") as refused:
+        wish(tmp_path, "--keytab", str(tmp_path / "none"))
+    assert refused.value.status is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("auth", "schemes"), [([], PASSWORD_SCHEMES), (["--proxy-auth", "NTLM"], (Scheme.NTLM,))]
+)
+def test_a_user_in_the_proxys_url_is_for_every_scheme_or_the_named_one(
+    auth: list[str], schemes: tuple[Scheme, ...], tmp_path: Path
+) -> None:
+    """The URL does not tell what the proxy speaks (BITS.md A6)."""
+    made = wish(tmp_path, "--proxy", "https://u:p@proxy:3128", *auth)
+    assert made.settings["proxy"] == "https://proxy:3128"
+    (who,) = made.identities
+    assert (who.target, who.schemes, who.username) == (Target.PROXY, schemes, "u")
+
+
+def test_a_user_in_the_url_is_for_basic(tmp_path: Path) -> None:
+    """Another scheme is named with its user."""
+    with pytest.raises(CommandError, match="which is for basic"):
+        wished(parse("get", "https://a:b@host/x", str(tmp_path), "--auth", "ntlm"), output())
+
+
 # ── statuses ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -534,8 +616,7 @@ def test_help_names_the_schemes_that_there_are(
     with pytest.raises(SystemExit):
         parse(*words, "--help")
     shown = capsys.readouterr().out
-    assert "basic or digest" in shown
-    assert not any(scheme in shown for scheme in ("ntlm", "negotiate", "passport"))
+    assert all(scheme in shown for scheme in Scheme)
 
 
 @pytest.mark.parametrize(
@@ -553,6 +634,14 @@ def test_advice_can_be_followed_without_the_job(
     code: str, identified: list[Target], advice: str
 ) -> None:
     """`get` has cancelled it: nothing can be set for it any more, and nothing resumes."""
-    shown = advice_for(code, "mend it, then resume", identified)
+    remedy = "mend it, then resume" if code == "unheard_of" else kind_of(code).advice
+    shown = advice_for(code, remedy, identified)
     assert advice in shown
     assert "resume" not in shown
+
+
+@pytest.mark.parametrize("code", ["http_401", "http_407"])
+def test_what_the_scheme_advises_is_better_than_what_the_status_tells(code: str) -> None:
+    """A missing ticket is not mended by another password."""
+    shown = advice_for(code, "get a ticket with kinit, then resume", [Target.SERVER, Target.PROXY])
+    assert shown == "get a ticket with kinit, then run it again"

@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from transferd.assembly import worker_settings
 from transferd.config import Bounds, Config, load_config, parse_config
+from transferd.model.credentials import PassportOptions
 from transferd.model.errors import ConfigError
 from transferd.model.limits import Limits
 
@@ -62,6 +64,10 @@ def test_one_key_changes_nothing_else() -> None:
         ("[log]\nformat = 'xml'", r"at `\$\.log\.format`"),
         ("[log]\nlevel = 'INFO'", r"at `\$\.log\.level`"),
         ("[limits]\nfiles_per_job = -1", r"at `\$\.limits\.files_per_job`"),
+        ("[network]\nkerberos_timeout_seconds = 0", r"> 0.* - at `\$\.network\.kerberos"),
+        ("[passport]\nconfiguration_url = 'http://n/'", r"at `\$\.passport\.configuration_url`"),
+        ("[passport]\nlogin_host = 'https://l'", r"at `\$\.passport\.login_host`"),
+        ("[passport]\nrealm = 'a,b'", r"at `\$\.passport\.realm`"),
         ("queue = 1", r"at `\$\.queue`"),
         ("[queue\n", "at line 1"),
     ],
@@ -79,6 +85,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path, binary):
         with pytest.raises(ConfigError, match=f"cannot read configuration {path}: "):
             load_config(path)
+
+
+def test_passport_is_configured_as_a_job_would_say_it() -> None:
+    """Rule: what the file leaves empty is said by nobody."""
+    assert Config().passport.options() == PassportOptions()
+    text = "[passport]\nconfiguration_url = 'https://n/c'\nlogin_host = 'L:443'\nrealm = 'r'"
+    assert parse_config(text, "x").passport.options() == PassportOptions(
+        configuration_url="https://n/c", login_host="l:443", realm="r"
+    )
+
+
+def test_the_worker_is_told_how_long_kerberos_may_take() -> None:
+    """Rule: [network] is how servers are talked to."""
+    config = parse_config("[network]\nkerberos_timeout_seconds = 3", "x")
+    assert worker_settings(config).kerberos_timeout == 3
 
 
 def test_the_configured_limits_are_the_models() -> None:

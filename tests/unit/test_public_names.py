@@ -13,9 +13,9 @@ import transferd
 
 PROMISED = """
     BadRequest BlockerAnswer Callback CallerError Conflict CredentialBody DaemonFault ErrorAnswer
-    FileAnswer FileBody GapAnswer Job JobAnswer JobBody JobFailed JobGone JobState Manager NoDaemon
-    NotAllowed NotFound NoticeAnswer NoticeKind NotifyBody Scheme Secret Target TooLarge
-    TransferdError Unavailable connect
+    FileAnswer FileBody GapAnswer Job JobAnswer JobBody JobFailed JobGone JobState Manager
+    NegotiateBody NegotiateOptions NoDaemon NotAllowed NotFound NoticeAnswer NoticeKind NotifyBody
+    PassportBody PassportOptions Scheme Secret Target TooLarge TransferdError Unavailable connect
 """
 
 

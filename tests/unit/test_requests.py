@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferd.model.credentials import CredentialLabel, Scheme, Target
+from transferd.model.credentials import (
+    IMPLICIT_SCHEMES,
+    PASSWORD_SCHEMES,
+    CredentialLabel,
+    NegotiateOptions,
+    PassportOptions,
+    Scheme,
+    Target,
+)
 from transferd.model.errors import BadRequest
 from transferd.model.job import FileSpec, JobSpec, OnError, Priority, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire import requests
-from transferd.wire.api import FileBody, JobBody, JobPatch
+from transferd.wire.api import FileBody, JobBody, JobPatch, NegotiateBody, PassportBody
 
 LIMITS = Limits()
 TIMERS = Timers(min_retry_delay=60.0, no_progress_timeout=100.0, max_download_time=200.0)
@@ -77,6 +85,15 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         allow_cleartext=True,
         cacert="/etc/ca.pem",
         proxy="http://u:p%3A@proxy:3128",
+        negotiate={
+            "spn": "HTTP/www",
+            "proxy_spn": "proxy",
+            "keytab": "/home/alice/a.keytab",
+            "principal": "alice@R",
+            "ccache": "KCM:",
+            "ntlm": True,
+        },
+        passport={"configuration_url": "https://n/c", "login_host": "L:443", "realm": "r"},
         max_size=10,
         streams=2,
         min_retry_delay=5,
@@ -97,6 +114,15 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         header_names=("X-Token",),
         cacert="/etc/ca.pem",
         proxy="http://proxy:3128",
+        negotiate=NegotiateOptions(
+            spn="HTTP/www",
+            proxy_spn="proxy",
+            keytab="/home/alice/a.keytab",
+            principal="alice@R",
+            ccache="KCM:",
+            ntlm=True,
+        ),
+        passport=PassportOptions(configuration_url="https://n/c", login_host="l:443", realm="r"),
         max_size=10,
         streams=2,
         timers=Timers(min_retry_delay=5.0, no_progress_timeout=0.0, max_download_time=7.5),
@@ -107,7 +133,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
     kept = [(each.label, each.password.reveal()) for each in made.credentials]
     assert [(label.target, label.scheme, label.username, word) for label, word in kept] == [
         (Target.SERVER, Scheme.DIGEST, "alice", "hunter2"),
-        (Target.PROXY, Scheme.BASIC, "u", "p:"),
+        *((Target.PROXY, scheme, "u", "p:") for scheme in PASSWORD_SCHEMES),
     ]
     assert made.headers[0].value.reveal() == "hunter2"
     assert "hunter2" not in repr(made)
@@ -117,9 +143,12 @@ def test_no_field_of_a_body_is_forgotten() -> None:
     """A new field must be read where the others are."""
     read = {"name", "description", "priority", "on_error", "cacert", "max_size", "auto_complete"}
     read |= {"overwrite", "allow_cleartext", "streams", "notify", "proxy", *vars_of_timers()}
+    read |= {"negotiate", "passport"}
     assert set(JobPatch.__struct_fields__) == read
     beside = {"id", "type", "files", "credentials", "headers", "start"}
     assert set(JobBody.__struct_fields__) == read | beside
+    for body, options in ((NegotiateBody, NegotiateOptions), (PassportBody, PassportOptions)):
+        assert set(body.__struct_fields__) == {each.name for each in dataclasses.fields(options)}
 
 
 def vars_of_timers() -> set[str]:
@@ -164,6 +193,21 @@ def test_a_url_and_a_credential_cannot_both_name_the_basic_user() -> None:
     error = refused(files=[file("http://a:1@host/a")], credentials=[named])
     assert error.code == "credentials_conflict"
     assert refused(credentials=[named, named]).code == "credentials_conflict"
+
+
+@pytest.mark.parametrize("scheme", PASSWORD_SCHEMES)
+def test_a_password_in_a_proxys_url_is_for_every_scheme_that_the_proxy_may_speak(
+    scheme: Scheme,
+) -> None:
+    """The URL does not tell which (BITS.md A6); a second one for the same scheme is a guess."""
+    proxy = "https://u:p@proxy:3128"
+    named = {"target": "proxy", "scheme": scheme.value, "username": "a", "password": "2"}
+    assert refused(proxy=proxy, credentials=[named]).code == "credentials_conflict"
+    beside = spec(proxy=proxy, credentials=[named | {"target": "server"}])
+    assert {each.scheme for each in beside.credentials if each.target is Target.PROXY} == set(
+        PASSWORD_SCHEMES
+    )
+    assert beside.settings.proxy == "https://proxy:3128"
 
 
 def test_several_jobs_are_read_as_one_request() -> None:
@@ -234,7 +278,22 @@ def test_more_files_than_the_limit_are_refused() -> None:
         ({"headers": {"Host": "x"}}, "header_invalid"),
         ({"headers": {"X": "v" * 20_000}}, "headers_too_large"),
         ({"credentials": [{"scheme": "kerberos"}]}, "unknown_scheme"),
-        ({"credentials": [{"scheme": "passport"}]}, "scheme_unavailable"),
+        ({"credentials": [{"scheme": "passport"}]}, "credentials_incomplete"),
+        ({"credentials": [{"scheme": "NTLM"}]}, "credentials_incomplete"),
+        ({"credentials": [{"scheme": "negotiate", "username": "a"}]}, "credentials_incomplete"),
+        ({"proxy": "https://proxy"}, "proxy_invalid"),
+        ({"negotiate": {"spn": "HTTP/h:80"}}, "spn_invalid"),
+        ({"negotiate": {"proxy_spn": ""}}, "spn_invalid"),
+        ({"negotiate": {"keytab": "a.keytab"}}, "path_not_absolute"),
+        ({"negotiate": {"principal": "a\n"}}, "principal_invalid"),
+        ({"negotiate": {"ccache": "MEMORY:x"}}, "ccache_invalid"),
+        ({"negotiate": {"ntlm": 1}}, "wrong_type"),
+        ({"negotiate": {"delegate": True}}, "unknown_field"),
+        ({"negotiate": None}, "wrong_type"),
+        ({"passport": {"configuration_url": "http://n/"}}, "configuration_url_invalid"),
+        ({"passport": {"login_host": "https://l"}}, "login_host_invalid"),
+        ({"passport": {"realm": "a,b"}}, "realm_invalid"),
+        ({"passport": {"password": "hunter2"}}, "unknown_field"),
         ({"credentials": [{"scheme": "basic", "target": "origin"}]}, "unknown_target"),
         ({"credentials": [{"scheme": "basic"}]}, "credentials_incomplete"),
     ],
@@ -365,11 +424,20 @@ def test_a_repeated_request_has_the_same_fingerprint() -> None:
         {"headers": {"X-Token": "hunter2"}},
         {"proxy": "http://v:p@proxy:3128"},
         {"min_retry_delay": 60},
+        {"negotiate": {"ntlm": True}},
+        {"passport": {"realm": "r"}},
+        {"credentials": [{"scheme": "negotiate"}]},
     ],
 )
 def test_another_request_has_another_fingerprint(other: dict[str, Any]) -> None:
     """An id that was used for one thing is not given away for another."""
     assert spec(**FULL).fingerprint != spec(**FULL | other).fingerprint
+
+
+def test_a_default_that_is_written_down_is_the_same_request() -> None:
+    """Null is what is meant by nothing."""
+    written = {"negotiate": {"spn": None, "ntlm": None}, "passport": {"realm": None}}
+    assert spec(**FULL).fingerprint == spec(**FULL | written).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -456,10 +524,34 @@ def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
     )
 
 
+def test_a_patch_changes_members_of_a_group_one_by_one() -> None:
+    """Null puts the default back: of a member, or of all of them."""
+    before = dataclasses.replace(
+        SETTINGS,
+        negotiate=NegotiateOptions(spn="HTTP/a", principal="alice", ntlm=True),
+        passport=PassportOptions(login_host="l", realm="r"),
+    )
+
+    def after(**body: Any) -> Settings:
+        return requests.parse_patch(json.dumps(body).encode(), LIMITS)(before)
+
+    assert after() == after(negotiate={}, passport={}) == before
+    changed = after(negotiate={"spn": "HTTP/b", "ntlm": None, "principal": None})
+    assert changed == dataclasses.replace(before, negotiate=NegotiateOptions(spn="HTTP/b"))
+    changed = after(passport={"realm": None, "configuration_url": "https://n/"})
+    options = PassportOptions(login_host="l", configuration_url="https://n/")
+    assert changed == dataclasses.replace(before, passport=options)
+    assert after(negotiate=None, passport=None) == SETTINGS
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
         ({"name": None}, "wrong_type"),
+        ({"negotiate": {"spn": "HTTP/a", "delegate": True}}, "unknown_field"),
+        ({"negotiate": {"ccache": "MEMORY:"}}, "ccache_invalid"),
+        ({"passport": {"configuration_url": "https://u:hunter2@h/"}}, "configuration_url_invalid"),
+        ({"proxy": "https://u:hunter2@proxy:3128"}, "credentials_in_url"),
         ({"name": ""}, "name_invalid"),
         ({"priority": "x"}, "unknown_priority"),
         ({"min_retry_delay": 0.5}, "value_invalid"),
@@ -487,11 +579,26 @@ def test_an_identity_becomes_a_credential_for_the_slot_of_the_path() -> None:
     assert kept.password.reveal() == "hunter2"
 
 
-@pytest.mark.parametrize("raw", [b"{}", b'{"username":null,"password":null}', b'{"password":"x"}'])
-def test_half_an_identity_is_refused(raw: bytes) -> None:
-    """No scheme that there is can do without."""
+@pytest.mark.parametrize("raw", [b'{"username":"x"}', b'{"username":null,"password":"x"}'])
+@pytest.mark.parametrize("scheme", Scheme)
+def test_half_an_identity_is_refused(raw: bytes, scheme: Scheme) -> None:
+    """What it would mean is not defined (BITS.md A9)."""
     with pytest.raises(BadRequest) as caught:
-        requests.parse_identity(raw, Target.SERVER, Scheme.BASIC, LIMITS)
+        requests.parse_identity(raw, Target.SERVER, scheme, LIMITS)
+    assert caught.value.code == "credentials_incomplete"
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"username":null,"password":null}'])
+@pytest.mark.parametrize("scheme", Scheme)
+def test_no_identity_at_all_is_the_implicit_one_where_there_is_one(
+    raw: bytes, scheme: Scheme
+) -> None:
+    """BITS.md A8, A9: with NULL for both, negotiate uses what the owner has already."""
+    if scheme in IMPLICIT_SCHEMES:
+        assert requests.parse_identity(raw, Target.PROXY, scheme, LIMITS).implicit
+        return
+    with pytest.raises(BadRequest) as caught:
+        requests.parse_identity(raw, Target.PROXY, scheme, LIMITS)
     assert caught.value.code == "credentials_incomplete"
 
 

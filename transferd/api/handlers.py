@@ -192,14 +192,14 @@ async def version(_call: Call) -> web.Response:
             name="transferd",
             version=__version__,
             api="v1",
-            features=[*FEATURES, *(["kerberos"] if _kerberos_available() else [])],
+            features=[*FEATURES, *(["kerberos"] if kerberos_available() else [])],
             schemes=[scheme.value for scheme in Scheme],
         )
     )
 
 
 @functools.cache
-def _kerberos_available() -> bool:
+def kerberos_available() -> bool:
     """Whether workers find the extra `kerberos`; it is not loaded here."""
     return importlib.util.find_spec("gssapi") is not None
 
