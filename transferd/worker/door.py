@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from transferd.auth import passport
 from transferd.auth.challenge import Challenge, parse_challenges
 from transferd.auth.choice import Transit, needs_cookies
 from transferd.auth.flow import CHALLENGE_STATUS, Attempt, Place, Randomness, Reply, RequestLine
-from transferd.auth.passport import PARTNER_STATUSES
-from transferd.auth.passport_grammar import SCHEME as PASSPORT
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import Settings
 from transferd.model.url import Origin, is_loopback, origin
@@ -85,8 +84,8 @@ class Door:
             return True
         return (
             self.target is Target.SERVER
-            and answer.status in PARTNER_STATUSES
-            and any(challenge.scheme == PASSPORT for challenge in self.challenges(answer))
+            and answer.status in passport.PARTNER_STATUSES
+            and any(map(passport.usable, self.challenges(answer)))
         )
 
     def challenges(self, answer: Answer) -> tuple[Challenge, ...]:
