@@ -208,27 +208,29 @@ async def test_a_job_that_has_left_has_no_credentials_to_change(
     assert refused.value.code == "job_not_found"
 
 
-async def test_the_old_run_is_over_before_the_new_one_begins(service: Service) -> None:
+async def test_the_old_run_is_over_before_the_new_one_begins(tmp_path: Path) -> None:
     """Promise 6: no connection of the old identity is left when the new one is used."""
-    job = await _connecting(service, credential())
-    worker = await service.worker()
-    worker.obedient = False
-    first = await worker.hears(link.Start)
-    changing = service.parts.jobs.set_credential(ME, job.id, credential("new", "bob"))
+    async with running_service(tmp_path) as service:  # with free slots
+        job = await _connecting(service, credential())
+        worker = await service.worker()
+        worker.obedient = False
+        first = await worker.hears(link.Start)
 
-    async def obey() -> None:
-        stop = await worker.hears(link.Stop)
-        service.parts.scheduler.wake()
-        for _ in range(20):  # the scheduler looks at the queue several times meanwhile
-            await service.store.jobs.counts()
-        assert (await service.store.jobs.job(job.id)).state is S.QUEUED
-        assert [m for m in worker.heard if isinstance(m, link.Start)] == [first]
-        await worker.say(link.Stopped(stop.job, stop.run))
+        async def obey() -> None:
+            stop = await worker.hears(link.Stop)
+            service.parts.scheduler.wake()
+            for _ in range(20):  # the scheduler looks at the queue several times meanwhile
+                await service.store.jobs.counts()
+            assert (await service.store.jobs.job(job.id)).state is S.QUEUED
+            assert [m for m in worker.heard if isinstance(m, link.Start)] == [first]
+            await worker.say(link.Stopped(stop.job, stop.run))
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(changing)
-        group.create_task(obey())
-    assert _users((await worker.hears(link.Start, 2)).credentials) == ("bob",)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                service.parts.jobs.set_credential(ME, job.id, credential("new", "bob"))
+            )
+            group.create_task(obey())
+        assert _users((await worker.hears(link.Start, 2)).credentials) == ("bob",)
 
 
 async def test_removing_what_is_not_there_changes_nothing(service: Service) -> None:
