@@ -21,6 +21,7 @@ from tests.support.identities import (
     sent,
 )
 from tests.support.origin import Origin, fixed, in_turn, redirect
+from tests.support.scripted import Stage, behind_legs, once, three_legs
 from tests.support.tls import Authority
 from tests.support.worker import (
     PASSWORD,
@@ -32,6 +33,7 @@ from tests.support.worker import (
     header,
     worker_task,
 )
+from transferd.auth.flow import Attempt
 from transferd.model.credentials import Scheme, Target
 from transferd.wire import link
 
@@ -84,6 +86,36 @@ async def test_a_challenge_is_answered_with_what_is_held(
     assert sent(origin) == [None, scheme.capitalize()]
     assert audited(desk) == [(True, scheme, "127.0.0.1")]
     assert origin.connections == 1
+
+
+async def test_what_spoke_inside_the_scheme_is_on_record(
+    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, when it was accepted; not for requests over what it had authenticated."""
+    Stage(monkeypatch).play(Scheme.NTLM, three_legs)
+    origin.pages["/f"] = behind_legs(document())
+    book = Book.of(tmp_path, *[origin.url("/f")] * 2)
+    assert isinstance(await desk.carry(book, credentials=held(Scheme.NTLM)), link.Drained)
+    (record,) = desk.of(link.Audited)
+    assert (record.accepted, record.scheme, record.mechanism) == (True, Scheme.NTLM, "scripted")
+    assert origin.connections == 1
+
+
+async def test_a_redirect_counts_from_where_the_scheme_led(
+    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative Location is one of the URL that was asked in the end (RFC 9110 10.2.2)."""
+    there = origin.url("/there/f")
+    first, later = Attempt(authorization="NTLM x", url=there), Attempt(authorization=None)
+    Stage(monkeypatch).play(
+        Scheme.NTLM, lambda session, line, challenge: once(first if challenge else later)
+    )
+    origin.pages["/f"] = fixed(401, [("WWW-Authenticate", "NTLM")])
+    origin.pages["/there/f"] = redirect("g")
+    origin.pages["/there/g"] = document()
+    book = Book.of(tmp_path, origin.url("/f"))
+    assert isinstance(await desk.carry(book, credentials=held(Scheme.NTLM)), link.Drained)
+    assert [seen.target for seen in origin.seen][:3] == ["/f", "/there/f", "/there/g"]
 
 
 async def test_a_server_that_asks_nothing_hears_nothing(

@@ -96,6 +96,20 @@ async def test_an_errand_carries_nothing_of_the_request(
     assert "cookie" not in origin.said
 
 
+async def test_an_errand_has_a_connection_of_its_own(stage: Stage, origin: Origin) -> None:
+    """Not even to the file's own origin does it go over what was authenticated for the owner."""
+    stage.play(Scheme.PASSPORT, errands(Errand(url=origin.url("/login"))))
+    origin.pages["/a"] = FILE
+    origin.pages["/login"] = FILE
+    origin.pages["/f"] = in_turn(asking("Passport1.4 a=b"), FILE)
+    async with open_gate(identity(Scheme.PASSPORT)) as gate:
+        assert await gate.status(origin.url("/a")) == 200
+        assert await gate.status(origin.url("/f")) == 200
+    (errand,) = origin.requests("/login")
+    assert errand.connection not in {seen.connection for seen in origin.requests("/a")}
+    assert errand.connection not in {seen.connection for seen in origin.requests("/f")}
+
+
 async def test_the_reply_of_an_errand_is_told_whole(
     stage: Stage, origin: Origin, other: Origin
 ) -> None:

@@ -21,6 +21,7 @@ from tests.support.identities import (
 )
 from tests.support.origin import Origin, Seen, Wire, fixed, redirect
 from tests.support.proxy import ForwardProxy
+from tests.support.sticky import StickyProxy
 from tests.support.tls import Authority
 from tests.support.worker import (
     PASSWORD,
@@ -235,6 +236,24 @@ async def test_the_proxys_identity_follows_to_the_proxy_only(
     assert isinstance(end, link.Drained)
     assert "authorization" not in other.said
     assert own_values(proxy.seen, "proxy-authorization") == [None, "Basic", "Basic", "Basic"]
+
+
+async def test_no_connection_is_lent_to_a_redirect(
+    desk: Desk, origin: Origin, other: Origin, tmp_path: Path
+) -> None:
+    """What a proxy or server admitted for the owner carries nothing that leads elsewhere."""
+    origin.pages["/f"] = guarded(redirect(other.url("/g")), Basic(USER, PASSWORD))
+    other.pages["/g"] = redirect(origin.url("/h"))
+    origin.pages["/h"] = document()
+    async with StickyProxy().running() as proxy:
+        settings = replace(PLAIN, proxy=proxy.url)
+        book = Book.of(tmp_path, origin.url("/f"))
+        end = await desk.carry(book, credentials=held(*BOTH), settings=settings)
+    assert isinstance(end, link.Drained)
+    lent = {seen.connection for seen in proxy.seen if seen.target == other.url("/g")}
+    own = {seen.connection for seen in proxy.seen if seen.target != other.url("/g")}
+    assert len(proxy.seen) == 4
+    assert not lent & own
 
 
 async def test_an_identity_in_the_environments_proxy_url_answers_the_proxy(

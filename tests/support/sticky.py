@@ -1,4 +1,4 @@
-"""A forward proxy that keeps a connection to the server for each of a client's, and guards it."""
+"""A forward proxy that keeps connections to servers for each one of a client's, and guards it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 @dataclass
 class StickyProxy:
-    """Forwards and tunnels. What goes over one connection of a client's, goes over one of ours."""
+    """Forwards and tunnels. What goes over one connection goes over one to each server."""
 
     guard: Guard | None = None
     #: Close the connection after a challenge, without saying so before.
@@ -65,7 +65,7 @@ class StickyProxy:
             writer.close()
 
     async def _serve(self, number: int, wire: Wire, stack: contextlib.AsyncExitStack) -> None:
-        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        upstream: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         while wire.open:
             seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), number)
             self.seen.append(seen)
@@ -76,19 +76,20 @@ class StickyProxy:
                 if self.hangs_up:
                     wire.close()
                 continue
-            if upstream is None:
-                upstream = await self._connect(seen, stack)
+            target = f"//{seen.target}" if seen.method == "CONNECT" else seen.target
+            place = urlsplit(target).netloc
+            if place not in upstream:
+                upstream[place] = await self._connect(place, stack)
             if seen.method == "CONNECT":
                 await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")
-                return await _join(wire, *upstream)
-            await _forward(seen, wire, *upstream)
+                return await _join(wire, *upstream[place])
+            await _forward(seen, wire, *upstream[place])
 
     async def _connect(
-        self, seen: Seen, stack: contextlib.AsyncExitStack
+        self, place: str, stack: contextlib.AsyncExitStack
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        target = f"//{seen.target}" if seen.method == "CONNECT" else seen.target
-        url = urlsplit(target)
-        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        host, _, port = place.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
         stack.callback(writer.close)
         return reader, writer
 
