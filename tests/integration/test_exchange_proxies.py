@@ -1,9 +1,8 @@
-"""One request through a proxy: who sees what of it."""
+"""One plain request through a proxy, and which proxy that is; tunnels are in test_tunnel.py."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from yarl import URL
@@ -15,7 +14,6 @@ from tests.support.origin import (
     fixed,
 )
 from tests.support.proxy import ForwardProxy
-from tests.support.tls import Authority
 from transferd.model.errors import TransferFailed
 from transferd.worker.proxy import choose_proxy
 from transferd.worker.request import Request
@@ -42,54 +40,6 @@ async def test_a_proxy_gets_the_absolute_url_and_its_own_credentials(origin: Ori
     assert proxy.seen[0].target == request.target == origin.url("/f?x=1")
     assert origin.seen[0].target == "/f?x=1"
     assert "proxy-authorization" not in origin.said
-
-
-async def test_a_tunnel_hides_everything_but_the_connect(tmp_path: Path) -> None:
-    """The proxy sees CONNECT with its own credentials; the server sees the rest, and not those."""
-    authority = Authority(tmp_path)
-    async with (
-        Origin(tls=authority.server()).running() as secure,
-        ForwardProxy(Basic("proxyuser", "proxypass")).running() as proxy,
-        open_exchange(cacert=authority.cacert) as exchange,
-    ):
-        secure.pages["/f"] = fixed(200, body=b"secret")
-        request = Request(
-            url=secure.url("/f"),
-            proxy=URL(proxy.url),
-            authorization="Basic dXNlcjpwYXNz",
-            proxy_authorization="Basic cHJveHl1c2VyOnByb3h5cGFzcw==",
-        )
-        for _ in range(2):
-            assert await body_of(await exchange.send(request)) == b"secret"
-    (connect,) = proxy.seen
-    assert (connect.method, connect.target) == ("CONNECT", f"127.0.0.1:{secure.port}")
-    assert connect.get("authorization") is None
-    assert connect.get("user-agent") == "transferd/test"
-    assert "proxy-authorization" not in secure.said
-    assert [seen.get("authorization") for seen in secure.seen] == ["Basic dXNlcjpwYXNz"] * 2
-
-
-async def test_a_proxys_challenge_to_connect_is_an_answer() -> None:
-    """407 to CONNECT comes back with its challenges, marked as the proxy's."""
-    async with ForwardProxy(Basic("a", "b")).running() as proxy, open_exchange() as exchange:
-        request = Request(url="https://127.0.0.1:1/f", proxy=URL(proxy.url))
-        answer = await exchange.send(request)
-        await answer.drain()
-    assert (answer.status, answer.from_proxy) == (407, True)
-    assert answer.values("Proxy-Authenticate") == ('Basic realm="basic realm", charset="UTF-8"',)
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(403, "http_403"), (503, "http_503"), (302, "protocol_error")]
-)
-async def test_a_refused_tunnel_never_passes_for_the_servers_answer(status: int, code: str) -> None:
-    """Whatever a proxy says instead of a tunnel, it is not followed, read or stored."""
-    async with ForwardProxy().running() as proxy, open_exchange() as exchange:
-        proxy.refuse_with = status
-        request = Request(url="https://files.example.org/f?t=s", proxy=URL(proxy.url))
-        failed = await failure(exchange, request)
-    assert failed.failure.code == code
-    assert f"proxy 127.0.0.1:{proxy.port} answered CONNECT with {status}" in str(failed)
 
 
 async def test_an_unreachable_proxy_is_named() -> None:

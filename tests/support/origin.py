@@ -101,6 +101,8 @@ class Origin:
         self.pages: dict[str, Page] = {}
         self.seen: list[Seen] = []
         self.connections = 0
+        #: Connections that are over, as far as this side goes.
+        self.served = 0
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Condition()
@@ -159,6 +161,7 @@ class Origin:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
+            self.served += 1
 
     async def _converse(self, wire: Wire, number: int) -> None:
         while wire.open:

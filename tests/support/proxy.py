@@ -113,11 +113,13 @@ async def _relay(
         else:
             writer.write(first)
         async with asyncio.TaskGroup() as group:
-            # A forwarded request is one request; what follows it is for the proxy again.
-            up = None if first else group.create_task(_pump(wire.reader, writer))
-            await group.create_task(_pump(reader, wire.writer))
-            if up is not None:
-                up.cancel()
+            pumps = [group.create_task(_pump(reader, wire.writer))]
+            if first is None:
+                # A forwarded request is one request; what follows it is for the proxy again.
+                pumps.append(group.create_task(_pump(wire.reader, writer)))
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in pumps:
+                pump.cancel()
     finally:
         wire.close()
         await _end(writer)

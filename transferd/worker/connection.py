@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -211,6 +212,7 @@ class Connector(aiohttp.TCPConnector):
             place, talker = (url, peer) if request.proxy is None else (request.proxy, peer.between)
             base = await self.open_socket(place, peer)
             undo.callback(base.close)
+            transport: asyncio.Transport
             if place.scheme == "https":
                 transport = await begin_tls(base, handler, context, place, talker)
             else:
@@ -256,28 +258,56 @@ async def begin_tls(
 ) -> asyncio.Transport:
     """Begin TLS on *base* with the host of *url*, for *protocol*; returns its transport.
 
-    The transport tells `ssl_object` and `socket`. *base* is not to be used afterwards; when this
-    is left with an exception, whoever calls closes it.
+    The transport tells `ssl_object` and `socket`. *base* is not to be used afterwards, and is
+    closed when this ends with an exception.
 
     Raises:
         TransferFailed: `tls_failed`, `connection_lost`, and what the kernel says of *peer*.
     """
     loop = asyncio.get_running_loop()
-    # Certificates name hosts without the dot of the root.
-    hostname = (url.raw_host or "").rstrip(".")
-    try:
+    with contextlib.ExitStack() as undo:
         if isinstance(base, socket.socket):
-            transport, _ = await loop.create_connection(
-                lambda: protocol, sock=base, ssl=context, server_hostname=hostname
+            undo.callback(base.close)
+            # Not with TLS at once: cancelled in its first moment, that goes on without an owner.
+            lower, _ = await loop.create_connection(_Still, sock=base)
+        else:
+            lower = _mended(base)
+        undo.callback(lower.abort)
+        try:
+            transport = await loop.start_tls(
+                lower,
+                protocol,
+                context,
+                # Certificates name hosts without the dot of the root.
+                server_hostname=(url.raw_host or "").rstrip("."),
             )
-            return transport
-        wrapped = await loop.start_tls(base, protocol, context, server_hostname=hostname)
-    except (OSError, ValueError) as error:
-        raise translate_handshake(error, peer) from error
-    if wrapped is None:
-        raise translate_handshake(ConnectionResetError(), peer)
-    protocol.connection_made(wrapped)
-    return wrapped
+        except (OSError, ValueError) as error:
+            raise translate_handshake(error, peer) from error
+        if transport is None:
+            raise translate_handshake(ConnectionResetError(), peer)
+        undo.pop_all()
+    protocol.connection_made(transport)
+    return transport
+
+
+class _Still(asyncio.Protocol):
+    """Leaves what comes for the protocol that takes its place."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing."""
+        if isinstance(transport, asyncio.ReadTransport):
+            transport.pause_reading()
+
+
+def _mended(outer: asyncio.Transport) -> asyncio.Transport:
+    """Let TLS within TLS end as it should where it fails.
+
+    It would end in a TypeError of Python's own before 3.11.8 and 3.12.2 (python/cpython#113214).
+    """
+    if sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2):
+        abort = outer.abort
+        setattr(outer, "_force_close", lambda error: abort())  # noqa: B010
+    return outer
 
 
 async def begin_tls_with_proxy(

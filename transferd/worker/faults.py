@@ -190,6 +190,7 @@ _HANDSHAKE: _Table = (
     (ssl.SSLZeroReturnError, _translate_goodbye_in_handshake),
     (ssl.SSLError, _translate_tls),
     (ValueError, _translate_tls_name),
+    (ConnectionError, _translate_goodbye_in_handshake),
     (OSError, _translate_reset),
 )
 
