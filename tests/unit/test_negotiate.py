@@ -100,7 +100,7 @@ def test_a_missing_library_is_named_with_what_to_install(
     """The extra compiles: the advice says what with."""
     monkeypatch.setitem(sys.modules, missing, None)
     talk = session(host="files.test", options=NegotiateOptions()).converse(GET, NEGOTIATE)
-    with pytest.raises(CannotStart, match="Kerberos is not installed: .*(gssapi|krb5)") as raised:
+    with pytest.raises(CannotStart, match=r"Kerberos is not installed: .*(gssapi|krb5)") as raised:
         next(talk)
     assert raised.value.advice is not None
     for needed in ("pip install 'transferd[kerberos]'", "gcc", "libkrb5-dev", "--allow-ntlm"):
