@@ -16,7 +16,13 @@ from tests.support import nginx as nginx_server
 from tests.support import squid as squid_server
 from tests.support.matrix import cell as cell
 from tests.support.matrix import pytest_terminal_summary as pytest_terminal_summary
-from tests.support.servers import Proxies, Server, public_directory, require_server
+from tests.support.servers import (
+    Proxies,
+    Server,
+    public_directory,
+    require_module,
+    require_server,
+)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -56,6 +62,8 @@ def lighttpd(served: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def kdc() -> Iterator[kerberos.Kdc]:
     """A running MIT KDC; who stops or shifts it makes one of its own, `tests.support.kdc.kdc()`."""
+    for module in ("gssapi", "krb5"):
+        require_module(module, "kerberos")
     with kerberos.kdc() as served:
         yield served
 

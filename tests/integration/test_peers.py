@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -157,10 +157,37 @@ def test_apache_authenticates_each_request_or_the_connection(
     path = apache_gssapi.put(b"again")
     for place, persistent in (("kerberos", False), ("bound", True)):
         url = apache_gssapi.url(f"/{place}{path}", host="localhost")
-        _, said = curl("--negotiate", "-u", ":", url)
-        token = re.search(r"^X-Port", said, re.MULTILINE)
-        assert token is not None
+        _, said = curl("--negotiate", "-u", ":", url, url)
+        assert len(set(re.findall(r"^X-Port: (\d+)", said, re.MULTILINE))) == 1
+        # The server proves itself whenever it has got a token.
+        assert said.count("WWW-Authenticate: Negotiate oY") == (1 if persistent else 2)
         assert ("Persistent-Auth: true" in said) is persistent
+
+
+def test_apache_refuses_a_token_that_it_has_seen(apache_gssapi: Server, curl: Curl) -> None:
+    """A replay is 401, on the same connection and on another."""
+    target = f"/kerberos{apache_gssapi.put(b'replay')}"
+    _, said = curl("-v", "--negotiate", "-u", ":", apache_gssapi.url(target, host="localhost"))
+    token = re.search(r"^> Authorization: (Negotiate \S+)", said, re.MULTILINE)
+    assert token is not None
+    with line(apache_gssapi.url("/")) as wire:
+        assert wire.ask(target, {"Authorization": token[1]}).status == 401
+
+
+def test_an_acceptor_with_a_wrong_clock_refuses(served: Path, kdc: Kdc, curl: Curl) -> None:
+    """Clock skew between client and server is refused, though the KDC is content."""
+    with apache_server.apache_gssapi(served, kdc, clock=timedelta(hours=1)) as server:
+        url = server.url(f"/kerberos{server.put(b'')}", host="localhost")
+        status, said = curl("--negotiate", "-u", ":", url)
+        assert status == 401
+        # It says why, in Kerberos' own error message.
+        assert "WWW-Authenticate: Negotiate oX" in said
+
+
+def test_a_ticket_that_has_ended_is_refused(apache_gssapi: Server, curl: Curl, kdc: Kdc) -> None:
+    """This is the state of a long job whose ticket was not renewed."""
+    url = apache_gssapi.url(f"/kerberos{apache_gssapi.put(b'')}", host="localhost")
+    assert replace(curl, ticket=kdc.expired_ticket())("--negotiate", "-u", ":", url)[0] == 401
 
 
 @pytest.mark.usefixtures("without_kerberos")

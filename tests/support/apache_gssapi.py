@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from tests.support.apache import httpd
+from tests.support.clocks import shifted_clock
 from tests.support.kdc import Kdc
 from tests.support.servers import (
     PASSWORD,
@@ -131,12 +133,19 @@ _FURTHER = (
     f'Basic realm=\\"{REALM}\\"',
 )
 
+_NO_SHIFT = timedelta(0)
 _BOTH = "krb5 ntlmssp"
 
 
 @contextlib.contextmanager
-def apache_gssapi(root: Path, kdc: Kdc) -> Iterator[Server]:
-    """Serve *root* with the key of HTTP/localhost, also with TLS."""
+def apache_gssapi(
+    root: Path, kdc: Kdc, *, config: Path | None = None, clock: timedelta = _NO_SHIFT
+) -> Iterator[Server]:
+    """Serve *root* with the key of HTTP/localhost, also with TLS.
+
+    *config* is the acceptor's Kerberos configuration instead of the KDC's usual one. Its clock is
+    fast by *clock*.
+    """
     with public_directory() as state:
         authority = Authority(state)
         identities = [authority.identity(kind) for kind in CERTIFICATES]
@@ -158,7 +167,10 @@ def apache_gssapi(root: Path, kdc: Kdc) -> Iterator[Server]:
             configure,
             modules=_MODULES,
             ports=1 + len(CERTIFICATES),
-            environment=gssapi_environment(state, kdc),
+            environment={
+                **gssapi_environment(state, kdc, config),
+                **(shifted_clock(state, clock) if clock else {}),
+            },
         ) as (port, *tls_ports):
             yield Server(
                 root=root,
@@ -169,7 +181,7 @@ def apache_gssapi(root: Path, kdc: Kdc) -> Iterator[Server]:
             )
 
 
-def gssapi_environment(state: Path, kdc: Kdc) -> dict[str, str]:
+def gssapi_environment(state: Path, kdc: Kdc, config: Path | None = None) -> dict[str, str]:
     """Write the users of NTLM and return what an acceptor needs in its environment."""
     require_library("mod_auth_gssapi.so")
     require_library("gssntlmssp.so")
@@ -182,7 +194,7 @@ def gssapi_environment(state: Path, kdc: Kdc) -> dict[str, str]:
     replays.chmod(0o1777)
     return {
         # With GssapiCredStore instead, mod_auth_gssapi crashes as soon as NTLM is allowed.
-        **kdc.environment(keytab=kdc.keytab),
+        **kdc.environment(keytab=kdc.keytab, config=config),
         "KRB5RCACHENAME": f"file2:{replays}/seen",
         "NTLM_USER_FILE": str(users),
     }

@@ -17,7 +17,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -118,20 +118,7 @@ class Kdc:
             NotServing: it did not come up; says what it logged.
         """
         assert self._process is None, "it runs already"
-        log = self.directory / f"start-{secrets.token_hex(4)}.log"
-        shift = shifted_clock(self.directory, clock) if clock else {}
-        self._process = start(
-            [self._programs["krb5kdc"], "-n", "-P", str(self.directory / "pid")],
-            log,
-            environment={**self._administration(), **shift},
-        )
-        deadline = time.monotonic() + _START_SECONDS
-        while b"starting..." not in log.read_bytes():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise NotServing((self.directory / "kdc.log").read_text(errors="replace")[-2000:])
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.005)
+        self._process = self._launch(self.directory / "kdc.conf", clock)
 
     def stop(self) -> None:
         """Be unreachable: connections are refused at once."""
@@ -165,6 +152,7 @@ class Kdc:
         lifetime: timedelta = timedelta(hours=1),
         renewable: timedelta | None = None,
         ccache: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Path:
         """Get a ticket by password, or by *keytab*, and return the file of the ticket cache."""
         path = ccache or self.directory / f"{secrets.token_hex(8)}.ccache"
@@ -173,8 +161,27 @@ class Kdc:
             argv += ["-r", f"{renewable.total_seconds():.0f}s"]
         if keytab is not None:
             argv += ["-k", "-t", f"FILE:{keytab}"]
-        self._run("kinit", *argv, principal, stdin=f"{password}\n")
+        self._run("kinit", *argv, principal, stdin=f"{password}\n", environment=environment)
         return path
+
+    def expired_ticket(self) -> Path:
+        """Return a ticket cache of USER whose ticket ended an hour ago.
+
+        It comes from a second KDC on the same database, in which it was earlier: waiting for the
+        end of a short ticket would not do, since it is good for five minutes more (clockskew).
+        """
+        earlier = timedelta(hours=-2)
+        (port,) = free_ports(1)
+        profile = self._profile(port)
+        process = self._launch(profile, earlier)
+        try:
+            environment = {
+                **self.environment(config=self.configuration(port=port)),
+                **shifted_clock(self.directory, earlier),
+            }
+            return self.kinit(lifetime=timedelta(hours=1), environment=environment)
+        finally:
+            stop(process)
 
     def environment(
         self,
@@ -215,13 +222,41 @@ class Kdc:
     def _move(self, port: int) -> None:
         self.port = port
         self.configuration(path=self.config)
+        self._profile(port).rename(self.directory / "kdc.conf")
+
+    def _profile(self, port: int) -> Path:
+        path = self.directory / f"{secrets.token_hex(8)}-kdc.conf"
         text = _SERVER.format(realm=REALM, port=port, directory=self.directory)
-        (self.directory / "kdc.conf").write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def _launch(self, profile: Path, clock: timedelta) -> subprocess.Popen[bytes]:
+        log = self.directory / f"{secrets.token_hex(8)}.log"
+        shift = shifted_clock(self.directory, clock) if clock else {}
+        process = start(
+            [self._programs["krb5kdc"], "-n", "-P", f"{log}.pid"],
+            log,
+            environment={**self.environment(), **shift, "KRB5_KDC_PROFILE": str(profile)},
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while b"starting..." not in log.read_bytes():
+            if process.poll() is not None or time.monotonic() > deadline:
+                stop(process)
+                raise NotServing((self.directory / "kdc.log").read_text(errors="replace")[-2000:])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+        return process
 
     def _administration(self) -> dict[str, str]:
         return {**self.environment(), "KRB5_KDC_PROFILE": str(self.directory / "kdc.conf")}
 
-    def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
+    def _run(
+        self,
+        program: str,
+        *arguments: str,
+        stdin: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         ended = subprocess.run(
             [self._programs[program], *arguments],
             input=stdin,
@@ -229,7 +264,7 @@ class Kdc:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, **self._administration()},
+            env={**os.environ, **self._administration(), **(environment or {})},
             check=False,
         )
         # Old kadmin.local ends with 0 although it failed.

@@ -19,6 +19,7 @@ PACKAGES = {
     "kadmin.local": "krb5-admin-server",
     "kdb5_util": "krb5-kdc",
     "kinit": "krb5-user",
+    "krb5-config": "libkrb5-dev",
     "krb5kdc": "krb5-kdc",
     "ntlm_auth": "winbind",
     "setpriv": "util-linux",
@@ -27,11 +28,12 @@ PACKAGES = {
     "systemd-socket-activate": "systemd",
 }
 
-#: Library that a program loads → where it may be, Debian package.
+#: What is no program → where it may be, Debian package.
 LIBRARIES = {
     "gssntlmssp.so": ("/usr/lib/*/gssntlmssp", "gss-ntlmssp"),
     "mod_auth_gssapi.so": ("/usr/lib/apache2/modules", "libapache2-mod-auth-gssapi"),
     "mod_authn_gssapi.so": ("/usr/lib/lighttpd", "lighttpd-mod-authn-gssapi"),
+    "stdio.h": ("/usr/include", "libc6-dev"),
 }
 
 #: Debian keeps servers where the PATH of users does not lead.
