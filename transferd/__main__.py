@@ -14,6 +14,7 @@ from transferd.config import load_config
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
 from transferd.model.errors import ConfigError, StoreLocked, TransferdError
+from transferd.process import DESCRIPTORS, hide_memory
 from transferd.wire.paths import SOCKET_VARIABLE, state_directory, system_socket, user_socket
 
 _FAILED, _USAGE, _TAKEN = 1, 2, 3
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns: 0 after a clean stop, 1 when the state or the socket cannot be used, 2 for a wrong
     command line or configuration, 3 when another daemon holds the state directory.
     """
+    # The key of the vault and passwords will be in it.
+    hide_memory()
+    DESCRIPTORS.lift()
     _fill_standard_descriptors()
     environ = dict(os.environ)
     options = _parser().parse_args(arguments)

@@ -25,6 +25,7 @@ from transferd.assembly import Parts, assemble, default_timers
 from transferd.config import Config
 from transferd.listener import bind_listener
 from transferd.model.job import JobId, Seconds
+from transferd.process import DESCRIPTORS
 from transferd.service.clock import SystemClock
 from transferd.service.workers import Launch, python_launcher
 from transferd.store.opening import Store, open_store
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 _LOOK: Seconds = 20.0
 #: …and how often in a row it must not be.
 _LOOKS = 3
+#: Callers that are connected at once, at most…
+_MOST_CONNECTIONS = 4096
+#: …and at least; descriptors that are nobody's but the daemon's.
+_FEWEST_CONNECTIONS, _OWN_DESCRIPTORS = 16, 64
 #: Mode of the socket: nobody but its owner and root, as long as one daemon serves one user.
 _SOCKET_MODE = 0o600
 #: Variables that are meant for the daemon, not for its children.
@@ -127,6 +132,7 @@ class Daemon:
             serves=lambda uid: uid in (0, own),
             admin_gid=admin_gid(self._config.api.admin_group),
             heartbeat=self._config.api.heartbeat_seconds,
+            connections=_room(DESCRIPTORS.now),
         )
 
     @contextmanager
@@ -212,6 +218,11 @@ class Daemon:
 
 #: Requests that are being answered when the daemon is told to stop get this long.
 _API_PATIENCE: Seconds = 1.0
+
+
+def _room(descriptors: int) -> int:
+    """Return how many callers there may be where the process may have so many *descriptors*."""
+    return max(_FEWEST_CONNECTIONS, min(descriptors - _OWN_DESCRIPTORS, _MOST_CONNECTIONS))
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

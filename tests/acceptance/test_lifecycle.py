@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,27 @@ from tests.support.origin import Document, Fault, Origin, Version
 #: Of the one job in the queue.
 OFFSET = "SELECT bytes_transferred FROM jobs"
 BODY = os.urandom(3_000_000)
+#: What the first three descriptors are once the daemon has begun, told to the tenth. (Those of a
+#: running one are nobody's business but root's.)
+_DESCRIPTORS = """
+import contextlib, os
+from transferd.__main__ import main
+with contextlib.suppress(SystemExit):
+    main(["--version"])
+os.write(9, " ".join(os.readlink(f"/proc/self/fd/{number}") for number in range(3)).encode())
+"""
+#: Where the daemon would listen and keep its state, and its working directory.
+_DIRECTORIES = """
+import os, sys
+import transferd.__main__ as program
+class Daemon:
+    def __init__(self, options, *_):
+        print(options.socket, options.state)
+    async def run(self):
+        print(os.getcwd())
+program.Daemon = Daemon
+program.main(sys.argv[1:])
+"""
 
 
 def test_a_second_daemon_on_one_state_directory_refuses(daemon: DaemonProcess) -> None:
@@ -66,11 +89,30 @@ def test_the_socket_can_be_inherited(tmp_path: Path) -> None:
 def test_closed_standard_streams_are_no_obstacle(tmp_path: Path) -> None:
     """Nothing that the daemon opens gets the numbers 0 to 2, where a stray line would go."""
     daemon = DaemonProcess(tmp_path)
-    command = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-']
-    with daemon.start(before=command):
+    closed = ["sh", "-c", 'exec "$0" "$@" 9>&1 <&- >&- 2>&-']
+    with daemon.start(before=closed):
         assert daemon.json("list") == {"jobs": []}
-        links = [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)]
-    assert links == ["/dev/null"] * 3
+    done = subprocess.run(
+        [*closed, sys.executable, "-c", _DESCRIPTORS],
+        env=daemon.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["/dev/null"] * 3
+
+
+def test_the_daemon_leaves_the_directory_that_it_was_started_in(tmp_path: Path) -> None:
+    """It may be removed or unmounted; names in the command line are relative to it all the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", _DIRECTORIES, "--socket", "a", "--state-dir", "b"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "a"), str(tmp_path / "b"), "/"]
 
 
 async def test_a_clean_stop_keeps_every_byte_that_had_arrived(

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from transferd.model.errors import LinkBroken, TransferdError
 from transferd.model.job import Seconds
+from transferd.process import DESCRIPTORS
 from transferd.service.ports import Clock
 from transferd.wire import link
 from transferd.wire.channel import Channel
@@ -315,14 +316,15 @@ def python_launcher(command: tuple[str, ...], environ: Mapping[str, str]) -> Lau
             raise PermissionError(
                 errno.EPERM, f"this daemon runs workers of uid {os.getuid()} only"
             )
-        return await asyncio.create_subprocess_exec(
-            *command,
-            "--fd",
-            str(end.fileno()),
-            pass_fds=(end.fileno(),),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            env=dict(environ),
-        )
+        with DESCRIPTORS.usual():
+            return await asyncio.create_subprocess_exec(
+                *command,
+                "--fd",
+                str(end.fileno()),
+                pass_fds=(end.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                env=dict(environ),
+            )
 
     return launch

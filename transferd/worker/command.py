@@ -14,6 +14,8 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+from transferd.process import DESCRIPTORS
+
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _DETAIL_CHARS = 500
 #: Bytes that are kept of what was said: enough for the detail in any alphabet.
@@ -65,7 +67,7 @@ async def _started(
     argv: Sequence[str], environment: Mapping[str, str], stdin: str, stderr: int
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start the program; on the way out, its group is killed if it still runs, and waited for."""
-    with _readable(stdin) as source:
+    with _readable(stdin) as source, DESCRIPTORS.usual():
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=source,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from transferd.logs import set_up_logging
+from transferd.process import DESCRIPTORS, hide_memory
 from transferd.wire.channel import Channel
 from transferd.wire.link import decode_to_worker
 from transferd.worker.dispatcher import Dispatcher
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 DISK_THREADS = 64
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fd", type=int, required=True, help="socket of the worker link")
     descriptor = parser.parse_args(argv).fd
     confine()
+    DESCRIPTORS.lift()
     set_up_logging("key=value", "info", os.environ)
     status = 0
     runner = asyncio.Runner()
@@ -50,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def confine() -> None:
     """Die with the daemon, and let no process of the owner's read this one's memory."""
     parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    hide_memory()
     if os.getppid() != parent:
         # It died before the kernel was told; its end of the link is closed as well.
         raise SystemExit("the daemon is gone")
