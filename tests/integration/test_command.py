@@ -149,6 +149,29 @@ async def test_a_cancelled_command_is_killed_and_waited_for(tmp_path: Path) -> N
     assert await ended(child)
 
 
+async def test_a_command_that_is_cancelled_while_it_starts_is_killed_with_its_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have started something before its start is known here."""
+    killed: list[int] = []
+    kill = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        killed.append(group)
+        kill(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    running = asyncio.ensure_future(shell("sleep 1000 & wait"))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    (leader,) = killed
+    with pytest.raises(ProcessLookupError):
+        os.kill(leader, 0)
+
+
 async def test_a_signal_is_no_exit_status() -> None:
     """A command that crashed is told by name."""
     assert await shell("kill -SEGV $$") == (None, f"{SHELL} was ended by SIGSEGV")

@@ -67,8 +67,23 @@ async def _started(
     argv: Sequence[str], environment: Mapping[str, str], stdin: str, stderr: int
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start the program; on the way out, its group is killed if it still runs, and waited for."""
+    starting = asyncio.ensure_future(_start(argv, environment, stdin, stderr))
+    try:
+        yield await asyncio.shield(starting)
+    finally:
+        # Whoever is cancelled before it has started would leave behind what it starts.
+        process = await starting
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _start(
+    argv: Sequence[str], environment: Mapping[str, str], stdin: str, stderr: int
+) -> asyncio.subprocess.Process:
     with _readable(stdin) as source, DESCRIPTORS.usual():
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *argv,
             stdin=source,
             stdout=subprocess.DEVNULL,
@@ -77,13 +92,6 @@ async def _started(
             cwd="/",
             start_new_session=True,
         )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
 
 
 class _Said:
