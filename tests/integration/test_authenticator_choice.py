@@ -13,6 +13,7 @@ from tests.support.scripted import (
     asking,
     behind_legs,
     identity,
+    once,
     open_gate,
     refused,
     three_legs,
@@ -155,6 +156,24 @@ async def test_a_session_that_cannot_go_on_is_forgotten(stage: Stage, origin: Or
         assert await gate.status(origin.url("/f")) == 200
     assert values(origin) == [None, "Negotiate ticket", None, "NTLM one", "NTLM three"]
     assert stage.sessions[0].closed == 1
+
+
+async def test_a_session_that_remembers_nothing_makes_room_for_a_new_one(
+    stage: Stage, origin: Origin
+) -> None:
+    """A later request that was sent without credentials was refused to nobody: ask, and begin."""
+
+    def script(session: Scripted, line: RequestLine, challenge: Challenge | None) -> Conversation:
+        return once(Attempt(authorization=None if challenge is None else "Negotiate x"))
+
+    stage.play(Scheme.NEGOTIATE, script)
+    asks = asking("Negotiate")
+    origin.pages["/f"] = in_turn(asks, FILE, asks, FILE)
+    async with open_gate(identity(Scheme.NEGOTIATE)) as gate:
+        assert await gate.status(origin.url("/f")) == 200
+        assert await gate.status(origin.url("/f")) == 200
+    assert values(origin) == [None, "Negotiate x"] * 2
+    assert [session.closed for session in stage.sessions] == [1, 1]
 
 
 async def test_a_conversation_is_bounded(stage: Stage, origin: Origin) -> None:

@@ -280,6 +280,30 @@ async def test_a_proxy_that_asks_in_mid_handshake_is_answered_there(
     assert proxy.connections == 1
 
 
+@pytest.mark.parametrize("kind", ["open", "per connection", "per request"])
+async def test_a_handshake_is_begun_anew_behind_a_proxy(stage: Stage, kind: str) -> None:
+    """The proxy's door does not try a pinned leg again, which no other connection knows."""
+    guard, scheme = proxy_of(kind)
+    behind, left = behind_legs(FILE), 1
+
+    async def breaking(seen: Seen, wire: Wire) -> None:
+        nonlocal left
+        if seen.get("authorization") == "NTLM three" and left:
+            left -= 1
+            wire.drop()
+        else:
+            await behind(seen, wire)
+
+    async with (
+        Origin().running() as origin,
+        StickyProxy(guard).running() as proxy,
+        open_gate(NTLM, identity(scheme, Target.PROXY)) as gate,
+    ):
+        origin.pages["/f"] = breaking
+        assert await gate.status(origin.url("/f"), proxy=proxy.url) == 200
+    assert values(origin) == [None, "NTLM one", "NTLM three"] * 2
+
+
 async def test_without_credentials_a_proxy_has_an_error_of_its_own(origin: Origin) -> None:
     """http_407, whatever is held for the server, and the server hears nothing (BITS.md H8)."""
     async with (

@@ -76,6 +76,7 @@ class Library:
     """A security library that waits until it is told to go on."""
 
     def __init__(self, *, before: int = 0) -> None:
+        self.begun = threading.Event()
         self.go = threading.Event()
         self.ended = threading.Event()
         self._before = before
@@ -87,6 +88,7 @@ class Library:
         try:
             for number in range(self._before):
                 yield Attempt(authorization=f"Negotiate {number}")
+            self.begun.set()
             assert self.go.wait(30)
             yield Attempt(authorization="Negotiate late")
         finally:
@@ -184,6 +186,32 @@ async def test_nobody_waits_for_a_library_to_be_cancelled(stage: Stage, origin: 
         assert asking_.cancelled()
         assert stage.sessions[0].closed == 0
         await library.over()
+    assert stage.sessions[0].closed == 1
+
+
+async def test_a_known_session_that_is_cancelled_is_the_threads(
+    stage: Stage, origin: Origin
+) -> None:
+    """The end of the run does not close it while a thread is busy with it."""
+    library = Library()
+    calls = iter([None, library])
+
+    def script(session: Scripted, line: RequestLine, challenge: Challenge | None) -> Conversation:
+        slow = next(calls)
+        if slow is not None:
+            return slow.script(session, line, challenge)
+        return once(Attempt(authorization="Negotiate quick"))
+
+    stage.play(Scheme.NEGOTIATE, script, blocks=True)
+    origin.pages["/f"] = in_turn(asking("Negotiate"), FILE)
+    async with open_gate(identity(Scheme.NEGOTIATE), patience=60) as gate:
+        assert await gate.status(origin.url("/f")) == 200
+        later = asyncio.create_task(gate.ask(origin.url("/f")))
+        assert await asyncio.to_thread(library.begun.wait, 30)
+        later.cancel()
+        await asyncio.wait([later])
+    assert stage.sessions[0].closed == 0
+    await library.over()
     assert stage.sessions[0].closed == 1
 
 

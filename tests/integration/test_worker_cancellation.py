@@ -70,6 +70,7 @@ class Stage:
         equipment = Equipment(
             limits=msgspec.structs.replace(LIMITS, durable_seconds=0.0),
             threads=self._threads,
+            security=self._threads,
             trust=Trust(self._threads),
             randomness=secrets.token_bytes,
             post=self._hear,
