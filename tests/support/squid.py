@@ -136,7 +136,7 @@ def squid(backend: Server, kdc: Kdc) -> Iterator[Squid]:
     program = require_program("squid")
     service = f"test{secrets.token_hex(8)}"
     names = [*_OFFERS, *(f"origin-{name}" for name in _OFFERS)]
-    with public_directory() as state:
+    with public_directory() as state, _no_leftovers(service):
         # Its processes have another user than root's tests.
         state.chmod(0o1777)
         (state / "samba").mkdir(mode=0o777)
@@ -161,11 +161,17 @@ def squid(backend: Server, kdc: Kdc) -> Iterator[Squid]:
             graceful=False,
             environment={**kdc.environment(keytab=kdc.keytab), "KRB5RCACHENAME": "none:"},
         ) as (_, *ports):
-            # It would remove these on its own way out.
-            memory = Path("/dev/shm").glob(f"{service}-*")
             yield Squid(ports=dict(zip(names, ports, strict=True)))
-        for path in memory:
-            path.unlink()
+
+
+@contextlib.contextmanager
+def _no_leftovers(service: str) -> Iterator[None]:
+    """Remove the shared memory that squid would remove on its own way out."""
+    try:
+        yield
+    finally:
+        for path in Path("/dev/shm").glob(f"{service}-*"):
+            path.unlink(missing_ok=True)
 
 
 def _write_passwords(path: Path) -> None:
