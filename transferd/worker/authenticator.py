@@ -33,7 +33,7 @@ from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Settings
 from transferd.model.url import Origin
-from transferd.worker.answer import Answer
+from transferd.worker.answer import DRAIN_BYTES, Answer
 from transferd.worker.cookies import Cookies
 from transferd.worker.door import Door, Doors, Hop, exposed, place_of, read_reply
 from transferd.worker.exchange import Exchange
@@ -149,7 +149,9 @@ class Authenticator:
         """Send with what was accepted before, or without credentials."""
         door = visit.door
         trust = self._trusted.get(door.key)
-        if trust is not None and trust.step not in visit.steps:
+        # A redirect may lead to the server of another file, which is trusted for that file alone.
+        held = trust is not None and trust.step[0] in door.held
+        if trust is not None and held and trust.step not in visit.steps:
             conversation = trust.session.converse(door.line(trust.binding), None)
             talk = Talk(trust.step, trust.method, trust.session, conversation, known=True)
             answer = await self._converse(visit, talk)
@@ -316,7 +318,8 @@ async def _insist(ask: Callable[[], Awaitable[Answer]], *, repeatable: bool) -> 
 def _hung_up(door: Door) -> ConnectionGone:
     message = (
         f"cannot authenticate to {door.name}: the {door.target} closes the connection between the"
-        " legs of the handshake, which are worth nothing on another one"
+        f" legs of the handshake, or refuses with more than {DRAIN_BYTES // 1024} KiB; on another"
+        " connection the legs are worth nothing"
     )
     return ConnectionGone(Failure(code="connection_lost", message=message))
 
