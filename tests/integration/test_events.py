@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -79,6 +80,14 @@ async def api() -> AsyncIterator[Api]:
     """A running server."""
     async with running_api() as running:
         yield running
+
+
+async def _events(error: Exception | None = None) -> AsyncIterator[Event]:
+    """No events, then perhaps an error."""
+    if error is not None:
+        raise error
+    return
+    yield
 
 
 async def new_job(api: Api) -> JobId:
@@ -168,10 +177,10 @@ async def test_the_service_hears_who_listens(api: Api, monkeypatch: pytest.Monke
     """It decides whose jobs are heard."""
     asked: list[tuple[Any, ...]] = []
 
-    async def subscribe(caller: Caller, **wishes: Any) -> AsyncIterator[Event]:
+    @asynccontextmanager
+    async def subscribe(caller: Caller, **wishes: Any) -> AsyncIterator[AsyncIterator[Event]]:
         asked.append((caller, wishes))
-        return
-        yield
+        yield _events()
 
     monkeypatch.setattr(api.service, "subscribe", subscribe)
     reply = await api.send("GET", "/v1/events")
@@ -183,6 +192,27 @@ async def test_the_service_hears_who_listens(api: Api, monkeypatch: pytest.Monke
         "kinds": Kind.TRANSFERRED | Kind.ERROR | Kind.ENDED,
         "after": None,
     }
+
+
+async def test_the_answer_begins_when_everything_from_then_on_is_heard(api: Api) -> None:
+    """Who sees its head may start what it wants to hear of."""
+    api.service.gate.clear()
+    opening = asyncio.ensure_future(api.session.get("/v1/events"))
+    await api.service.held.wait()
+    for _ in range(10):
+        assert (await api.send("GET", "/v1/version")).status == 200
+    assert not opening.done()
+    api.service.gate.set()
+    async with await opening as response:
+        assert response.status == 200
+        assert api.service.listeners == 1
+
+
+async def test_a_service_that_cannot_listen_says_so(api: Api) -> None:
+    """A problem is told as such, not as a stream that breaks."""
+    api.service.fault = StoreDamaged("cannot read page 7")
+    reply = await api.send("GET", "/v1/events")
+    assert reply.status == 503
 
 
 # ── replay ─────────────────────────────────────────────────────────────────────────────────
@@ -277,15 +307,17 @@ async def test_a_stream_ends_when_the_service_fails(
 ) -> None:
     """The caller comes back; details are for the log."""
 
-    async def failing(error: Exception) -> AsyncIterator[Event]:
-        raise error
-        yield
+    @asynccontextmanager
+    async def subscribe(
+        *_: object, error: Exception, **__: object
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        yield _events(error)
 
     for error, event in (
         (StoreDamaged("cannot read page 7"), "api.stream_ended"),
         (RuntimeError("hunter2"), "api.stream_fault"),
     ):
-        monkeypatch.setattr(api.service, "subscribe", lambda *_, error=error, **__: failing(error))
+        monkeypatch.setattr(api.service, "subscribe", partial(subscribe, error=error))
         reply = await api.send("GET", "/v1/events")
         assert (reply.status, reply.body) == (200, b":\n\n")
         assert event in [record.getMessage() for record in caplog.records]
@@ -297,27 +329,26 @@ class Flood(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.told = 0
-        self.stream: AsyncIterator[Event] | None = None
 
-    def subscribe(
+    @asynccontextmanager
+    async def subscribe(
         self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
-    ) -> AsyncIterator[Event]:
-        """Keep the stream, so that nobody but its reader ends it."""
-        self.stream = self._tell()
-        return self.stream
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Tell without end."""
+        await self._listen(+1)
+        try:
+            yield self._tell()
+        finally:
+            await self._listen(-1)
 
     async def _tell(self) -> AsyncIterator[Event]:
         """Tell for ever, and remember how much was taken."""
         (known,) = self.jobs
         notice = await self.post(Kind.ENDED, known)
-        await self._listen(+1)
-        try:
-            for self.told in count(1):
-                yield notice
-                if self.told % 100 == 0:
-                    await asyncio.sleep(0)
-        finally:
-            await self._listen(-1)
+        for self.told in count(1):
+            yield notice
+            if self.told % 100 == 0:
+                await asyncio.sleep(0)
 
 
 async def test_a_slow_caller_is_not_buffered_without_bound(

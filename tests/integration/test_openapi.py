@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -46,15 +47,20 @@ BODIES: dict[tuple[str, str], Any] = {
 EVERY = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
 
 
+async def _no_events() -> AsyncIterator[Event]:
+    return
+    yield
+
+
 class Endless(FakeService):
     """Has every job that anybody asks for; its event streams end at once."""
 
+    @asynccontextmanager
     async def subscribe(
         self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         """Tell nothing."""
-        return
-        yield
+        yield _no_events()
 
     def _job(self, caller: Caller, job_id: JobId) -> Job:
         if job_id not in self.jobs:

@@ -412,8 +412,8 @@ async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -
     job = await service.create(spec("/a"))
     await _transferred(service, job)
     numbers = []
-    events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
-    async with asyncio.timeout(10):
+    listening = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
+    async with asyncio.timeout(10), listening as events:
         async for event in events:
             numbers.append(event.number)  # type: ignore[union-attr]
             if len(numbers) == 3:
@@ -423,6 +423,20 @@ async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -
     assert settled.settled
     with pytest.raises(NotFound):
         await service.parts.notifier.acknowledge(STRANGER, numbers[0])
+
+
+async def test_what_happens_once_a_listener_is_there_is_heard(service: Service) -> None:
+    """It need not have asked for its first event by then, and hears what is not repeated, too."""
+    job = await service.create(spec("/a", start=False))
+    kinds = NoticeKind.MODIFICATION | NoticeKind.ENDED
+    notifier = service.parts.notifier
+    async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as events:
+        await service.parts.jobs.cancel(ME, job.id)
+        async with asyncio.timeout(10):
+            event = await anext(events)
+    assert isinstance(event, Notice)
+    assert event.kind is NoticeKind.ENDED
+    assert not notifier.busy
 
 
 async def test_a_notice_is_followed_up_once_however_many_have_heard_it(
@@ -435,8 +449,9 @@ async def test_a_notice_is_followed_up_once_however_many_have_heard_it(
     (owed,) = await notices.unsettled(owner=None, job_id=job.id, kinds=DONE, after=0, limit=1)
 
     async def listen() -> None:
-        async for _ in notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None):
-            pass
+        async with notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None) as events:
+            async for _ in events:
+                pass
 
     listening = [asyncio.create_task(listen()) for _ in range(5)]
     async with asyncio.timeout(10):
@@ -479,9 +494,10 @@ async def test_the_command_is_the_last_resort_beside_a_deaf_listener(service: Se
     heard = []
 
     async def listen() -> None:
-        events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
-        async for event in events:
-            heard.append(event)
+        listening = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
+        async with listening as events:
+            async for event in events:
+                heard.append(event)
 
     listening = asyncio.create_task(listen())
     worker = await service.worker()
@@ -536,23 +552,21 @@ async def test_a_job_that_changes_all_the_time_is_looked_at_once_an_interval(
     async with running_service(tmp_path / "state", slow) as service:
         job = await service.create(spec("/a", start=False))
         kinds = NoticeKind.MODIFICATION
-        events = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
-        listening = asyncio.ensure_future(anext(events.__aiter__()))
-        await service.store.notices.bounds()
-        service.parts.notifier.modified(job.owner, job.id)
-        await listening
-        again = asyncio.ensure_future(anext(events.__aiter__()))
-        looks: list[int] = []
-        bounds = service.store.notices.bounds
+        notifier, bounds = service.parts.notifier, service.store.notices.bounds
+        async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as events:
+            notifier.modified(job.owner, job.id)
+            await anext(events)
+            again = asyncio.ensure_future(anext(aiter(events)))
+            looks: list[int] = []
 
-        async def look() -> tuple[int, int]:
-            looks.append(1)
-            return await bounds()
+            async def look() -> tuple[int, int]:
+                looks.append(1)
+                return await bounds()
 
-        monkeypatch.setattr(service.store.notices, "bounds", look)
-        for _ in range(50):
-            service.parts.notifier.modified(job.owner, job.id)
-            await bounds()
-        again.cancel()
-        await asyncio.wait([again])
+            monkeypatch.setattr(service.store.notices, "bounds", look)
+            for _ in range(50):
+                notifier.modified(job.owner, job.id)
+                await bounds()
+            again.cancel()
+            await asyncio.wait([again])
     assert len(looks) <= 2

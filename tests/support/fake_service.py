@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -220,32 +221,45 @@ class FakeService:
 
     # ── NoticeUseCases ───────────────────────────────────────────────────────────────────
 
+    @asynccontextmanager
     async def subscribe(
         self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        await self._enter(None)
+        events = self._events(job_id, kinds, after, len(self._modified), list(self.outbox))
         await self._listen(+1)
         try:
-            cursor = self.outbox[-1].number if after is None and self.outbox else after or 0
-            modified = len(self._modified)
-            for notice in list(self.outbox):
-                if not notice.settled and notice.kind & kinds and notice.number <= cursor:
-                    yield notice
-            if after is not None and after + 1 < self.oldest:
-                yield Gap(after=after, oldest=self.oldest)
-            while True:
-                for notice in list(self.outbox):
-                    wanted = notice.kind & kinds and job_id in (None, notice.job_id)
-                    if wanted and notice.number >= self.oldest and notice.number > cursor:
-                        cursor = notice.number
-                        yield notice
-                if kinds & NoticeKind.MODIFICATION:
-                    for job in self._modified[modified:]:
-                        yield Modified(job=job)
-                modified = len(self._modified)
-                async with self._changed:
-                    await self._changed.wait_for(partial(self._has_news, cursor, modified))
+            async with aclosing(events):
+                yield events
         finally:
             await self._listen(-1)
+
+    async def _events(
+        self,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+        modified: int,
+        outbox: list[Notice],
+    ) -> AsyncGenerator[Event, None]:
+        cursor = outbox[-1].number if after is None and outbox else after or 0
+        for notice in outbox:
+            if not notice.settled and notice.kind & kinds and notice.number <= cursor:
+                yield notice
+        if after is not None and after + 1 < self.oldest:
+            yield Gap(after=after, oldest=self.oldest)
+        while True:
+            for notice in list(self.outbox):
+                wanted = notice.kind & kinds and job_id in (None, notice.job_id)
+                if wanted and notice.number >= self.oldest and notice.number > cursor:
+                    cursor = notice.number
+                    yield notice
+            if kinds & NoticeKind.MODIFICATION:
+                for job in self._modified[modified:]:
+                    yield Modified(job=job)
+            modified = len(self._modified)
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_news, cursor, modified))
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
         await self._enter(caller)

@@ -36,6 +36,10 @@ class Ear:
     def wants(self, kind: NoticeKind, job_id: JobId) -> bool:
         return bool(kind & self.kinds) and self.job_id in (None, job_id)
 
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            yield await self.queue.get()
+
 
 class ScriptedService(FakeService):
     """Tells listeners what a test says, when it says it."""
@@ -50,9 +54,10 @@ class ScriptedService(FakeService):
         self.lose_acknowledgements = 0
         self._acknowledgement = asyncio.Condition()
 
+    @contextlib.asynccontextmanager
     async def subscribe(
         self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         ear = Ear(job_id, kinds, after)
         for notice in self.outbox:
             owed = not notice.settled
@@ -63,8 +68,7 @@ class ScriptedService(FakeService):
         self.heard_by.append(ear)
         await self._listen(+1)
         try:
-            while True:
-                yield await ear.queue.get()
+            yield ear.events()
         finally:
             self.ears.remove(ear)
             await self._listen(-1)

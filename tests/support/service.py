@@ -184,19 +184,21 @@ class Service:
     async def next_notice(self, job: Job, kinds: NoticeKind, after: int | None = 0) -> Notice:
         """Wait for a notice about a job; it is not acknowledged."""
         async with asyncio.timeout(10):
-            events = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=after)
-            async for event in events:
-                if isinstance(event, Notice):
-                    return event
+            listening = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=after)
+            async with listening as events:
+                async for event in events:
+                    if isinstance(event, Notice):
+                        return event
         raise AssertionError("the stream ended")
 
     async def until(self, job: Job, reached: Callable[[Job], bool]) -> Job:
         """Wait until a job is as wanted."""
         kinds = NoticeKind.MODIFICATION
         async with asyncio.timeout(10):
-            events = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
-            while not reached(seen := await self.parts.jobs.get(ME, job.id)):
-                await anext(events)
+            listening = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
+            async with listening as events:
+                while not reached(seen := await self.parts.jobs.get(ME, job.id)):
+                    await anext(events)
         return seen
 
     def adopt(self, worker: ScriptedWorker) -> None:

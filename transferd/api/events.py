@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -67,16 +67,13 @@ async def stream(call: Call) -> web.StreamResponse:
     interest = read_interest(call.request)
     if interest.job_id is not None:
         await call.context.jobs.get(call.caller, interest.job_id)  # unknown: 404, and no stream
-    events = call.context.notices.subscribe(
-        call.caller, job_id=interest.job_id, kinds=interest.kinds, after=interest.after
-    )
     response = web.StreamResponse(headers=_HEADERS)
-    try:
+    async with call.context.notices.subscribe(
+        call.caller, job_id=interest.job_id, kinds=interest.kinds, after=interest.after
+    ) as events:
+        # From the head of the answer on, its caller may rely on hearing everything.
         await response.prepare(call.request)
         await _Stream(call, response, interest.after).run(events)
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
     await _part(call.request, response)
     return response
 

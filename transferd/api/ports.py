@@ -6,6 +6,7 @@ A job that the caller may not see is NotFound(`job_not_found`), never NotAllowed
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from transferd.model.caller import Caller
@@ -117,10 +118,11 @@ class NoticeUseCases(Protocol):
         job_id: JobId | None,
         kinds: NoticeKind,
         after: int | None,
-    ) -> AsyncIterator[Event]:
-        """Hear what happens, from *after* (None: from now on), until the iterator is closed.
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Hear what happens, from *after* (None: from now on), until the block is left.
 
-        Terminal notices that nobody has acknowledged come first, whatever *after* is.
+        Nothing that happens once the block is entered is missed. Terminal notices that nobody has
+        acknowledged come first, whatever *after* is.
         """
         ...
 

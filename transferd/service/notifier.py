@@ -10,8 +10,8 @@ import asyncio
 import heapq
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from transferd.model.caller import Caller
@@ -97,6 +97,7 @@ class Notifier:
 
     # ── listeners ────────────────────────────────────────────────────────────────────────
 
+    @asynccontextmanager
     async def subscribe(
         self,
         caller: Caller,
@@ -104,7 +105,7 @@ class Notifier:
         job_id: JobId | None,
         kinds: NoticeKind,
         after: int | None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         """Hear what happens; see NoticeUseCases.subscribe."""
         subscription = Subscription(
             owner=None if caller.admin else caller.uid,
@@ -116,12 +117,18 @@ class Notifier:
         )
         self._subscriptions.add(subscription)
         try:
-            async for event in subscription.events(self._store, after):
+            await subscription.begin(self._store, after)
+            async with aclosing(self._deliver(subscription)) as events:
+                yield events
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def _deliver(self, subscription: Subscription) -> AsyncGenerator[Event, None]:
+        async with aclosing(subscription.events(self._store)) as events:
+            async for event in events:
                 yield event
                 if isinstance(event, Notice) and not event.settled:
                     await self._delivered(event)
-        finally:
-            self._subscriptions.discard(subscription)
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
         """Settle a notice; see NoticeUseCases.acknowledge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 from transferd.model.errors import NotFound
@@ -34,6 +34,8 @@ class Subscription:
         self._clock = clock
         self._view = view
         self._cursor = 0
+        #: Lost before it began.
+        self._gap: Gap | None = None
         self._again: dict[int, None] = {}
         #: Changed jobs, and when each may be told of.
         self._touched: dict[JobId, Seconds] = {}
@@ -63,13 +65,18 @@ class Subscription:
             # Once it is noted its own time wakes the listener; each look costs two queries.
             self._wake.set()
 
-    async def events(self, store: NoticeStore, after: int | None) -> AsyncIterator[Event]:
-        """Yield what this listener hears, for ever; *after* as in NoticeUseCases.subscribe."""
+    async def begin(self, store: NoticeStore, after: int | None) -> None:
+        """Take its place in the outbox; *after* as in NoticeUseCases.subscribe."""
         oldest, newest = await store.bounds()
         self._cursor = newest if after is None else after
         if self._cursor > newest:  # a cursor of another queue file
-            yield Gap(after=self._cursor, oldest=oldest)
+            self._gap = Gap(after=self._cursor, oldest=oldest)
             self._cursor = newest
+
+    async def events(self, store: NoticeStore) -> AsyncGenerator[Event, None]:
+        """Yield what this listener hears, for ever, once it has begun."""
+        if self._gap is not None:
+            yield self._gap
         async for owed in self._owed(store):
             yield owed
         while True:
