@@ -141,6 +141,11 @@ _SERVER_ADVICE: Mapping[int, str] = MappingProxyType(
         _BAD_INTEGRITY: _SERVER_KEY,
     }
 )
+#: It may be a missing channel binding as well (BITS.md NT7, NG9): servers keep that to themselves.
+_SILENT_ADVICE = (
+    "look into the server's log: it may have no key for that service, or demand https with a"
+    " channel binding (Extended Protection); mend that, then resume"
+)
 
 
 def open_kerberos(
@@ -174,7 +179,7 @@ def refusal(
     """Make the error for a server that refuses a ticket; *said* is what its token says."""
     text = f"the {target} refused the Kerberos ticket for {service}, got with {tickets}"
     if said is None:
-        return AuthRejected(f"{text}, and does not say why")
+        return AuthRejected(f"{text}, and does not say why", advice=_SILENT_ADVICE)
     if said.code == _GENERIC:
         text += ", as it does when a channel binding is wrong"
     advice = None if said.code is None else _SERVER_ADVICE.get(said.code)
