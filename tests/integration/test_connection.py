@@ -210,6 +210,44 @@ async def test_plain_http_has_no_channel_binding(origin: Origin) -> None:
     assert answer.channel_binding is None
 
 
+async def test_a_connection_that_is_given_up_is_closed_at_once(tmp_path: Path) -> None:
+    """The farewells of TLS would last for as long as the server likes."""
+    authority = Authority(tmp_path)
+
+    async def deaf(seen: Seen, wire: Wire) -> None:
+        transport = wire.writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        await wire.head(200, [("Content-Length", "10")])
+        await asyncio.Event().wait()
+
+    async with (
+        Origin(tls=authority.server()).running() as secure,
+        open_exchange(cacert=authority.cacert) as exchange,
+    ):
+        secure.pages["/"] = deaf
+        answer = await exchange.send(Request(url=secure.url("/")))
+        answer.close()
+        async with asyncio.timeout(2):
+            await until(lambda: sockets_to(secure.port) == 0)
+
+
+async def test_a_server_that_leaves_in_the_handshake_was_lost(tmp_path: Path) -> None:
+    """It may be about to start or to stop: connection_lost, which is tried again."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(leave, "127.0.0.1")
+    async with server, open_exchange() as exchange:
+        port = server.sockets[0].getsockname()[1]
+        failed = await failure(exchange, Request(url=f"https://127.0.0.1:{port}/"))
+    assert failed.failure.code == "connection_lost"
+    assert str(failed) == (
+        f"cannot reach 127.0.0.1:{port}: the connection was closed during the TLS handshake"
+    )
+
+
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_send_that_is_cancelled_anywhere_leaves_no_socket(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
-import secrets
-import socket
 import ssl
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import spnego
 from yarl import URL
 
 from tests.support.acceptors import Basic
@@ -28,7 +25,8 @@ from tests.support.exchanges import (
 )
 from tests.support.origin import Origin, Page, Seen, Wire, fixed, in_turn, raw_answer
 from tests.support.proxy import ForwardProxy, tunnel_to
-from tests.support.servers import free_ports, public_directory, require_program
+from tests.support.servers import PASSWORD, USER, free_ports
+from tests.support.squid import Squid
 from tests.support.tls import Authority
 from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.worker.exchange import Exchange
@@ -305,7 +303,6 @@ async def leave(seen: Seen, wire: Wire) -> None:
 
 async def test_a_leg_is_never_sent_twice(either: Stage) -> None:
     """A proxy that closes as the leg arrives: the connection is gone, pinned or not."""
-    either.script(Asking(asyncio.Event()), leave)
     for pinned in (True, False):
         either.script(fixed(407), leave, either.lets_through())
         async with open_exchange(cacert=either.authority.cacert) as exchange:
@@ -582,6 +579,19 @@ async def test_a_server_behind_a_tunnel_must_be_trusted(either: Stage, tmp_path:
     assert secure.seen == []
 
 
+async def test_a_name_that_no_certificate_can_have_is_the_owners_mistake(either: Stage) -> None:
+    """Names behind a proxy are not looked up here: TLS is the first to see them."""
+    host = f"{'a' * 70}.example"
+    either.proxy.pages[f"{host}:443"] = either.lets_through()
+    request = replace(either.request, url=f"https://{host}/")
+    async with open_exchange(cacert=either.authority.cacert) as exchange:
+        await exchange.tunnel(request)
+        failed = await failure(exchange, request)
+        await until(lambda: sockets_to(either.proxy.port) == 0)
+    assert failed.failure.code == "tls_failed"
+    assert "no certificate can be for that name" in str(failed)
+
+
 # ── cancellation ───────────────────────────────────────────────────────────────────────────
 
 
@@ -611,63 +621,44 @@ async def test_a_dialogue_that_is_cancelled_anywhere_leaves_no_socket(either: St
 # ── a real proxy ───────────────────────────────────────────────────────────────────────────
 
 
-@contextlib.contextmanager
-def squid(user: str, password: str) -> Iterator[URL]:
-    """A squid that asks for Basic, also before it opens a tunnel."""
-    program = require_program("squid")
-    (port,) = free_ports(1)
-    with public_directory() as state, contextlib.ExitStack() as stack:
-        # The helper reads plain MD5 sums, too.
-        digest = hashlib.md5(password.encode(), usedforsecurity=False).hexdigest()
-        (state / "passwords").write_text(f"{user}:{digest}\n")
-        (state / "passwords").chmod(0o644)
-        configuration = f"""
-http_port 127.0.0.1:{port}
-pid_filename none
-cache_log /dev/null
-access_log none
-cache deny all
-memory_cache_shared off
-shutdown_lifetime 0 seconds
-auth_param basic program /usr/lib/squid/basic_ncsa_auth {state}/passwords
-auth_param basic children 1
-auth_param basic realm squid
-acl known proxy_auth REQUIRED
-http_access allow known
-http_access deny all
-"""
-        (state / "squid.conf").write_text(configuration)
-        # What it shares in memory is named after the service.
-        name = f"t{secrets.token_hex(6)}"
-        argv = ["setpriv", "--pdeathsig", "TERM", "--", program]
-        process = subprocess.Popen([*argv, "-N", "-n", name, "-f", f"{state}/squid.conf"])
-        stack.callback(process.wait, 10)
-        stack.callback(process.terminate)
-        while process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.02)
-        yield URL(f"http://127.0.0.1:{port}")
-
-
-async def test_basic_at_a_real_proxy_opens_the_tunnel(stage: Stage) -> None:
+async def test_basic_at_a_real_proxy_opens_the_tunnel(stage: Stage, squid: Squid) -> None:
     """squid asks, refuses a wrong password and takes the right one, all on one connection."""
-    with squid("alice", "opensesame") as proxy:
-        async with open_exchange(cacert=stage.authority.cacert) as exchange:
-            request = replace(stage.request, proxy=proxy)
-            asked = await exchange.tunnel(request)
-            answers = [asked]
-            for password in ("wrong", "opensesame"):
-                value = base64.b64encode(f"alice:{password}".encode()).decode()
-                leg = replace(
-                    request, proxy_authorization=f"Basic {value}", connection=asked.connection
-                )
-                answers.append(await exchange.tunnel(leg))
-            assert [answer.status for answer in answers] == [407, 407, 200]
-            assert asked.values("Proxy-Authenticate") == ('Basic realm="squid"',)
-            assert {answer.connection for answer in answers} == {asked.connection}
-            assert await stage.fetch(exchange, request) == b"secret"
+    request = replace(stage.request, proxy=URL(squid.url("basic")))
+    async with open_exchange(cacert=stage.authority.cacert) as exchange:
+        asked = await exchange.tunnel(request)
+        answers = [asked]
+        for password in ("wrong", PASSWORD):
+            value = base64.b64encode(f"{USER}:{password}".encode()).decode()
+            leg = replace(
+                request, proxy_authorization=f"Basic {value}", connection=asked.connection
+            )
+            answers.append(await exchange.tunnel(leg))
+        assert [answer.status for answer in answers] == [407, 407, 200]
+        assert asked.values("Proxy-Authenticate")[0].startswith("Basic realm=")
+        assert {answer.connection for answer in answers} == {asked.connection}
+        assert await stage.fetch(exchange, request) == b"secret"
+    assert "authorization" not in stage.secure.said
+
+
+async def test_ntlm_at_a_real_proxy_opens_the_tunnel(stage: Stage, squid: Squid) -> None:
+    """Three legs of which each means something on the connection of the one before only."""
+    request = replace(stage.request, proxy=URL(squid.url("ntlm")), identity=USER)
+    context = spnego.client(USER, PASSWORD, protocol="ntlm")
+    token: bytes | None = None
+    statuses = []
+    async with open_exchange(cacert=stage.authority.cacert) as exchange:
+        answer = await exchange.tunnel(request)
+        first = answer.connection
+        while answer.status == 407:
+            value = base64.b64encode(context.step(token) or b"").decode()
+            leg = replace(request, proxy_authorization=f"NTLM {value}", connection=first)
+            answer = await exchange.tunnel(leg)
+            statuses.append(answer.status)
+            if answer.status == 407:
+                token = base64.b64decode(answer.values("Proxy-Authenticate")[0].split(" ")[1])
+        assert statuses == [407, 200]
+        assert answer.connection == first
+        assert await stage.fetch(exchange, request) == b"secret"
     assert "authorization" not in stage.secure.said
 
 

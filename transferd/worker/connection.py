@@ -211,7 +211,6 @@ class Connector(aiohttp.TCPConnector):
             url, peer = request.parsed, request.peer
             place, talker = (url, peer) if request.proxy is None else (request.proxy, peer.between)
             base = await self.open_socket(place, peer)
-            undo.callback(base.close)
             transport: asyncio.Transport
             if place.scheme == "https":
                 transport = await begin_tls(base, handler, context, place, talker)
@@ -267,7 +266,6 @@ async def begin_tls(
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
         if isinstance(base, socket.socket):
-            undo.callback(base.close)
             # Not with TLS at once: cancelled in its first moment, that goes on without an owner.
             lower, _ = await loop.create_connection(_Still, sock=base)
         else:

@@ -165,14 +165,11 @@ class Exchange:
     async def _begin(self, request: Request, proxy: URL) -> Dialogue:
         peer = request.peer
         base = await self._connector.open_socket(proxy, peer)
-        with contextlib.ExitStack() as undo:
-            undo.callback(base.close)
-            stream = (
-                await begin_tls_with_proxy(base, self._context, proxy, peer)
-                if proxy.scheme == "https"
-                else PlainStream(base)
-            )
-            undo.pop_all()
+        stream = (
+            await begin_tls_with_proxy(base, self._context, proxy, peer)
+            if proxy.scheme == "https"
+            else PlainStream(base)
+        )
         return Dialogue(stream, proxy, request.identity, new_number())
 
     def _drop_dialogue(self) -> None:
