@@ -6,7 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import transferd
+from transferd.cli.arguments import parse
+from transferd.cli.outcomes import Exit
 from transferd.model.states import mermaid
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +40,15 @@ def test_the_python_sample_uses_names_that_exist() -> None:
         and node.value.id == "transferd"
     }
     assert imported | used <= set(transferd.__all__)
+
+
+def test_every_exit_status_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts rely on them: the README and the help have all of them, and no others."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    for text in (README, capsys.readouterr().out):
+        (told,) = re.findall(r"exit status: (.*?)\(the\s+job\s+goes", text, re.DOTALL | re.I)
+        assert {int(number) for number in re.findall(r"\d+", told)} == set(Exit)
 
 
 def test_every_link_into_the_checkout_leads_somewhere() -> None:
