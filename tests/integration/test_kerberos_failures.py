@@ -118,7 +118,12 @@ def test_what_is_wrong_with_a_keytab_is_told(realm: Realm, tmp_path: Path) -> No
 
 
 def test_what_is_wrong_with_a_cache_is_told(realm: Realm, tmp_path: Path) -> None:
-    """Garbage, a kind that nobody knows, one that is not running."""
+    """Garbage, a kind that nobody knows, one that is not running, one without a ticket."""
+    import krb5
+
+    empty, context = f"FILE:{tmp_path}/empty", krb5.init_context()
+    cache = krb5.cc_resolve(context, empty.encode())
+    krb5.cc_initialize(context, cache, krb5.parse_name_flags(context, USER.encode()))
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"garbage")
     for ccache, text in (
@@ -126,6 +131,7 @@ def test_what_is_wrong_with_a_cache_is_told(realm: Realm, tmp_path: Path) -> Non
         (f"FILE:{tmp_path}", "the ticket cache cannot be read"),
         ("ODD:thing", "the ticket cache cannot be read"),
         ("KCM:", "there is no ticket"),
+        (empty, "Credential cache is empty"),
     ):
         error = failure(own(ccache=ccache))
         assert f"the ticket cache {ccache}: {text}" in str(error)

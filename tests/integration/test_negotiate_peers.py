@@ -206,7 +206,8 @@ def test_a_real_server_proves_itself(peers: Peers, place: str) -> None:
 @pytest.mark.parametrize(
     ("peer", "reason"),
     [
-        ("apache kerberos", r": The ticket isn't for us \(GSS status 851968/2529638947\)"),
+        # The text is krb5's, for whatever had that code in this thread before.
+        ("apache kerberos", r": .* \(GSS status 851968/2529638947\)"),
         ("lighttpd kerberos", ", and does not say why"),
         ("squid origin-negotiate", ", and does not say why"),
     ],

@@ -237,6 +237,16 @@ def test_the_list_of_mechanisms_is_verified(change: bytes) -> None:
         converse(session(), _Tampering(change), request=GET, challenge=NEGOTIATE)
 
 
+def test_a_final_token_that_wants_an_answer_is_not_final() -> None:
+    """A challenge that comes with the content proves nothing, and is not answered."""
+    talk = session().converse(GET, NEGOTIATE)
+    step = next(talk)
+    assert isinstance(step, Attempt)
+    challenge = inside().reply(step)
+    with pytest.raises(NotMutual, match="it is not the last one"):
+        talk.send(replace(challenge, status=200))
+
+
 def test_a_proxy_has_a_service_name_of_its_own() -> None:
     """NG5: HTTP/proxyhost, or what the job says for the proxy."""
     options = NegotiateOptions(ntlm=True, spn="HTTP/server.test", proxy_spn="HTTP/192.0.2.9")

@@ -134,7 +134,6 @@ class NegotiateSession:
             reply = yield Attempt(authorization=None)
             if reply.status != self._status:
                 return None
-        self._persistent = False
         try:
             asked = heard(reply.authenticate, "negotiate").offered
         except StepFailed:

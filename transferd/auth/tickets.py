@@ -12,6 +12,7 @@ import contextlib
 import unicodedata
 import weakref
 from abc import ABC, abstractmethod
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferd.auth.identity import password_bytes
@@ -223,15 +224,13 @@ class _PrivateCache:
         self.name = _name(made)
         #: In seconds, by the KDC's clock.
         self.ends = ticket.times.endtime
-        self.destroy = weakref.finalize(self, _destroy, self.name)
+        self.destroy = weakref.finalize(self, _destroy, krb5, self.name)
 
 
-def _destroy(name: str) -> None:
-    import krb5
-
-    context = krb5.init_context()
+def _destroy(krb5: ModuleType, name: str) -> None:
     # One that is gone is what is wanted.
     with contextlib.suppress(krb5.Krb5Error):
+        context = krb5.init_context()
         krb5.cc_destroy(context, krb5.cc_resolve(context, name.encode()))
 
 
