@@ -1,4 +1,4 @@
-"""Five schemes × the cases of BITS.md 4.7: who may have a file, and who may not.
+"""Five schemes by the cases of BITS.md 4.7: who may have a file, and who may not.
 
 A real daemon and the servers of Debian; `tests/support/sites.py` says which. What happens to
 connections, ranges and redirects is in test_scheme_matrix_connections.py.
@@ -12,15 +12,10 @@ from tests.support.kdc import Kdc
 from tests.support.matrix import Cell
 from tests.support.owner import Machine, Owner
 from tests.support.servers import Server
-from tests.support.sites import FIVE, SITES, Place, Site
+from tests.support.sites import FIVE, SITES, Place, Site, each
 from transferd import BadRequest, Scheme, Target
 
 EXPLICIT = [site for site in SITES if site.explicit]
-
-
-def each(*sites: Site) -> pytest.MarkDecorator:
-    """Run a test for each of the sites."""
-    return pytest.mark.parametrize("site", sites, ids=str)
 
 
 # ── passwords ──────────────────────────────────────────────────────────────────────────────
@@ -72,8 +67,7 @@ async def test_a_scheme_that_is_not_offered_is_not_spoken(
 ) -> None:
     """The scheme must be asked for and set; otherwise nothing of a credential is sent (A5)."""
     prefix = "/digest" if site.scheme is Scheme.BASIC else "/basic"
-    place.relay.server = apache.port
-    url = f"http://{site.host}:{place.relay.port}{prefix}{apache.put(b'for others')}"
+    url = place.turn_to(apache.port, prefix + apache.put(b"for others"))
     error = await owner.fail(await owner.make_right(url=url))
     assert error.code == "http_401"
     assert f"held: {site.scheme}; tried: nothing" in error.message
@@ -92,7 +86,7 @@ async def test_null_credentials_are_refused_where_nobody_could_use_them(
         with pytest.raises(BadRequest) as caught:
             await job.set_credentials(Target.SERVER, site.scheme, user, password)
         assert caught.value.code == "credentials_incomplete"
-    cell(site.table, "04 NULL credentials", site.column, f"refused: {caught.value.code}")
+    cell(site.table, "04 NULL credentials", site.column, "refused: credentials_incomplete")
 
 
 @each(*(site for site in SITES if site.column == "negotiate"))

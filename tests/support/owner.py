@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import transferd
 from tests.support.daemon import DaemonProcess
 from tests.support.kdc import Kdc
 from tests.support.sites import BODY, Place
-from transferd import ErrorAnswer, FileBody, Job, JobFailed, Manager, Target
+from transferd import ErrorAnswer, FileBody, Job, JobFailed, JobState, Manager, NoticeAnswer, Target
 
 PATIENCE = 30.0
 
@@ -102,6 +101,18 @@ class Owner:
         assert error is not None
         return error
 
+    async def stumble(self, job: Job) -> ErrorAnswer:
+        """Let a job run into an error after which it will be tried again, and return that."""
+        await job.resume()
+        async for event in self.manager.events(job=job.id, kinds=["modification"], after=0):
+            assert isinstance(event, NoticeAnswer)
+            answer = await job.refresh()
+            assert job.state is not JobState.ERROR, answer.error
+            if job.state is JobState.TRANSIENT_ERROR:
+                break
+        assert job.error is not None
+        return job.error
+
     async def remedy(self, job: Job) -> str:
         """What would help a job."""
         (blocker,) = await job.why()
@@ -116,6 +127,6 @@ class Owner:
 async def reach(machine: Machine, manager: Manager, job: Job, size: int) -> None:
     """Wait until so many bytes of a job are durable."""
     async for event in manager.events(job=job.id, kinds=["modification"], after=0):
-        assert isinstance(event, transferd.NoticeAnswer)
+        assert isinstance(event, NoticeAnswer)
         if machine.durable(job) == size:
             return

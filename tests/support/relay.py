@@ -127,9 +127,7 @@ class Relay:
     ) -> None:
         head = await server.readuntil(b"\r\n\r\n")
         passed.status = int(head[9:12])
-        length = _LENGTH.search(head)
-        assert length is not None, head
-        size = 0 if passed.seen.method == "HEAD" else int(length[1])
+        size = 0 if passed.seen.method == "HEAD" else _length(head)
         if passed.status == 200 and self.moved is not None:
             _, _, fields = head.partition(b"\r\n")
             head = b"HTTP/1.1 302 Found\r\nLocation: %s\r\n%s" % (self.moved.encode(), fields)
@@ -140,6 +138,12 @@ class Relay:
             # For ever: until somebody ends the connection.
             await asyncio.get_running_loop().create_future()
         await _copy(server, client, size)
+
+
+def _length(head: bytes) -> int:
+    length = _LENGTH.search(head)
+    assert length is not None, head
+    return int(length[1])
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, size: int) -> None:

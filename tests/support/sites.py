@@ -9,7 +9,7 @@ import base64
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from tests.support.apache_gssapi import NTLM_ODD_USER
 from tests.support.kdc import Kdc
 from tests.support.origin import Document, Page, Seen, Version, Wire
 from tests.support.passport import KIM, Passport, passport_servers
-from tests.support.relay import Relay
+from tests.support.relay import Passed, Relay
 from tests.support.servers import ODD_PASSWORD, ODD_USER, PASSWORD, USER
 from transferd.client.options import JobOptions
 from transferd.model.credentials import NegotiateOptions, PassportOptions, Scheme
@@ -87,7 +87,7 @@ class Site:
         return self.user is not None
 
 
-_BASIC = Site(
+BASIC = Site(
     table=FIVE,
     column="basic",
     scheme=Scheme.BASIC,
@@ -95,7 +95,7 @@ _BASIC = Site(
     legs=("bare", "Basic"),
     again=("Basic",),
 )
-_DIGEST = Site(
+DIGEST = Site(
     table=FIVE,
     column="digest",
     scheme=Scheme.DIGEST,
@@ -103,7 +103,7 @@ _DIGEST = Site(
     legs=("bare", "Digest 1"),
     again=("Digest 2",),
 )
-_NTLM = Site(
+NTLM = Site(
     table=FIVE,
     column="ntlm",
     scheme=Scheme.NTLM,
@@ -112,7 +112,7 @@ _NTLM = Site(
     again=("bare",),
     odd=(NTLM_ODD_USER, ODD_PASSWORD),
 )
-_NEGOTIATE = Site(
+NEGOTIATE = Site(
     table=FIVE,
     column="negotiate",
     scheme=Scheme.NEGOTIATE,
@@ -121,7 +121,7 @@ _NEGOTIATE = Site(
     again=("Kerberos",),
     shown=False,
 )
-_PASSPORT = Site(
+PASSPORT = Site(
     table=FIVE,
     column="passport",
     scheme=Scheme.PASSPORT,
@@ -135,33 +135,33 @@ _PASSPORT = Site(
 
 
 def _further(site: Site, column: str, find: Find, **more: Any) -> Site:
-    fields = {name: getattr(site, name) for name in Site.__dataclass_fields__}
-    return Site(**{**fields, "table": FURTHER, "column": column, "find": find, **more})
+    return replace(site, table=FURTHER, column=column, find=find, **more)
 
 
+NEGOTIATE_NTLM = _further(
+    NTLM,
+    "negotiate ntlm",
+    _at("apache_gssapi", "/spnego-ntlm"),
+    scheme=Scheme.NEGOTIATE,
+    legs=("bare", "SPNEGO NTLM 1", "SPNEGO NTLM 3"),
+    # No server has a Kerberos service by its address.
+    host="127.0.0.1",
+    negotiate=lambda _: NegotiateOptions(ntlm=True),
+)
 SITES = (
-    _BASIC,
-    _DIGEST,
-    _NTLM,
-    _NEGOTIATE,
-    _PASSPORT,
-    _further(_DIGEST, "digest lighttpd", _at("lighttpd", "/sha256")),
+    BASIC,
+    DIGEST,
+    NTLM,
+    NEGOTIATE,
+    PASSPORT,
+    _further(DIGEST, "digest lighttpd", _at("lighttpd", "/sha256")),
     # Samba's ntlm_auth knows one password.
-    _further(_NTLM, "ntlm squid", _at_squid("origin-ntlm"), odd=None),
+    _further(NTLM, "ntlm squid", _at_squid("origin-ntlm"), odd=None),
+    NEGOTIATE_NTLM,
+    _further(NEGOTIATE, "negotiate lighttpd", _at("lighttpd_kerberos", "/kerberos")),
+    _further(NEGOTIATE, "negotiate bound", _at("apache_gssapi", "/bound"), again=("bare",)),
     _further(
-        _NTLM,
-        "negotiate ntlm",
-        _at("apache_gssapi", "/spnego-ntlm"),
-        scheme=Scheme.NEGOTIATE,
-        legs=("bare", "SPNEGO NTLM 1", "SPNEGO NTLM 3"),
-        # No server has a Kerberos service by its address.
-        host="127.0.0.1",
-        negotiate=lambda _: NegotiateOptions(ntlm=True),
-    ),
-    _further(_NEGOTIATE, "negotiate lighttpd", _at("lighttpd_kerberos", "/kerberos")),
-    _further(_NEGOTIATE, "negotiate bound", _at("apache_gssapi", "/bound"), again=("bare",)),
-    _further(
-        _NEGOTIATE,
+        NEGOTIATE,
         "negotiate ccache",
         _at("apache_gssapi", "/kerberos"),
         user=None,
@@ -170,7 +170,7 @@ SITES = (
         negotiate=lambda kdc: NegotiateOptions(ccache=f"FILE:{kdc.kinit()}"),
     ),
     _further(
-        _NEGOTIATE,
+        NEGOTIATE,
         "negotiate keytab",
         _at("apache_gssapi", "/kerberos"),
         user=None,
@@ -187,10 +187,13 @@ class Place:
 
     site: Site
     relay: Relay
-    url: str
+    #: The file.
+    url: str = ""
     negotiate: NegotiateOptions
     #: The servers behind it, where they are Passport's.
     passport: Passport | None = None
+    #: Authorities that the job is to believe.
+    cacert: str | None = None
     _from: int = field(default=0)
 
     @property
@@ -204,19 +207,30 @@ class Place:
         return JobOptions(
             priority="foreground",
             proxy="direct",
+            cacert=self.cacert,
             negotiate=self.negotiate,
             passport=self.trusted,
         )
 
     @property
+    def record(self) -> list[Passed]:
+        """The requests since the site was opened, or the record was last turned over."""
+        return self.relay.passed[self._from :]
+
+    @property
     def legs(self) -> tuple[str, ...]:
-        """What the requests carried, since the record was opened or last turned over."""
-        return tuple(leg(passed.seen) for passed in self.relay.passed[self._from :])
+        """What they carried."""
+        return tuple(leg(passed.seen) for passed in self.record)
 
     @property
     def statuses(self) -> tuple[int | None, ...]:
         """What was answered to them."""
-        return tuple(passed.status for passed in self.relay.passed[self._from :])
+        return tuple(passed.status for passed in self.record)
+
+    def turn_to(self, port: int, path: str) -> str:
+        """Let the server at another port stand behind the relay; returns the URL of *path*."""
+        self.relay.server = port
+        return f"http://{self.site.host}:{self.relay.port}{path}"
 
     def turn_over(self) -> None:
         """Begin a new page of the record."""
@@ -245,13 +259,9 @@ async def opened(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[Pl
         else:
             port, path = site.find(request)
         relay = await stack.enter_async_context(Relay(server=port).running())
-        yield Place(
-            site=site,
-            relay=relay,
-            url=f"http://{site.host}:{relay.port}{path}",
-            negotiate=site.negotiate(kdc),
-            passport=passport,
-        )
+        place = Place(site=site, relay=relay, negotiate=site.negotiate(kdc), passport=passport)
+        place.url = place.turn_to(port, path)
+        yield place
 
 
 def leg(seen: Seen) -> str:
@@ -294,3 +304,8 @@ def headable(page: Page) -> Page:
         wire.open = heads.open
 
     return answer
+
+
+def each(*sites: Site) -> pytest.MarkDecorator:
+    """Run a test for each of the sites; see the fixture `place`."""
+    return pytest.mark.parametrize("site", sites, ids=str)
