@@ -15,12 +15,14 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 Fields: TypeAlias = Iterable[tuple[str, str]]
 
 DAY_BEFORE = "Mon, 05 Jan 2026 10:00:00 GMT"
 TODAY = "Tue, 06 Jan 2026 10:00:00 GMT"
+#: A head may be so large.
+HEAD_BYTES = 1024 * 1024
 _PIECE = 64 * 1024
 _REASONS = {200: "OK", 206: "Partial Content", 302: "Found", 401: "Unauthorized"}
 
@@ -130,11 +132,9 @@ class Origin:
             await self._news.wait_for(lambda: len(self.seen) >= count)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Origin]:
+    async def running(self) -> AsyncIterator[Self]:
         """Serve until the block ends."""
-        server = await asyncio.start_server(
-            self._connected, self.host, self.port, ssl=self._tls, limit=1024 * 1024
-        )
+        server = await self._listen()
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -145,6 +145,11 @@ class Origin:
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await server.wait_closed()
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(
+            self._connected, self.host, self.port, ssl=self._tls, limit=HEAD_BYTES
+        )
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
