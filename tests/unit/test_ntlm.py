@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import logging
 import struct
 import subprocess
@@ -282,12 +283,31 @@ def test_a_proxy_demands_no_binding() -> None:
     assert str(raised.value) == "the proxy refused user name or password of 'CORP\\alice' (NTLM)"
 
 
-def test_a_challenge_with_a_binding_in_it_is_not_answered() -> None:
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        av(2, b"C\0") + av(10, bytes(range(16))),
+        av(2, b"C\0") + av(0, b"") + av(10, bytes(range(16))),
+        av(10, bytes(16)) + av(10, bytes(range(16))),
+        av(10, bytes(range(16))) + av(7, bytes(8)),
+    ],
+    ids=["last", "after the end", "twice", "first"],
+)
+def test_a_challenge_with_a_binding_in_it_is_not_answered(pairs: bytes) -> None:
     """It would be signed along, and pass for ours at the server whose binding it is."""
     talk = session().converse(GET, NTLM)
     next(talk)
     with pytest.raises(AuthRejected, match="the client's to say"):
-        talk.send(challenged(type2(av(2, b"C\0") + av(10, bytes(range(16))))))
+        talk.send(challenged(type2(pairs)))
+
+
+def test_a_binding_of_our_own_takes_the_place_of_one_in_a_challenge() -> None:
+    """What is signed names the connection that we have, whatever the server says of it."""
+    talk = session().converse(GET_TLS, NTLM)
+    next(talk)
+    challenge = replace(challenged(type2(av(10, bytes(range(16))))), channel_binding=BINDING)
+    expected = hashlib.md5(struct.pack("<5I", 0, 0, 0, 0, len(BINDING)) + BINDING)  # noqa: S324
+    assert pairs_of(sent(talk.send(challenge)))[10] == expected.digest()
 
 
 # ── servers that do not play along ─────────────────────────────────────────────────────────

@@ -35,10 +35,11 @@ from transferd.model.credentials import Credential, Scheme, Target
 if TYPE_CHECKING:
     from spnego import NTLMHash
 
-_CHALLENGE = b"NTLMSSP\0\2\0\0\0"
 _AUTHENTICATE = b"NTLMSSP\0\3\0\0\0"
 #: An NTLMv1 response has exactly so many bytes, an NTLMv2 one more (MS-NLMP 2.2.2.6, 2.2.2.8).
 _V1_BYTES = 24
+#: What stands before the AV_PAIRs in an NTLMv2 response: the proof, and the head of what it proves.
+_V2_HEADER = 16 + 28
 #: MsvAvEOL and MsvAvChannelBindings (MS-NLMP 2.2.2.1).
 _AV_END = 0
 _AV_BINDINGS = 10
@@ -206,48 +207,42 @@ class NtlmContext(Context):
 
     def step(self, token: bytes | None, binding: bytes | None = None) -> bytes | None:
         """Go on as `Context.step` does."""
-        if token is not None:
-            _check_challenge(token)
         answer = super().step(token, binding)
         if answer is not None:
-            _check_response(answer)
+            _check_answer(answer, bound=binding is not None)
         return answer
 
 
-def _check_challenge(token: bytes) -> None:
-    """Refuse a challenge with a channel binding in it.
+def _check_answer(token: bytes, *, bound: bool) -> None:
+    """Refuse to send what is to be signed and should not be.
 
-    What a challenge says of its target is copied into the response and signed with it. A binding
-    is for the client to say: whoever else puts one there relays the response to another server.
+    What a challenge says of its target is copied into the response, and a channel binding with it
+    where we have none of our own. It is for the client to say: whoever else puts one there relays
+    the response to another server. It is looked for in what goes out, since there is more than one
+    way of reading what came in.
+
+    LM_COMPAT_LEVEL in the environment would have pyspnego send NTLMv1.
     """
-    start = token.find(_CHALLENGE)
+    start = token.find(_AUTHENTICATE)
     if start < 0:
         return
-    try:
-        pairs = dict(_av_pairs(token[start:]))
-    except struct.error as error:
-        raise StepFailed(Status("its message is cut off")) from error
-    if any(pairs.get(_AV_BINDINGS, b"")):
-        raise StepFailed(Status("it holds a channel binding, which is the client's to say"))
-
-
-def _av_pairs(challenge: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield what a challenge says of its target (MS-NLMP 2.2.1.2, 2.2.2.1)."""
-    size, _, offset = struct.unpack_from("<HHI", challenge, 40)
-    info = challenge[offset : offset + size]
-    at = 0
-    while at < len(info):
-        kind, length = struct.unpack_from("<HH", info, at)
-        if kind == _AV_END:
-            return
-        yield kind, info[at + 4 : at + 4 + length]
-        at += 4 + length
-
-
-def _check_response(token: bytes) -> None:
-    """Refuse to send NTLMv1, which LM_COMPAT_LEVEL in the environment would have pyspnego do."""
-    start = token.find(_AUTHENTICATE)
-    if start >= 0 and struct.unpack_from("<H", token, start + 20)[0] <= _V1_BYTES:
+    message = token[start:]
+    size, _, offset = struct.unpack_from("<HHI", message, 20)
+    if size <= _V1_BYTES:
         raise StepFailed(
             Status("the answer would be NTLMv1; take LM_COMPAT_LEVEL out of the environment")
         )
+    pairs = dict(_av_pairs(message[offset : offset + size]))
+    if not bound and any(pairs.get(_AV_BINDINGS, b"")):
+        raise StepFailed(Status("it holds a channel binding, which is the client's to say"))
+
+
+def _av_pairs(response: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield what an NTLMv2 response says of its target (MS-NLMP 2.2.2.1, 2.2.2.7, 2.2.2.8)."""
+    at = _V2_HEADER
+    while True:
+        kind, length = struct.unpack_from("<HH", response, at)
+        if kind == _AV_END:
+            return
+        yield kind, response[at + 4 : at + 4 + length]
+        at += 4 + length
