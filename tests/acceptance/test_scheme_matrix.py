@@ -26,7 +26,8 @@ async def test_the_right_credential_opens_the_door(
     owner: Owner, place: Place, site: Site, cell: Cell
 ) -> None:
     """Nothing is sent before it is asked for, and then no more than the scheme needs."""
-    await owner.fetch(await owner.make_right())
+    ended = await owner.fetch(await owner.make_right())
+    assert ended.error_count == 0
     assert place.legs == site.legs
     assert place.relay.connections == 1
     cell(site.table, "01 right password", site.column, f"{place}; 1 connection")

@@ -12,9 +12,19 @@ from tests.support.kdc import Kdc
 from tests.support.matrix import Cell
 from tests.support.origin import Document, Origin, Version, fixed
 from tests.support.owner import Machine, Owner, reach
+from tests.support.passport import CHALLENGE
 from tests.support.relay import Cut
 from tests.support.scripted import open_gate
-from tests.support.sites import BODY, SITES, Place, Site, each
+from tests.support.sites import (
+    BODY,
+    FIVE,
+    NEGOTIATE_CCACHE,
+    NEGOTIATE_NTLM,
+    SITES,
+    Place,
+    Site,
+    each,
+)
 from tests.support.worker import PLAIN
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 
@@ -28,7 +38,7 @@ EVERY_OFFER = (
     'Digest realm="r", nonce="n", qop="auth", algorithm=SHA-256',
     "NTLM",
     "Negotiate",
-    "Passport1.4 site=71",
+    f"Passport1.4 {CHALLENGE}",
 )
 
 
@@ -50,14 +60,18 @@ async def test_a_connection_that_breaks_between_the_legs_costs_one_more_handshak
 ) -> None:
     """What was said on a lost connection is worth nothing: it begins again with leg 1 (NT1)."""
     place.relay.cut = _cut(site, 1, early=early)
-    await owner.fetch(await owner.make_right())
+    ended = await owner.fetch(await owner.make_right())
+    assert ended.error_count == 0
     begun = site.legs[:-1] if early else site.legs
-    # A ticket is not bound to the connection over which it was asked for.
-    rest = site.legs if site.pinned or not early else site.legs[-1:]
-    assert place.legs == (*begun, *rest)
+    rest = place.legs[len(begun) :]
+    assert place.legs[: len(begun)] == begun
+    # A ticket is not bound to the connection over which it was asked for: when the end of that has
+    # been noticed in time, it is shown on another one.
+    elsewhere = early and not site.pinned and rest == site.legs[-1:]
+    assert elsewhere or rest == site.legs
     assert place.relay.connections == 2
     row = f"05 {'hung up' if early else 'torn down'} between legs"
-    told = "leg 2 elsewhere" if len(rest) == 1 else "again from leg 1"
+    told = "leg 2 elsewhere" if elsewhere else "again from leg 1"
     cell(site.table, row, site.column, f"{told}: 200; 2 connections")
 
 
@@ -95,7 +109,7 @@ async def test_the_next_file_of_a_job_needs_no_new_handshake(
 # ── ranges ─────────────────────────────────────────────────────────────────────────────────
 
 
-@each(*SITES)
+@each(*(site for site in SITES if site.table == FIVE), NEGOTIATE_NTLM, NEGOTIATE_CCACHE)
 async def test_a_killed_daemon_resumes_and_authenticates_anew(
     owner: Owner, place: Place, site: Site, machine: Machine, cell: Cell
 ) -> None:
@@ -154,12 +168,14 @@ async def test_another_origin_learns_nothing(
     owner: Owner, place: Place, site: Site, cell: Cell
 ) -> None:
     """Where an admitted request is sent elsewhere, no credential follows, even if asked (H4)."""
-    async with Origin("127.0.0.2").running() as other:
+    async with Origin().running() as other:
+        # The same host, at which the same Kerberos service would be believed, but another port.
+        elsewhere = f"http://{site.host}:{other.port}"
         other.pages["/open"] = Document(version=Version(body=BODY))
         other.pages["/asks"] = fixed(401, [("WWW-Authenticate", line) for line in EVERY_OFFER])
-        place.relay.moved = other.url("/open")
+        place.relay.moved = f"{elsewhere}/open"
         await owner.fetch(await owner.make_right())
-        place.relay.moved = other.url("/asks")
+        place.relay.moved = f"{elsewhere}/asks"
         error = await owner.fail(await owner.make_right())
         assert error.code == "http_401"
         assert "credentials go to the origin of the file's URL only" in error.message

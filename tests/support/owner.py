@@ -14,7 +14,17 @@ import pytest
 from tests.support.daemon import DaemonProcess
 from tests.support.kdc import Kdc
 from tests.support.sites import BODY, Place
-from transferd import ErrorAnswer, FileBody, Job, JobFailed, JobState, Manager, NoticeAnswer, Target
+from transferd import (
+    ErrorAnswer,
+    FileBody,
+    Job,
+    JobAnswer,
+    JobFailed,
+    JobState,
+    Manager,
+    NoticeAnswer,
+    Target,
+)
 
 PATIENCE = 30.0
 
@@ -78,19 +88,19 @@ class Owner:
             [FileBody(remote=url or self.place.url, local=str(name)) for name in names]
         )
 
-    async def fetch(self, job: Job) -> None:
-        """Let a job run to its end; its files are whole then."""
+    async def fetch(self, job: Job) -> JobAnswer:
+        """Let a job run to its end, as `finish`."""
         await job.resume()
-        await self.finish(job)
+        return await self.finish(job)
 
-    async def finish(self, job: Job) -> None:
-        """Wait for a job that runs, and compare its files."""
+    async def finish(self, job: Job) -> JobAnswer:
+        """Wait for a job that runs, complete it, and compare its files; returns its last view."""
         await job.wait(PATIENCE)
-        locals_ = [Path(file.local) async for file in job.files()]
-        await job.complete()
+        places = [Path(file.local) async for file in job.files()]
+        answer = await job.complete()
         self.jobs.remove(job)
-        for local in locals_:
-            assert local.read_bytes() == BODY
+        assert [place.read_bytes() for place in places] == [BODY] * len(places)
+        return answer
 
     async def fail(self, job: Job) -> ErrorAnswer:
         """Let a job run into an error, and return that."""

@@ -148,6 +148,15 @@ NEGOTIATE_NTLM = _further(
     host="127.0.0.1",
     negotiate=lambda _: NegotiateOptions(ntlm=True),
 )
+NEGOTIATE_CCACHE = _further(
+    NEGOTIATE,
+    "negotiate ccache",
+    _at("apache_gssapi", "/kerberos"),
+    user=None,
+    password=None,
+    odd=None,
+    negotiate=lambda kdc: NegotiateOptions(ccache=f"FILE:{kdc.kinit()}"),
+)
 SITES = (
     BASIC,
     DIGEST,
@@ -160,15 +169,7 @@ SITES = (
     NEGOTIATE_NTLM,
     _further(NEGOTIATE, "negotiate lighttpd", _at("lighttpd_kerberos", "/kerberos")),
     _further(NEGOTIATE, "negotiate bound", _at("apache_gssapi", "/bound"), again=("bare",)),
-    _further(
-        NEGOTIATE,
-        "negotiate ccache",
-        _at("apache_gssapi", "/kerberos"),
-        user=None,
-        password=None,
-        odd=None,
-        negotiate=lambda kdc: NegotiateOptions(ccache=f"FILE:{kdc.kinit()}"),
-    ),
+    NEGOTIATE_CCACHE,
     _further(
         NEGOTIATE,
         "negotiate keytab",
