@@ -25,7 +25,8 @@ examples:
   transferctl why a.iso
 
 exit status: 0 done, 1 the job failed, 2 usage, 3 no daemon, 4 not allowed or not
-found, 124 timed out, 130 interrupted, 129 hung up, 143 terminated (the job goes on)"""
+found, 124 timed out, 130 interrupted, 129 hung up, 143 terminated (the job
+goes on)"""
 _JOB_HELP = "id of the job, the beginning of it (4 characters or more), or its name"
 
 
