@@ -110,7 +110,7 @@ async def test_a_checkpoint_keeps_offset_size_and_version(queue: Queue) -> None:
 
 async def test_inodes_use_all_their_bits(queue: Queue) -> None:
     """The kernel's numbers are unsigned, SQLite's are not."""
-    inode = Inode(device=2**64 - 1, number=2**63)
+    inode = Inode(device=2**64 - 1, number=2**63, born=2**63 - 1)
     job = await queue.make()
     await queue.jobs.opened(job.id, 0, inode)
     assert (await _files(queue, job.id))[0].inode == inode
@@ -186,7 +186,7 @@ async def test_a_whole_file_is_not_made_partial_by_a_late_checkpoint(queue: Queu
 async def test_a_done_file_is_whole_and_told_of_once(queue: Queue) -> None:
     """FILE_TRANSFERRED comes once for each file, and needs no acknowledgement (BITS 1.9)."""
     job = await queue.make(spec(2))
-    inode = Inode(device=1, number=2)
+    inode = Inode(device=1, number=2, born=3)
     for expected in (1, 0):
         notices = await queue.jobs.file_done(
             job.id, 1, 77, inode, length_unverified=True, now=later(2)

@@ -7,10 +7,12 @@ import fcntl
 import hashlib
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.inodes import inode_at
 from tests.support.isolation import ordinary_user, run_on_small_disk, run_traced
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import kind_of
@@ -56,7 +58,8 @@ def test_a_new_file_is_made_under_its_temporary_name_only(place: Place) -> None:
             found = place.path.stat()
             assert part.kept == 0
             assert part.size == 0
-            assert part.inode == Inode(device=found.st_dev, number=found.st_ino)
+            assert (part.inode.device, part.inode.number) == (found.st_dev, found.st_ino)
+            assert part.inode == inode_at(place.path)
             assert found.st_mode & 0o777 == 0o640
     finally:
         os.umask(old)
@@ -159,6 +162,23 @@ def test_another_owners_file_is_not_continued(
     found = place.path.stat()
     with place.open(4, Inode(device=found.st_dev, number=found.st_ino)) as part:
         assert part.kept == 4
+
+
+def test_a_file_that_got_the_number_of_ours_is_not_continued(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers are used again, by others too where they may write; no two were made at once."""
+    monkeypatch.setattr("transferd.worker.inode._born", lambda _: 2)
+    place.path.write_bytes(b"0123456789")
+    inode = inode_at(place.path)
+    with place.open(4, inode) as part:
+        assert part.kept == 4
+    with place.open(4, replace(inode, born=1)) as part:
+        assert part.kept == 0
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    place.open(0, inode).close()
+    assert place.refusal(0, replace(inode, born=1)) == "local_not_regular"
 
 
 def test_only_one_process_writes_to_a_file(place: Place) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.support.inodes import inode_at
 from tests.support.isolation import ordinary_user, run_traced
 from transferd.model.job import Inode, JobId
 from transferd.model.paths import temporary_path
@@ -32,9 +34,7 @@ def whole(local: Path, content: bytes = b"new", index: int = 0) -> Publication:
     """Make a whole temporary file for *local*, as a worker leaves it."""
     temporary = Path(temporary_path(str(local), JOB))
     temporary.write_bytes(content)
-    found = temporary.stat()
-    inode = Inode(device=found.st_dev, number=found.st_ino)
-    return Publication(index, str(local), str(temporary), inode)
+    return Publication(index, str(local), str(temporary), inode_at(temporary))
 
 
 def codes(refusals: Sequence[Refusal]) -> list[tuple[int, str]]:
@@ -128,6 +128,19 @@ def test_a_device_that_is_numbered_anew_does_not_lose_a_file(tmp_path: Path) -> 
     file = whole(tmp_path / "a.iso")
     moved = Inode(device=file.inode.device + 1, number=file.inode.number)
     assert publish([Publication(0, file.local, file.temporary, moved)], True) == ()
+
+
+@pytest.mark.parametrize("name", ["temporary", "local"])
+def test_a_file_that_got_the_number_of_ours_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where others may write, they remove a file, make another, and the number is used again."""
+    monkeypatch.setattr("transferd.worker.inode._born", lambda _: 2)
+    file = whole(tmp_path / "a.iso")
+    os.rename(file.temporary, getattr(file, name))
+    earlier = msgspec.structs.replace(file, inode=replace(file.inode, born=1))
+    assert codes(publish([earlier], True)) == [(0, "local_lost")]
+    assert publish([file], True) == ()
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

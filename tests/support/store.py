@@ -31,7 +31,7 @@ from transferd.store.opening import open_store
 ALICE, BOB = 1001, 1002
 PASSWORD = "hunter2"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-INODE = Inode(device=64768, number=4711)
+INODE = Inode(device=64768, number=4711, born=1_772_000_000_123_456_789)
 EVERY_KIND = NoticeKind.TRANSFERRED | NoticeKind.ERROR | NoticeKind.FILE_TRANSFERRED
 REFUSED = Failure(code="connection_refused", message="cannot reach h: connection refused")
 MISSING = Failure(code="http_404", message="cannot fetch https://h/0: 404", http_status=404)

@@ -116,6 +116,18 @@ class Inode:
 
     device: int
     number: int
+    #: When the file was made, in nanoseconds; None where the file system does not keep it. Numbers
+    #: are used again, and by others where they may write.
+    born: int | None = None
+
+    def same(self, other: Inode) -> bool:
+        """Whether both are the same file, as far as that is known.
+
+        The device is left out: btrfs, overlayfs, NFS and device-mapper number theirs anew at each
+        mount, so that after a reboot no file would be the recorded one.
+        """
+        births = {self.born, other.born} - {None}
+        return self.number == other.number and len(births) < 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,8 +114,8 @@ def set_inode(cx: sqlite3.Connection, job: int, file: int, inode: Inode) -> None
     """Keep which temporary file a file has."""
     _get(cx, job, file)
     cx.execute(
-        "UPDATE files SET device = ?, inode = ? WHERE job = ? AND file = ?",
-        [signed(inode.device), signed(inode.number), job, file],
+        "UPDATE files SET device = ?, inode = ?, born = ? WHERE job = ? AND file = ?",
+        [signed(inode.device), signed(inode.number), inode.born, job, file],
     )
 
 
@@ -177,10 +177,18 @@ def complete_file(
     cx.execute(
         """
         UPDATE files SET completed = 1, offset = ?1, total = ?1, length_unverified = ?2,
-                         device = ?3, inode = ?4
-        WHERE job = ?5 AND file = ?6
+                         device = ?3, inode = ?4, born = ?5
+        WHERE job = ?6 AND file = ?7
         """,
-        [size, length_unverified, signed(inode.device), signed(inode.number), job, file],
+        [
+            size,
+            length_unverified,
+            signed(inode.device),
+            signed(inode.number),
+            inode.born,
+            job,
+            file,
+        ],
     )
     _count(cx, row, offset=size, total=size, completed=True)
     _progressed(cx, job, now)

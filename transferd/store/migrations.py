@@ -87,6 +87,8 @@ CREATE TABLE files (
     -- Unsigned numbers of 64 bits, kept as signed ones.
     device            INTEGER,
     inode             INTEGER,
+    -- Nanoseconds; NULL where the file system does not say.
+    born              INTEGER,
     completed         INTEGER NOT NULL DEFAULT 0 CHECK (completed IN (0, 1)),
     published         INTEGER NOT NULL DEFAULT 0 CHECK (published IN (0, 1)),
     length_unverified INTEGER NOT NULL DEFAULT 0 CHECK (length_unverified IN (0, 1)),

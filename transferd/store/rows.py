@@ -53,8 +53,8 @@ FROM jobs
 """
 #: Begins every query that file_of reads.
 SELECT_FILE: Final = """
-SELECT file, remote, local, checksum, total, offset, validator, device, inode, completed,
-       published, length_unverified
+SELECT file, remote, local, checksum, total, offset, validator, device, inode, born,
+       completed, published, length_unverified
 FROM files
 """
 #: Begins every query that notice_of reads.
@@ -155,7 +155,7 @@ def _file_of(row: Row) -> File:
         inode=(
             None
             if inode is None
-            else Inode(device=_unsigned(row["device"]), number=_unsigned(inode))
+            else Inode(device=_unsigned(row["device"]), number=_unsigned(inode), born=row["born"])
         ),
         completed=bool(row["completed"]),
         published=bool(row["published"]),

@@ -21,6 +21,7 @@ from typing import TypeAlias
 from transferd.model.errors import TransferdError, TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Inode
+from transferd.worker.inode import inode_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -118,8 +119,7 @@ class PartFile:
         self._local = local
         self._named_durably = False
         self._damaged = False
-        found = os.fstat(descriptor)
-        self.inode = Inode(device=found.st_dev, number=found.st_ino)
+        self.inode = inode_of(descriptor)
         #: How many bytes could be kept: the offset that was asked for, or 0 when they are lost.
         self.kept = self.end = 0
 
@@ -144,15 +144,15 @@ class PartFile:
             with _translating("open the partial file", temporary, local):
                 descriptor = _open_locked(directory, name, temporary, local)
                 undo.callback(os.close, descriptor)
-                _check_ours(os.fstat(descriptor), inode, temporary, local)
                 part = cls(directory, descriptor, temporary, local)
-                part._keep(offset, inode)
+                known = inode is not None and inode.same(part.inode)
+                _check_ours(os.fstat(descriptor), known, temporary, local)
+                part._keep(offset if known or inode is None else 0)
             undo.pop_all()
         return part
 
-    def _keep(self, offset: int, inode: Inode | None) -> None:
-        another = inode is not None and inode.number != self.inode.number
-        self.kept = self.end = 0 if another or self.size < offset else offset
+    def _keep(self, offset: int) -> None:
+        self.kept = self.end = 0 if self.size < offset else offset
         if self.size != self.kept:
             os.ftruncate(self._descriptor, self.kept)
         os.lseek(self._descriptor, self.kept, os.SEEK_SET)
@@ -338,12 +338,11 @@ def _lock(descriptor: int, path: str, local: str) -> None:
             raise
 
 
-def _check_ours(found: os.stat_result, inode: Inode | None, path: str, local: str) -> None:
+def _check_ours(found: os.stat_result, known: bool, path: str, local: str) -> None:
     """Refuse whatever is not the file that a worker of this owner has made.
 
-    Shares that give every file one owner are known by the inode.
+    On shares that give every file one owner it is *known* by its inode.
     """
-    known = inode is not None and inode.number == found.st_ino
     if not stat.S_ISREG(found.st_mode):
         what = "it is not a regular file"
     elif found.st_nlink != 1:

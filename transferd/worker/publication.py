@@ -11,11 +11,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode
 from transferd.wire.link import Leftover, Publication, Refusal
+from transferd.worker.inode import inode_of
 from transferd.worker.partfile import (
     flush_directory,
     local_failure,
@@ -115,12 +116,12 @@ def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
     try:
         temporary, there = _look(directory, name), _look(directory, final)
         if temporary is None:
-            if there is None or not _is(there, file.inode):
+            if there is None or not there.regular or not there.inode.same(file.inode):
                 raise _lost(file, "it is not there any more")
             return
-        if not _is(temporary, file.inode):
+        if not temporary.regular or not temporary.inode.same(file.inode):
             raise _lost(file, "another file is there in its place")
-        if there is not None and os.path.samestat(temporary, there):
+        if temporary == there:
             # Linked by an earlier call. A rename between two names of one file does nothing.
             os.unlink(name, dir_fd=directory)
             return
@@ -133,20 +134,22 @@ def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
         raise local_failure(error, "put the transferred file at", file.local, file.local) from error
 
 
-def _look(directory: int, name: str) -> os.stat_result | None:
+class _Found(NamedTuple):
+    """What has a name."""
+
+    inode: Inode
+    regular: bool
+
+
+def _look(directory: int, name: str) -> _Found | None:
     try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return None
-
-
-def _is(found: os.stat_result, inode: Inode) -> bool:
-    """Whether this is the recorded file.
-
-    The device is left out: btrfs, overlayfs, NFS and device-mapper number theirs anew at each
-    mount, so that after a reboot no file would be the recorded one.
-    """
-    return stat.S_ISREG(found.st_mode) and found.st_ino == inode.number
+    try:
+        return _Found(inode_of(descriptor), stat.S_ISREG(os.fstat(descriptor).st_mode))
+    finally:
+        os.close(descriptor)
 
 
 def _lost(file: Publication, what: str) -> TransferFailed:
@@ -218,7 +221,7 @@ def _discard_one(directory: int, path: str) -> None:
         found = _look(directory, name)
         if found is None:
             return
-        if not (name.startswith(".") and ".transferd-" in name and stat.S_ISREG(found.st_mode)):
+        if not (name.startswith(".") and ".transferd-" in name and found.regular):
             message = f"cannot remove {path}: it is not a partial file of transferd"
             raise refused_locally("local_not_regular", message, path)
         os.unlink(name, dir_fd=directory)
