@@ -100,6 +100,15 @@ async def test_the_same_request_gives_the_same_job(queue: Queue) -> None:
     assert again.job == first.job
 
 
+async def test_repeated_requests_are_known_beforehand(queue: Queue) -> None:
+    """What is checked before a job is made does not concern one that there is."""
+    wish = replace(spec(job_id=ID), fingerprint=b"body")
+    assert await queue.jobs.unmade(ALICE, [wish]) == (wish,)
+    await queue.make(wish)
+    other = spec()
+    assert await queue.jobs.unmade(ALICE, [wish, other]) == (other,)
+
+
 @pytest.mark.parametrize(
     ("owner", "fingerprint"), [(ALICE, b"other"), (BOB, b"body"), (BOB, b"other")]
 )
@@ -109,6 +118,8 @@ async def test_an_id_belongs_to_one_request(queue: Queue, owner: int, fingerprin
     with pytest.raises(Conflict) as refused:
         await queue.make(replace(spec(job_id=ID), fingerprint=fingerprint), owner=owner)
     assert refused.value.code == "id_used"
+    with pytest.raises(Conflict, match="another request has used this id"):
+        await queue.jobs.unmade(owner, [replace(spec(job_id=ID), fingerprint=fingerprint)])
 
 
 @pytest.mark.parametrize("event", [JobEvent.COMPLETE, JobEvent.CANCEL])
@@ -120,6 +131,8 @@ async def test_the_id_of_a_job_that_has_left_is_not_used_again(
     with pytest.raises(Conflict) as refused:
         await queue.make(spec(job_id=ID))
     assert refused.value.code == "id_used"
+    with pytest.raises(Conflict, match="it has left the queue"):
+        await queue.jobs.unmade(ALICE, [spec(job_id=ID)])
 
 
 async def test_a_user_has_a_limited_number_of_jobs(queue: Queue) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from tests.support.service import (
 from transferd.config import Config
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
-from transferd.model.job import FileSpec, Job, OnError, Priority
+from transferd.model.job import FileSpec, Job, JobId, OnError, Priority
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.wire import link
@@ -61,6 +62,22 @@ async def test_a_job_is_transferred_and_leaves_the_queue_when_it_is_completed(
     assert [file.local for file in published.files] == ["/a", "/b"]
     with pytest.raises(NotFound):
         await service.parts.jobs.get(ME, job.id)
+
+
+async def test_a_repeated_request_gives_its_job_whatever_has_become_of_the_destination(
+    service: Service,
+) -> None:
+    """Whoever did not hear the answer learns which job there is; only new jobs are inspected."""
+    wish = replace(spec("/gone/a", start=False), id=JobId(str(uuid4())), fingerprint=b"body")
+    job = await service.create(wish)
+    worker = await service.worker()
+    message = "cannot write into /gone: no such directory"
+    worker.invalid = [link.Refusal(0, "directory_missing", message)]
+    assert (await service.create(wish)).id == job.id
+    with pytest.raises(BadRequest, match="no such directory"):
+        await service.parts.jobs.create(ME, [wish, spec("/gone/b")])
+    asked = [heard.paths for heard in worker.heard if isinstance(heard, link.Inspect)]
+    assert asked == [("/gone/a",), ("/gone/b",)]
 
 
 async def test_a_job_waits_suspended_until_it_is_resumed(service: Service) -> None:

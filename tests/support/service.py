@@ -70,6 +70,8 @@ class ScriptedWorker:
         self._news = asyncio.Event()
         self._channel: Channel[link.ToWorker] | None = None
         self.refusals: list[link.Refusal] = []
+        #: What is wrong with destinations.
+        self.invalid: list[link.Refusal] = []
         self.command_status: int | None = 0
         #: Whether Stop is answered.
         self.obedient = True
@@ -109,7 +111,7 @@ class ScriptedWorker:
     async def _answer(self, message: link.ToWorker) -> None:
         match message:
             case link.Inspect():
-                await self.say(link.Inspected(message.request))
+                await self.say(link.Inspected(message.request, tuple(self.invalid)))
             case link.Publish():
                 await self.say(link.Published(message.request, tuple(self.refusals)))
             case link.Discard():

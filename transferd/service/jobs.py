@@ -58,7 +58,9 @@ class Jobs:
     async def create(self, caller: Caller, specs: Sequence[JobSpec]) -> tuple[Created, ...]:
         """Make jobs, all or none. Destinations are inspected as their owner first."""
         owner = self._owner_of(caller)
-        await self._inspect(owner, [file.local for spec in specs for file in spec.files])
+        # Of a job that is there already, whoever repeats the request wants to hear, not of files.
+        new = await self._store.unmade(owner, specs)
+        await self._inspect(owner, [file.local for spec in new for file in spec.files])
         made = await self._store.create(
             owner, specs, self._clock.now(), jobs_per_user=self._limits.jobs_per_user
         )

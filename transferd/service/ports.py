@@ -103,6 +103,14 @@ class JobStore(Protocol):
         """
         ...
 
+    async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
+        """Return those that `create` would make new jobs of; the others are repeated requests.
+
+        Raises:
+            Conflict: `id_used`, as `create`.
+        """
+        ...
+
     async def job(self, job_id: JobId) -> Job:
         """Return a job."""
         ...

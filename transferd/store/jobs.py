@@ -59,6 +59,11 @@ class SqliteJobStore:
             partial(queue.create, owner=owner, drafts=drafts, now=now, jobs_per_user=jobs_per_user)
         )
 
+    async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
+        """Return those that `create` would make new jobs of."""
+        asked = [(spec, self._vault.marks(spec.fingerprint)) for spec in specs]
+        return await self._database.read(partial(queue.unmade, owner=owner, asked=asked))
+
     async def job(self, job_id: JobId) -> Job:
         """Return a job."""
         return await self._read(job_id, queue.load)

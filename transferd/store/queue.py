@@ -65,20 +65,41 @@ def create(
     return created
 
 
-def _create(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> Created:
+def unmade(
+    cx: sqlite3.Connection, owner: int, asked: Sequence[tuple[JobSpec, tuple[bytes, ...]]]
+) -> tuple[JobSpec, ...]:
+    """Return the specs, given with their marks, that no job was made of.
+
+    Raises:
+        Conflict: `id_used`.
+    """
+    return tuple(
+        spec for spec, marks in asked if spec.id is None or _made(cx, owner, spec.id, marks) is None
+    )
+
+
+def _made(cx: sqlite3.Connection, owner: int, job_id: JobId, marks: Sequence[bytes]) -> int | None:
+    """Return the number of the job that the same request has made; None: the id is free."""
     known = cx.execute(
-        "SELECT number, owner, fingerprint FROM jobs WHERE id = ?", [each.id]
+        "SELECT number, owner, fingerprint FROM jobs WHERE id = ?", [job_id]
     ).fetchone()
-    if known is not None and known["owner"] == owner and known["fingerprint"] in each.marks:
-        return Created(job=load(cx, known["number"]), new=False)
+    if known is not None and known["owner"] == owner and known["fingerprint"] in marks:
+        return int(known["number"])
     if known is not None:
         raise Conflict(
-            "id_used", f"cannot make job {each.id}: another request has used this id; choose one"
+            "id_used", f"cannot make job {job_id}: another request has used this id; choose one"
         )
-    if cx.execute("SELECT 1 FROM ended WHERE id = ?", [each.id]).fetchone():
+    if cx.execute("SELECT 1 FROM ended WHERE id = ?", [job_id]).fetchone():
         raise Conflict(
-            "id_used", f"cannot make job {each.id}: it has left the queue; choose another id"
+            "id_used", f"cannot make job {job_id}: it has left the queue; choose another id"
         )
+    return None
+
+
+def _create(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> Created:
+    known = _made(cx, owner, each.id, each.marks)
+    if known is not None:
+        return Created(job=load(cx, known), new=False)
     if each.spec.start and not each.spec.files:
         raise Conflict("job_empty", "cannot start a job without files; add one first")
     return Created(job=load(cx, _insert(cx, owner, each, now)), new=True)
