@@ -9,6 +9,7 @@ cannot even start was refused by nobody, and makes room for the next.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -194,6 +195,11 @@ class Authenticator:
         except AuthError as error:
             self._trusted.pop(door.key, None)
             self._judge(visit, talk, error)
+        except asyncio.CancelledError:
+            # In the midst of a step in a thread: nobody else knows of the answer to the last one.
+            if talk.answer is not None:
+                talk.answer.close()
+            raise
         finally:
             self._part(door, talk)
         if talk.sent or not talk.known:
