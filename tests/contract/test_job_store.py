@@ -384,6 +384,21 @@ async def test_a_lost_key_leaves_the_queue_usable(tmp_path: Path) -> None:
             assert kept.password.reveal() == password
 
 
+async def test_the_implicit_identity_outlives_every_key(tmp_path: Path) -> None:
+    """It has no secret: a key that is lost or replaced keeps nobody from using it."""
+    state = tmp_path / "state"
+    implicit = Credential(
+        target=Target.SERVER, scheme=Scheme.NEGOTIATE, username=None, password=Secret("")
+    )
+    async with open_queue(state) as queue:
+        job = await queue.make(with_secrets(spec(), implicit))
+    (state / "vault.key").unlink()
+    async with open_queue(state) as queue:
+        assert (state / "vault.key").exists()  # nothing is lost that a stand-in would wait for
+        (kept,) = (await queue.jobs.secrets(job.id, NOW)).credentials
+        assert (kept.implicit, len(kept.password)) == (True, 0)
+
+
 def test_a_wish_shows_no_secret() -> None:
     """Promise 5 for what the tests themselves print."""
     wish: JobSpec = with_secrets(spec(), credential("hunter2"), headers=(header("X", "s3cr3t"),))

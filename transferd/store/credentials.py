@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import NotFound
 from transferd.model.job import JobId
 from transferd.model.queue import Secrets
@@ -25,8 +25,9 @@ class SealedCredential:
 
     target: Target
     scheme: Scheme
-    #: None, with an empty password sealed: whoever the owner is already.
+    #: None: whoever the owner is already.
     username: str | None
+    #: Empty where there is no password.
     sealed: bytes
     given: datetime
 
@@ -48,7 +49,10 @@ def seal(
             target=each.target,
             scheme=each.scheme,
             username=each.username,
-            sealed=vault.seal_password(job_id, each.target, each.scheme, each.password),
+            # Who the owner is already is no secret, and outlives every key.
+            sealed=b""
+            if each.implicit
+            else vault.seal_password(job_id, each.target, each.scheme, each.password),
             given=now,
         )
         for each in credentials
@@ -67,7 +71,9 @@ def unseal(vault: Vault, job_id: JobId, secrets: SealedSecrets, now: datetime) -
                 target=each.target,
                 scheme=each.scheme,
                 username=each.username,
-                password=vault.open_password(job_id, each.target, each.scheme, each.sealed),
+                password=Secret("")
+                if each.username is None
+                else vault.open_password(job_id, each.target, each.scheme, each.sealed),
                 # The wall clock may have been set back since.
                 age=max(0.0, (now - each.given).total_seconds()),
             )
@@ -141,6 +147,7 @@ def read_secrets(cx: sqlite3.Connection, job: int) -> SealedSecrets:
 def anything_sealed(cx: sqlite3.Connection) -> bool:
     """Whether the queue holds a secret."""
     row = cx.execute(
-        "SELECT EXISTS (SELECT 1 FROM credentials) OR EXISTS (SELECT 1 FROM headers)"
+        "SELECT EXISTS (SELECT 1 FROM credentials WHERE username IS NOT NULL)"
+        " OR EXISTS (SELECT 1 FROM headers)"
     ).fetchone()
     return bool(row[0])

@@ -103,7 +103,7 @@ CREATE TABLE credentials (
     job      INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
     target   TEXT    NOT NULL,
     scheme   TEXT    NOT NULL,
-    -- NULL: whoever the owner is already; an empty password is sealed then.
+    -- NULL: whoever the owner is already; nothing is sealed then.
     username TEXT,
     sealed   BLOB    NOT NULL,
     given    INTEGER NOT NULL,
