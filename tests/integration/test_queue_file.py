@@ -101,6 +101,13 @@ def _make_orphans(path: Path) -> None:
         cx.commit()
 
 
+def _make_other_columns(path: Path) -> None:
+    _make_old(path)
+    with closing(sqlite3.connect(path)) as cx:
+        cx.execute("ALTER TABLE notes ADD COLUMN kind TEXT")
+        cx.commit()
+
+
 def _make_text(path: Path) -> None:
     path.write_text("hello, world, this is no database\n" * 300)
 
@@ -126,10 +133,12 @@ def _cut(path: Path) -> None:
         (partial(_make_old, application=0), StoreDamaged, "another program's"),
         (partial(_make_old, version=0), StoreDamaged, "another program's"),
         (partial(_make_old, version=3), StoreTooNew, "schema is 3.*up to 2"),
+        (partial(_make_old, version=2), StoreDamaged, "schema is 2, but its tables are others"),
+        (_make_other_columns, StoreDamaged, "in development has written it: use that one, or move"),
     ],
     ids=[
         *("text", "empty", "overwritten", "cut", "orphans", "foreign", "unmarked"),
-        *("unnumbered", "newer"),
+        *("unnumbered", "newer", "without a table", "with other columns"),
     ],
 )
 async def test_a_file_that_cannot_be_used_is_left_as_it_is(

@@ -54,7 +54,7 @@ def open_writer(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     with _translating(path), contextlib.ExitStack() as stack:
         if not path.exists():
             _make(path, migrations)
-        version = _inspect(path, len(migrations))
+        version = _inspect(path, migrations)
         os.chmod(path, 0o600)
         connection = connect(path, "rw")
         stack.callback(connection.close)
@@ -109,8 +109,9 @@ def _make(path: Path, migrations: Sequence[str]) -> None:
     sync_directory(path.parent)
 
 
-def _inspect(path: Path, newest: int) -> int:
+def _inspect(path: Path, migrations: Sequence[str]) -> int:
     """Look at an existing file without changing it; return its schema number."""
+    newest = len(migrations)
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
     if magic != _MAGIC:
@@ -130,7 +131,33 @@ def _inspect(path: Path, newest: int) -> int:
                 " install the newer transferd again, or put back the backup from before it"
             )
         _check(connection, path, died=died)
+        if _shape(connection) != _expected(migrations[:version]):
+            raise StoreDamaged(
+                f"cannot use {path}: it says that its schema is {version}, but its tables are"
+                " others; a transferd in development has written it: use that one, or move the"
+                " file away to start with an empty queue"
+            )
     return int(version)
+
+
+def _shape(connection: sqlite3.Connection) -> set[tuple[object, ...]]:
+    """Return the columns of all tables, and the names of everything else, but SQLite's own."""
+    columns = connection.execute(
+        """
+        SELECT s.type, s.name, c.name, c.type, c."notnull", c.dflt_value, c.pk
+        FROM sqlite_schema AS s
+        LEFT JOIN pragma_table_xinfo(s.name) AS c ON s.type = 'table'
+        WHERE s.name NOT LIKE 'sqlite^_%' ESCAPE '^'
+        """
+    )
+    return set(map(tuple, columns))
+
+
+def _expected(migrations: Sequence[str]) -> set[tuple[object, ...]]:
+    """Return the shape that a file has after these steps."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript("".join(migrations))
+        return _shape(connection)
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, died: bool) -> None:
