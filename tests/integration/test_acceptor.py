@@ -127,3 +127,39 @@ async def test_without_descriptors_and_without_a_caller_that_goes_it_is_tried_ag
             caller.send(REQUEST)
             answer = await asyncio.get_running_loop().sock_recv(caller, 4096)
     assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_strangers_keep_nobody_out() -> None:
+    """Whoever is not served has a small share, gives it back, and is never left waiting."""
+    known = [False]
+    async with (
+        running_api(connections=16, serves=lambda _: known[0]) as api,
+        contextlib.AsyncExitStack() as lines,
+    ):
+        strangers = [await lines.enter_async_context(connected(api)) for _ in range(20)]
+        for line in strangers[:2]:
+            assert (await line.ask()).startswith(b"HTTP/1.1 ")
+        for line in strangers[2:]:
+            with contextlib.suppress(ConnectionError):
+                assert await line.reader.read() == b""
+        known[0] = True
+        for _ in range(14):
+            line = await lines.enter_async_context(connected(api))
+            assert await line.ask() == b"HTTP/1.1 200 OK"
+        known[0] = False
+        strangers[0].writer.close()
+        await strangers[0].writer.wait_closed()
+        again = await lines.enter_async_context(connected(api))
+        assert (await again.ask()).startswith(b"HTTP/1.1 ")
+
+
+async def test_who_asks_for_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection without a whole request makes room in the end; one that asked may be silent."""
+    monkeypatch.setattr("transferd.api.acceptor._PATIENCE", 0.05)
+    async with running_api() as api, connected(api) as used, connected(api) as silent:
+        assert await used.ask() == b"HTTP/1.1 200 OK"
+        assert await silent.reader.read() == b""
+        async with connected(api) as half:
+            half.writer.write(REQUEST[:-2])
+            assert await half.reader.read() == b""
+        assert await used.ask() == b"HTTP/1.1 200 OK"

@@ -2,6 +2,9 @@
 
 A server of asyncio accepts until the process has no descriptor left, and then fails a thousand
 times a second. What it accepts right before it is closed it neither serves nor closes.
+
+Nobody keeps others out: whoever is not served here gets a small share of the connections, and a
+connection that asks for nothing is closed.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from transferd.api.identity import peer_uid
 from transferd.model.job import Seconds
 
 log = logging.getLogger(__name__)
@@ -20,15 +24,26 @@ _BACKLOG = 1024
 _AT_ONCE = 64
 #: When there is no descriptor left, and no connection of ours ends.
 _RETRY: Seconds = 1.0
+#: A caller has so long for its first request.
+_PATIENCE: Seconds = 30.0
+#: Strangers have one in so many of all connections.
+_STRANGERS = 8
 
 
 class Acceptor:
     """Hands the connections of one listening socket to protocols."""
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol], most: int) -> None:
-        """Take what makes the protocol of a connection, and how many there may be at once."""
+    def __init__(
+        self, protocol: Callable[[], asyncio.Protocol], most: int, serves: Callable[[int], bool]
+    ) -> None:
+        """Take what makes the protocol of a connection, and how many there may be at once.
+
+        Uids that are not served are strangers, who may only ask a few questions.
+        """
         self._protocol = protocol
         self._most = most
+        self._most_strangers = max(1, most // _STRANGERS)
+        self._serves = serves
         self._loop = asyncio.get_running_loop()
         self._listening: socket.socket | None = None
         self._watching = False
@@ -36,6 +51,7 @@ class Acceptor:
         #: Connections that are being set up, which takes two turns of the loop.
         self._arriving: set[asyncio.Task[None]] = set()
         self._connections: set[_Connection] = set()
+        self._strangers: set[_Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         #: Whether it is in the log that there is no room; said once until half of it is free.
@@ -93,7 +109,12 @@ class Acceptor:
                 self._pause(str(error))
                 self._retry = self._loop.call_later(_RETRY, self._watch)
                 return
-            self._connect(sock)
+            stranger = not self._serves(peer_uid(sock))
+            if stranger and len(self._strangers) >= self._most_strangers:
+                # Left in the kernel's queue it would keep everybody behind it waiting.
+                sock.close()
+            else:
+                self._connect(sock, stranger=stranger)
 
     def _pause(self, reason: str) -> None:
         """Let callers wait in the kernel's queue until a connection ends."""
@@ -102,9 +123,11 @@ class Acceptor:
             self._complained = True
             log.warning("api.full", extra={"fields": {"reason": reason}})
 
-    def _connect(self, sock: socket.socket) -> None:
+    def _connect(self, sock: socket.socket, *, stranger: bool) -> None:
         connection = _Connection(self._protocol(), self._gone)
         self._connections.add(connection)
+        if stranger:
+            self._strangers.add(connection)
         self._empty.clear()
 
         async def connect() -> None:
@@ -122,11 +145,22 @@ class Acceptor:
 
     def _gone(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        self._strangers.discard(connection)
         if not self._connections:
             self._empty.set()
         if len(self._connections) <= self._most // 2:
             self._complained = False
         self._watch()
+
+
+def note_request(transport: asyncio.BaseTransport | None) -> None:
+    """Take note of a request on an accepted connection, which is not closed for its silence then.
+
+    How long it stays open after an answer is HTTP's to say.
+    """
+    protocol = None if transport is None else transport.get_protocol()
+    if isinstance(protocol, _Connection):
+        protocol.asked()
 
 
 class _Connection(asyncio.Protocol):
@@ -136,6 +170,13 @@ class _Connection(asyncio.Protocol):
         self._protocol = protocol
         self._gone = gone
         self._transport: asyncio.WriteTransport | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    def asked(self) -> None:
+        """Stop waiting for the first request."""
+        patience, self._patience = self._patience, None
+        if patience is not None:
+            patience.cancel()
 
     def abort(self) -> None:
         """Close without sending what is unsent."""
@@ -145,9 +186,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.WriteTransport):
             self._transport = transport
+        self._patience = asyncio.get_running_loop().call_later(_PATIENCE, self.abort)
         self._protocol.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.asked()
         self._protocol.connection_lost(exc)
         self._gone(self)
 

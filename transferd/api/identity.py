@@ -51,14 +51,24 @@ class Identities:
 
     def _ask(self, transport: BaseTransport) -> Caller:
         sock = transport.get_extra_info("socket")
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, gid = _CREDENTIALS.unpack(raw)
+        pid, uid, gid = _peer(sock)
         if uid == _NOBODY_AT_ALL:
             raise NotAllowed("not_allowed", "cannot tell who calls; use the Unix socket")
         admin = uid == 0 or (
             self._admin_gid is not None and self._admin_gid in {gid, *_groups(sock, uid, gid)}
         )
         return Caller(uid=uid, gid=gid, pid=pid, admin=admin)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return whose process is at the other end of a connection."""
+    return _peer(sock)[1]
+
+
+def _peer(sock: socket.socket) -> tuple[int, int, int]:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return pid, uid, gid
 
 
 def admin_gid(group: str) -> int | None:

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from transferd.api import events
-from transferd.api.acceptor import Acceptor
+from transferd.api.acceptor import Acceptor, note_request
 from transferd.api.call import Call, Context
 from transferd.api.errors import answer_problems
 from transferd.api.identity import Identities
@@ -84,7 +84,7 @@ class ApiServer:
         )
         await self._runner.setup()
         if self._runner.server is not None:
-            self._acceptor = Acceptor(self._runner.server, self._most)
+            self._acceptor = Acceptor(self._runner.server, self._most, self._context.serves)
             self._acceptor.start(sock)
 
     async def stop(self, timeout: Seconds = 5.0) -> None:
@@ -137,6 +137,7 @@ def _handler(route: Route) -> Handler:
 async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count answers, and log them without anything that a caller wrote."""
     began = time.monotonic()
+    note_request(request.transport)
     response = await handler(request)
     context = request.app[_CONTEXT]
     resource = request.match_info.route.resource
