@@ -139,7 +139,7 @@ def test_a_service_name_is_a_service_and_a_host_or_a_host(text: str) -> None:
     "text",
     [
         *("", "/", "HTTP/", "/host", "a/b/c", "HTTP/h:80", "HTTP/h@R", "-h", "h..i", "h i", "h\n"),
-        *("ü", "h" * 64, ".".join(["label"] * 50)),
+        *("ü", "h" * 64, ".".join(["label"] * 50), "s" * 64 + "/host"),
     ],
 )
 def test_another_service_name_is_refused(text: str) -> None:

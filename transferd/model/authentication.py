@@ -18,7 +18,7 @@ from transferd.model.limits import Limits
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 #: RFC 4559 4.1: the service and the host's name; neither port nor realm.
-_SPN = re.compile(rf"(?:[A-Za-z][A-Za-z0-9_-]*/)?(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+_SPN = re.compile(rf"(?:[A-Za-z][A-Za-z0-9_-]{{0,62}}/)?(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 #: Where MIT Kerberos keeps tickets (krb5 "Credential cache"), and whether a path has to follow.
 _CCACHE_TYPES: Mapping[str, bool] = MappingProxyType(
     {"FILE": True, "DIR": True, "KCM": False, "KEYRING": False}
