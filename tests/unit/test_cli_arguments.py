@@ -559,6 +559,20 @@ def test_how_a_scheme_is_spoken_reaches_the_job(tmp_path: Path) -> None:
     assert (who.target, who.schemes, who.username) == (Target.SERVER, (Scheme.NEGOTIATE,), None)
 
 
+def test_a_keytab_beside_a_user_with_a_password_is_refused(tmp_path: Path) -> None:
+    """It stands in place of a password; asking for one would leave it unread without a word."""
+    (tmp_path / "keytab").touch()
+    keytab = ("--keytab", str(tmp_path / "keytab"))
+    with pytest.raises(CommandError, match=r"--keytab beside --user alice.*--principal") as refused:
+        wish(tmp_path, *keytab, "--user", "alice")
+    assert refused.value.status is Exit.USAGE
+    (tmp_path / "secret").write_text("s")
+    alice = ("--user", "alice", "--password-file", str(tmp_path / "secret"))
+    made = wish(tmp_path, *keytab, *alice, "--proxy-user", "NULL")
+    assert [who.username for who in made.identities] == ["alice", None]
+    assert len(wish(tmp_path, *keytab, "--user", "null").identities) == 1
+
+
 def test_a_keytab_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
     """A usage error leaves nothing behind."""
     with pytest.raises(CommandError, match="cannot read the keytab") as refused:

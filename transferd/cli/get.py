@@ -19,7 +19,7 @@ from transferd.cli.attached import attached, endings
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
-from transferd.cli.passwords import Identity, identity, schemes_for
+from transferd.cli.passwords import IMPLICIT, Identity, identity, schemes_for
 from transferd.cli.progress import showing
 from transferd.cli.references import manager_for
 from transferd.cli.settings import headers, settings
@@ -93,6 +93,7 @@ def wished(options: Namespace, output: Output) -> Wish:
     given_headers = headers(options)
     if options.password_file == "-" == options.proxy_password_file:  # noqa: S105 - no password
         raise usage("cannot read two passwords from standard input; put one into a file")
+    _refuse_idle_keytab(options)
     server = identity(
         Target.SERVER, options.auth, options.user, options.password_file, keytab=options.keytab
     )
@@ -118,6 +119,22 @@ def wished(options: Namespace, output: Output) -> Wish:
         keep=options.keep,
         detach=options.detach,
     )
+
+
+def _refuse_idle_keytab(options: Namespace) -> None:
+    """Refuse a keytab beside users who have passwords: its keys would never be looked at."""
+    users = [user for user in (options.user, options.proxy_user) if user is not None]
+    proxy_by_ticket = options.proxy_user is None and options.proxy_auth is not None
+    if (
+        options.keytab
+        and options.user is not None
+        and not proxy_by_ticket
+        and not any(user.upper() == IMPLICIT for user in users)
+    ):
+        raise usage(
+            f"cannot use --keytab beside --user {options.user}, who has a password; "
+            "name the user of the keytab with --principal"
+        )
 
 
 def _without_userinfo(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...]]:
