@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -136,6 +137,29 @@ def test_what_is_wrong_with_a_cache_is_told(realm: Realm, tmp_path: Path) -> Non
         error = failure(own(ccache=ccache))
         assert f"the ticket cache {ccache}: {text}" in str(error)
         assert error.advice == f"get a ticket with `kinit -c {ccache}`, then resume"
+
+
+def test_nobody_waits_for_a_pipe(realm: Realm, tmp_path: Path) -> None:
+    """krb5 opens files with every thread of the process waiting: one pipe would end all jobs."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Open and with something in it, or this test would wait where it should fail.
+    kept = os.open(pipe, os.O_RDWR)
+    os.write(kept, b"garbage")
+    try:
+        cache = "the ticket cache cannot be read"
+        for talker, text in (
+            (own(keytab=str(pipe)), "the file is no keytab"),
+            (own(ccache=str(pipe)), cache),
+            (own(ccache=f"FILE:{pipe}"), cache),
+            (own(ccache=f"DIR::{pipe}"), cache),
+            (own(ccache=str(pipe), principal=USER), cache),
+        ):
+            error = failure(talker)
+            assert isinstance(error, CannotStart)
+            assert f"{text} (it is no regular file)" in str(error)
+    finally:
+        os.close(kept)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from types import MappingProxyType
 
 from transferd.auth.flow import AuthError, AuthRejected, CannotStart
 from transferd.auth.gss import Context, Service, Status, quieten, status_of
-from transferd.auth.tickets import KEY_NOT_FOUND, REALM_UNKNOWN, Tickets
+from transferd.auth.tickets import (
+    CACHE_FORMAT,
+    KEY_NOT_FOUND,
+    KEYTAB_VERSION,
+    REALM_UNKNOWN,
+    Tickets,
+)
 from transferd.model.credentials import Target
 
 # Error codes of krb5 (krb5.h).
@@ -40,9 +46,7 @@ _CACHE_TYPE = -1765328244
 _KDC_REPLY_SKEW = -1765328236
 _KDC_UNREACHABLE = -1765328228
 _NO_CACHE_FILE = -1765328189
-_CACHE_FORMAT = -1765328185
 _CACHE_VERSION = -1765328172
-_KEYTAB_VERSION = -1765328171
 _REALM_UNRESOLVED = -1765328164
 _NO_DEFAULT_REALM = -1765328160
 _NO_KCM = -1750600181
@@ -112,9 +116,9 @@ _FAULTS: Mapping[int, _Fault] = MappingProxyType(
         _CACHE_NOT_FOUND: _NO_CACHE,
         _NO_KCM: _NO_CACHE,
         _CACHE_TYPE: _BAD_CACHE,
-        _CACHE_FORMAT: _BAD_CACHE,
+        CACHE_FORMAT: _BAD_CACHE,
         _CACHE_VERSION: _BAD_CACHE,
-        _KEYTAB_VERSION: _Fault(text="the file is no keytab"),
+        KEYTAB_VERSION: _Fault(text="the file is no keytab"),
         KEY_NOT_FOUND: _Fault(text="there is no key for that principal in it"),
         errno.ENOENT: _Fault(text="the file does not exist"),
         errno.EACCES: _Fault(

@@ -9,6 +9,8 @@ which thread a call is made.
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import unicodedata
 import weakref
 from abc import ABC, abstractmethod
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 REALM_UNKNOWN = -1765328230
 #: KRB5_KT_NOTFOUND: a keytab has no such key.
 KEY_NOT_FOUND = -1765328203
+#: KRB5_KEYTAB_BADVNO: a file is no keytab.
+KEYTAB_VERSION = -1765328171
+#: KRB5_CC_FORMAT: a file is no ticket cache.
+CACHE_FORMAT = -1765328185
 
 #: A ticket that ends so soon is not begun with, in seconds.
 _MARGIN = 60
@@ -83,6 +89,8 @@ class CachedTickets(Tickets):
         context = krb5.init_context()
         if self._ccache is not None:
             krb5.cc_set_default_name(context, self._ccache.encode())
+        if path := _path_of(krb5.cc_default_name(context)):
+            _check_file(path, CACHE_FORMAT)
         # Either may be a collection of caches.
         if self._principal is None:
             found = krb5.cc_default(context)
@@ -190,6 +198,7 @@ class KeytabTickets(_OwnTickets):
     def _obtain(self, context: krb5.Context) -> krb5.Creds:
         import krb5
 
+        _check_file(self._path, KEYTAB_VERSION)
         keytab = krb5.kt_resolve(context, f"FILE:{self._path}".encode())
         # A keytab that cannot be read would come back as a failed preauthentication.
         names = [entry.principal.name for entry in keytab]
@@ -207,6 +216,39 @@ class EmptyKeytab(Exception):
 
     def __init__(self) -> None:
         super().__init__("it is empty")
+
+
+class NoRegularFile(Exception):
+    """A pipe, a device or a directory stands for a keytab or a cache. Reports as krb5 does."""
+
+    def __init__(self, err_code: int) -> None:
+        super().__init__("it is no regular file")
+        self.err_code = err_code
+
+
+def _check_file(path: str, code: int) -> None:
+    """Look at a file before krb5 does, which keeps every thread waiting while it opens one.
+
+    Raises:
+        NoRegularFile: opening it might never end.
+    """
+    # What cannot be reached is krb5's to explain.
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise NoRegularFile(code)
+        # A dead file server is waited for here, where only this thread waits.
+        with open(path, "rb", buffering=0) as file:
+            file.read(1)
+
+
+def _path_of(cache: bytes) -> str | None:
+    """Return the file that a cache is, if it is one."""
+    kind, colon, rest = os.fsdecode(cache).partition(":")
+    if not colon:
+        return kind
+    if kind == "DIR" and rest.startswith(":"):
+        return rest[1:]
+    return rest if kind == "FILE" else None
 
 
 class _PrivateCache:
