@@ -14,13 +14,16 @@ from typing import Annotated
 import msgspec
 
 from transferd.model.authentication import check_realm
+from transferd.model.checks import LONGEST
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import BadRequest, ConfigError
 from transferd.model.limits import Limits
 from transferd.model.urls import check_configuration_url, check_login_host
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+# Seconds, and no more of them than a job may ask for: TOML has an infinity, and JSON has none.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -42,7 +45,7 @@ class Queue(Section, frozen=True):
     foreground_slots: Count = 64
     background_slots: Count = 4
     time_slice_seconds: Positive = 300.0
-    min_retry_delay_seconds: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+    min_retry_delay_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST)] = 60.0
     max_retry_delay_seconds: Positive = 3600.0
     #: Delay after a failure that is neither the network's nor the server's.
     soon_seconds: Positive = 1.0
@@ -50,7 +53,7 @@ class Queue(Section, frozen=True):
     space_seconds: Positive = 15.0
     no_progress_timeout_seconds: NotNegative = 1_209_600.0
     max_download_time_seconds: NotNegative = 7_776_000.0
-    inactivity_days: Positive = 90.0
+    inactivity_days: Days = 90.0
 
 
 class Notices(Section, frozen=True):
@@ -60,7 +63,7 @@ class Notices(Section, frozen=True):
     redeliver_seconds: Positive = 30.0
     #: So many deliveries to listeners without an acknowledgement, then the command runs.
     deliveries_before_command: Count = 2
-    retention_days: Positive = 30.0
+    retention_days: Days = 30.0
     #: Shortest time between two modification events of a job.
     modification_seconds: Positive = 0.5
     command_timeout_seconds: Positive = 300.0

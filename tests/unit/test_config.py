@@ -78,6 +78,24 @@ def test_a_mistake_is_named_with_its_key_and_file(text: str, named: str) -> None
         parse_config(text, "x.toml")
 
 
+def _durations() -> list[tuple[str, str]]:
+    """Every key that is a number with a fraction: section and name."""
+    return [
+        (section, name)
+        for section, entries in msgspec.to_builtins(Config()).items()
+        for name, value in entries.items()
+        if isinstance(value, float)
+    ]
+
+
+@pytest.mark.parametrize(("section", "name"), _durations())
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_no_time_is_endless(section: str, name: str, value: str) -> None:
+    """Rule: what neither a date nor the worker link can hold is refused at the start."""
+    with pytest.raises(ConfigError, match=rf"at `\$\.{section}\.{name}`"):
+        parse_config(f"[{section}]\n{name} = {value}", "x.toml")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Rule: a missing file, a directory or a file that is no text is a ConfigError, no default."""
     binary = tmp_path / "binary.toml"
