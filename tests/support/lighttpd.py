@@ -116,7 +116,7 @@ def lighttpd(root: Path, kdc: Kdc | None = None) -> Iterator[Server]:
 
 
 def _configuration(state: Path, root: Path, port: int, kdc: Kdc | None) -> str:
-    modules = _MODULES
+    modules = [*_MODULES]
     places = [_BASIC.format(root=root, realm=REALM)]
     places += [
         _DIGEST.format(
@@ -130,7 +130,7 @@ def _configuration(state: Path, root: Path, port: int, kdc: Kdc | None) -> str:
         for place, (offered, _, userhash) in _DIGEST_PLACES.items()
     ]
     if kdc is not None:
-        modules += ("mod_authn_gssapi",)
+        modules.append("mod_authn_gssapi")
         places.append(_KERBEROS.format(root=root, realm=KERBEROS_REALM, keytab=kdc.keytab))
     return _CONFIGURATION.format(
         root=root,

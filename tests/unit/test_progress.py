@@ -12,7 +12,14 @@ import pytest
 from rich.console import Console
 
 from transferd.cli.progress import Bar, Speed, line_for
-from transferd.wire.api import ErrorAnswer, JobAnswer, NotifyAnswer, OwnerAnswer
+from transferd.wire.api import (
+    ErrorAnswer,
+    JobAnswer,
+    NegotiateAnswer,
+    NotifyAnswer,
+    OwnerAnswer,
+    PassportAnswer,
+)
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 REFUSED = ErrorAnswer(
@@ -52,6 +59,10 @@ def answer(**changes: Any) -> JobAnswer:
         proxy=None,
         max_size=None,
         streams=None,
+        negotiate=NegotiateAnswer(
+            spn=None, proxy_spn=None, keytab=None, principal=None, ccache=None, ntlm=False
+        ),
+        passport=PassportAnswer(configuration_url=None, login_host=None, realm=None),
         min_retry_delay=60.0,
         no_progress_timeout=0.0,
         max_download_time=0.0,
