@@ -49,10 +49,14 @@ class Secret:
         return bytes(self._buffer)
 
     def wipe(self) -> None:
-        """Overwrite the buffer with zeros and empty it."""
-        for index in range(len(self._buffer)):
-            self._buffer[index] = 0
-        self._buffer.clear()
+        """Overwrite the buffer with zeros and empty it.
+
+        Who reveals it meanwhile, in a thread that was left behind, gets all of it or nothing: a
+        password of zeros would be tried, and count as a wrong one.
+        """
+        buffer, self._buffer = self._buffer, bytearray()
+        buffer[:] = bytes(len(buffer))
+        buffer.clear()
 
     def __len__(self) -> int:
         return len(self._buffer)
