@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What a GSS library says where it has nothing to say.
 _EMPTY = frozenset({"", "Success", "Unknown error"})
+#: GSS_S_CONTEXT_EXPIRED (RFC 2744 3.9.1).
+_CONTEXT_EXPIRED = 12 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,17 @@ class StepFailed(Exception):
 class Context:
     """One exchange of tokens with one peer. It is not used again for another."""
 
-    __slots__ = ("_proxy",)
+    __slots__ = ("_outlived", "_proxy")
 
     def __init__(self, proxy: ContextProxy) -> None:
         self._proxy = proxy
+        #: The last token was right, and came after the end of the ticket.
+        self._outlived = False
 
     @property
     def complete(self) -> bool:
         """Whether no token is missing any more."""
-        return self._proxy.complete
+        return self._outlived or self._proxy.complete
 
     def step(self, token: bytes | None, binding: bytes | None = None) -> bytes | None:
         """Read the peer's token (None: there is none yet) and return the one to send, if any.
@@ -87,6 +91,9 @@ class Context:
         try:
             return self._proxy.step(token, channel_bindings=bindings)
         except Exception as error:
+            if token is not None and _outlived(error):
+                self._outlived = True
+                return None
             # Garbage raises whatever its parser happens to trip over.
             raise StepFailed(status_of(error)) from error
 
@@ -103,8 +110,7 @@ def status_of(error: Exception) -> Status:
     """
     if isinstance(error, StepFailed):
         return error.status
-    while isinstance(inner := getattr(error, "base_error", None), Exception):
-        error = inner
+    error = _innermost(error)
     minor = getattr(error, "min_code", None)
     if isinstance(minor, int):
         return _gss_status(error, minor)
@@ -116,6 +122,21 @@ def status_of(error: Exception) -> Status:
     # pyspnego's own errors are sentences; of others only the name is sure to hold no token.
     own = type(error).__module__.startswith("spnego.")
     return Status(str(error) if own else f"unreadable ({type(error).__name__})")
+
+
+def _innermost(error: Exception) -> Exception:
+    while isinstance(inner := getattr(error, "base_error", None), Exception):
+        error = inner
+    return error
+
+
+def _outlived(error: Exception) -> bool:
+    """Whether a token was read and found right, but the context is older than its ticket.
+
+    MIT judges a peer's last token whenever it comes. Asked for the flags of the context after that,
+    as pyspnego does, it says that the context has expired; it says so of no other.
+    """
+    return getattr(_innermost(error), "maj_code", None) == _CONTEXT_EXPIRED
 
 
 def _gss_status(error: Exception, minor: int) -> Status:
