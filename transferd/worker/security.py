@@ -60,7 +60,9 @@ class Steps:
                 future.cancel()
                 abandon(future)
         if not waited:
-            raise self._late(f"did not answer within {self._patience:g} s")
+            raise self._late(
+                f"did not answer within {self._patience:g} s: its KDC or a name server is silent"
+            )
         return waiter.result()
 
     def _ended(self, _: Future[_T]) -> None:
