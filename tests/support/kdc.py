@@ -130,6 +130,11 @@ class Kdc:
         """Add a principal with a password."""
         self._run("kadmin.local", "addprinc", "-pw", password, name)
 
+    def limit(self, name: str, lifetime: timedelta) -> None:
+        """Give no ticket of a principal's a longer life."""
+        seconds = f"{lifetime.total_seconds():.0f} seconds"
+        self._run("kadmin.local", "modprinc", "-maxlife", seconds, name)
+
     def add_services(self, *names: str) -> None:
         """Add principals with random keys, such as `HTTP/localhost`."""
         for name in names:
@@ -167,8 +172,8 @@ class Kdc:
     def expired_ticket(self) -> Path:
         """Return a ticket cache of USER whose ticket ended an hour ago.
 
-        It comes from a second KDC on the same database, in which it was earlier: waiting for the
-        end of a short ticket would not do, since it is good for five minutes more (clockskew).
+        It comes from a second KDC on the same database, in which it was earlier. Clients take the
+        end of a ticket at its word, but servers accept it for five minutes more (clockskew).
         """
         earlier = timedelta(hours=-2)
         (port,) = free_ports(1)
