@@ -40,7 +40,8 @@ class Service:
 def service_at(place: Place, name: str | None = None) -> Service:
     """Return the service at *place*: `HTTP/host`, or what *name* (`HTTP/host` or `host`) says.
 
-    The host is neither looked up nor completed: what the URL or the job says is asked for.
+    The host is neither looked up nor completed here. Kerberos asks for the name that DNS has for it
+    instead, unless krb5.conf forbids that (`dns_canonicalize_hostname`, `rdns`; BITS.md NG4).
     """
     kind, _, host = (name or place.host).rpartition("/")
     return Service(kind.upper() or "HTTP", host.removesuffix("."))
