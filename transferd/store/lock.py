@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -47,8 +48,13 @@ class StateLock:
         return cls(descriptor)
 
     def release(self) -> None:
-        """Let others in; doing it again is success."""
+        """Let others in; doing it again is success.
+
+        The pid goes first: somebody else may get the number, and be ended for a daemon.
+        """
         if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
 
