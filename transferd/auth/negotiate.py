@@ -177,6 +177,10 @@ class NegotiateSession:
                 if not self._allow_ntlm or self._credential.implicit:
                     raise self._advised(error) from error
                 self._instead = str(error)
+            except AuthRejected:
+                # By the KDC, on record as a refusal: that was Kerberos.
+                self._mechanism = _KERBEROS
+                raise
             else:
                 self._mechanism = _KERBEROS
                 return begun
