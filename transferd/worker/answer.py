@@ -13,9 +13,12 @@ from transferd.model.job import Seconds
 from transferd.worker.faults import translate
 from transferd.worker.request import Request
 
-#: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long.
+#: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long…
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS: Seconds = 2.0
+#: …and so much and so long where everything hangs on that connection.
+PINNED_DRAIN_BYTES = 16 * 1024 * 1024
+PINNED_DRAIN_SECONDS: Seconds = 10.0
 
 
 class Answer:
@@ -81,14 +84,19 @@ class Answer:
                 raise self._broken from error
             return rescued
 
-    async def drain(self) -> None:
-        """Throw the body away; one that is long or slow costs the connection."""
+    async def drain(self, *, pinned: bool = False) -> None:
+        """Throw the body away; one that is long or slow costs the connection.
+
+        *pinned* has more patience: what comes next means something on this connection alone.
+        """
+        most = PINNED_DRAIN_BYTES if pinned else DRAIN_BYTES
+        seconds = PINNED_DRAIN_SECONDS if pinned else DRAIN_SECONDS
         drained = 0
         try:
             # Nobody wants these bytes, so nobody misses them.
             with contextlib.suppress(TransferFailed, TimeoutError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    while drained <= DRAIN_BYTES and (data := await self.read()):
+                async with asyncio.timeout(seconds):
+                    while drained <= most and (data := await self.read()):
                         drained += len(data)
         finally:
             self.close()

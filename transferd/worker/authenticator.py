@@ -34,7 +34,7 @@ from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Settings
 from transferd.model.url import Origin
-from transferd.worker.answer import DRAIN_BYTES, Answer
+from transferd.worker.answer import PINNED_DRAIN_BYTES, Answer
 from transferd.worker.cookies import Cookies
 from transferd.worker.door import Door, Doors, Hop, exposed, place_of, read_reply
 from transferd.worker.exchange import Exchange
@@ -213,7 +213,7 @@ class Authenticator:
         reply: Reply | None = None
         while (wish := await self._step(talk, reply)) is not None:
             if talk.answer is not None:
-                await talk.answer.drain()
+                await talk.answer.drain(pinned=isinstance(wish, Attempt) and wish.pinned)
             talk.count(wish)
             if isinstance(wish, Errand):
                 reply = await self._run(visit.door, wish)
@@ -324,8 +324,8 @@ async def _insist(ask: Callable[[], Awaitable[Answer]], *, repeatable: bool) -> 
 def _hung_up(door: Door) -> ConnectionGone:
     message = (
         f"cannot authenticate to {door.name}: the {door.target} closes the connection between the"
-        f" legs of the handshake, or refuses with more than {DRAIN_BYTES // 1024} KiB; on another"
-        " connection the legs are worth nothing"
+        f" legs of the handshake, or refuses with more than {PINNED_DRAIN_BYTES >> 20} MiB; on"
+        " another connection the legs are worth nothing"
     )
     return ConnectionGone(Failure(code="connection_lost", message=message))
 
