@@ -123,13 +123,13 @@ def test_without_the_libraries_ntlm_still_works(monkeypatch: pytest.MonkeyPatch)
         ("files.test.", None, "HTTP/files.test"),
         ("192.0.2.1", "files.test", "HTTP/files.test"),
         ("files.test", "http/other.test", "HTTP/other.test"),
-        ("files.test", "cifs/Other.test", "CIFS/Other.test"),
+        ("files.test", "cifs/Other.test", "cifs/Other.test"),
     ],
 )
 def test_the_service_is_named_by_the_url_or_the_job(
     host: str, spn: str | None, expected: str
 ) -> None:
-    """NG4: no port, no canonicalisation, the service in capitals."""
+    """NG4: no port, no canonicalisation, HTTP in capitals and any other service as it is."""
     assert str(service_at(Place(host=host, randomness=bytes), spn)) == expected
 
 

@@ -44,7 +44,8 @@ def service_at(place: Place, name: str | None = None) -> Service:
     instead, unless krb5.conf forbids that (`dns_canonicalize_hostname`, `rdns`; BITS.md NG4).
     """
     kind, _, host = (name or place.host).rpartition("/")
-    return Service(kind.upper() or "HTTP", host.removesuffix("."))
+    # Services are told by case; HTTP is what everybody writes as he likes.
+    return Service("HTTP" if kind.lower() in ("", "http") else kind, host.removesuffix("."))
 
 
 @dataclass(frozen=True, slots=True)
