@@ -228,7 +228,7 @@ def test_a_rejected_credential_is_told() -> None:
         "cannot authenticate to https://host: offered: Basic, Digest (SHA-256); held: digest; "
         f"tried: digest; {reason}"
     )
-    assert remedy(made_choice) == "set the right credentials, then resume"
+    assert remedy(made_choice) == "set the right credentials"
 
 
 def test_a_missing_credential_is_told() -> None:
@@ -238,7 +238,7 @@ def test_a_missing_credential_is_told() -> None:
         "cannot authenticate to https://host: offered: Basic, Digest (MD5), NTLM, Bearer; "
         "held: nothing; tried: nothing"
     )
-    assert remedy(made_choice) == "set credentials for ntlm or digest or basic, then resume"
+    assert remedy(made_choice) == "set credentials for ntlm or digest or basic"
 
 
 def test_a_credential_for_another_scheme_is_told() -> None:
@@ -247,7 +247,7 @@ def test_a_credential_for_another_scheme_is_told() -> None:
     assert refusal("https://host", made_choice) == (
         "cannot authenticate to https://host: offered: Basic; held: digest; tried: nothing"
     )
-    assert remedy(made_choice) == "set credentials for basic, then resume"
+    assert remedy(made_choice) == "set credentials for basic"
 
 
 def test_a_cleartext_refusal_is_told() -> None:
@@ -257,16 +257,19 @@ def test_a_cleartext_refusal_is_told() -> None:
         "cannot authenticate to http://host: offered: Basic; held: basic; tried: nothing; "
         "Basic was not used, it would show the password to everybody on the way"
     )
-    assert remedy(made_choice) == "use https, or make the job with allow_cleartext"
+    assert remedy(made_choice) == (
+        "use https, or let them go in clear with --allow-cleartext (allow_cleartext)"
+    )
 
 
 def test_credentials_alone_would_not_help_in_clear() -> None:
     """The advice to set Basic credentials says what else it takes."""
     assert remedy(made(OFFER_BASIC, held=[], transit=CLEARTEXT)) == (
-        "set credentials for basic and use https, or make the job with allow_cleartext"
+        "use https and set credentials for basic, or set them and let them go in clear with"
+        " --allow-cleartext (allow_cleartext)"
     )
     better = made(OFFER_BASIC, OFFER_MD5, held=[], transit=CLEARTEXT)
-    assert remedy(better) == "set credentials for digest, then resume"
+    assert remedy(better) == "set credentials for digest"
 
 
 def test_a_challenge_that_cannot_be_answered_is_told() -> None:

@@ -19,12 +19,15 @@ from transferd.auth.negotiate import NegotiateSession
 from transferd.auth.ntlm import NtlmSession
 from transferd.auth.passport import PassportSession
 from transferd.model.credentials import Credential, Scheme
+from transferd.model.failures import MISSING_CREDENTIALS
 
 _T = TypeVar("_T")
 
 #: A message names so many offers at most, each cut to so many characters.
 _OFFERS_TOLD = 8
 _OFFER_CHARS = 40
+
+_ALLOW_CLEARTEXT = "let them go in clear with --allow-cleartext (allow_cleartext)"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -210,17 +213,17 @@ def refusal(where: str, choice: Choice, reasons: Iterable[str] = ()) -> str:
 
 
 def remedy(choice: Choice) -> str:
-    """Say what the owner can do about a refusal."""
+    """Say what the owner can do about a refusal, before it is tried again (`Failure.advice`)."""
     settable = [scheme for scheme in choice.settable if scheme not in choice.held]
     if choice.tried:
-        return "set the right credentials, then resume"
+        return "set the right credentials"
     if choice.cleartext_refused:
-        return "use https, or make the job with allow_cleartext"
+        return f"use https, or {_ALLOW_CLEARTEXT}"
     if settable:
-        return f"set credentials for {' or '.join(settable)}, then resume"
+        return f"{MISSING_CREDENTIALS} {' or '.join(settable)}"
     if choice.exposing:
         schemes = " or ".join(choice.exposing)
-        return f"set credentials for {schemes} and use https, or make the job with allow_cleartext"
+        return f"use https and set credentials for {schemes}, or set them and {_ALLOW_CLEARTEXT}"
     return "transferd can answer none of these; have the server offer another scheme"
 
 

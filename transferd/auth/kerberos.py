@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import ipaddress
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -58,17 +59,15 @@ class _Fault:
 
     #: What happened; {service} is what a ticket was wanted for.
     text: str
-    #: None: the remedy of the tickets' own kind, or of the code.
+    #: None: the remedy of the tickets' own kind, or of the code; {spn} is what names the service.
     advice: str | None = None
     code: str | None = None
     #: The KDC knows who asks and refuses him.
     rejects: bool = False
 
 
-_CLOCKS = "set the clocks of this machine and of the KDC right, then resume"
-_REALM = (
-    "give the user as user@REALM, mostly in capitals, and name the realm in krb5.conf, then resume"
-)
+_CLOCKS = "set the clocks of this machine and of the KDC right"
+_REALM = "give the user as user@REALM, mostly in capitals, and name the realm in krb5.conf"
 _NO_CACHE = _Fault(text="there is no ticket")
 _BAD_CACHE = _Fault(text="the ticket cache cannot be read")
 _BAD_SKEW = _Fault(text="the clocks of this machine and of the KDC differ too much", advice=_CLOCKS)
@@ -85,23 +84,23 @@ _FAULTS: Mapping[int, _Fault] = MappingProxyType(
         _NO_DEFAULT_REALM: _NO_REALM,
         _CLIENT_UNKNOWN: _Fault(
             text="the KDC does not know the user",
-            advice="set the right credentials, with the right realm (user@REALM), then resume",
+            advice="set the right credentials, with the right realm (user@REALM)",
         ),
         _PREAUTH_FAILED: _WRONG_SECRET,
         _BAD_INTEGRITY: _WRONG_SECRET,
         _REVOKED: _Fault(
             text="the account is locked or disabled",
-            advice="have the account unlocked, then resume",
+            advice="have the account unlocked",
             rejects=True,
         ),
         _NAME_EXPIRED: _Fault(
             text="the account has expired",
-            advice="have the account extended, then resume",
+            advice="have the account extended",
             rejects=True,
         ),
         _PASSWORD_EXPIRED: _Fault(
             text="the password has expired",
-            advice="change it with kpasswd and set the new one, then resume",
+            advice="change it with kpasswd and set the new one",
             rejects=True,
         ),
         _SKEW: _BAD_SKEW,
@@ -109,7 +108,7 @@ _FAULTS: Mapping[int, _Fault] = MappingProxyType(
         _NOT_YET_VALID: _BAD_SKEW,
         _SERVICE_UNKNOWN: _Fault(
             text="the KDC does not know the service {service}",
-            advice="name the service that the server runs as with negotiate.spn, then resume",
+            advice="name the service that runs there with {spn}",
         ),
         _TICKET_EXPIRED: _Fault(text="the ticket has expired"),
         _NO_CACHE_FILE: _NO_CACHE,
@@ -123,17 +122,14 @@ _FAULTS: Mapping[int, _Fault] = MappingProxyType(
         errno.ENOENT: _Fault(text="the file does not exist"),
         errno.EACCES: _Fault(
             text="the job's owner may not read the file",
-            advice="make the file readable for the job's owner, then resume",
+            advice="make the file readable for the job's owner",
         ),
     }
 )
 
 #: What a server's own refusal means, by the code in its token.
-_SERVER_KEY = (
-    "have the server's keytab renewed, or name the service that it runs as with"
-    " negotiate.spn, then resume"
-)
-_SERVER_CLOCK = "set the clocks of this machine, of the KDC and of the server right, then resume"
+_SERVER_KEY = "have the {target}'s keytab renewed, or name the service that it runs as with {spn}"
+_SERVER_CLOCK = "set the clocks of this machine, of the KDC and of the {target} right"
 _SERVER_ADVICE: Mapping[int, str] = MappingProxyType(
     {
         _SKEW: _SERVER_CLOCK,
@@ -147,8 +143,8 @@ _SERVER_ADVICE: Mapping[int, str] = MappingProxyType(
 )
 #: It may be a missing channel binding as well (BITS.md NT7, NG9): servers keep that to themselves.
 _SILENT_ADVICE = (
-    "look into the server's log: it may have no key for that service, or demand https with a"
-    " channel binding (Extended Protection); mend that, then resume"
+    "look into the {target}'s log: it may have no key for that service, or demand https with a"
+    " channel binding (Extended Protection)"
 )
 
 
@@ -163,7 +159,7 @@ def open_kerberos(
         CannotStart: there is no ticket to be had; the text says why, and with what it was tried.
         AuthRejected: the KDC refuses the credential.
     """
-    _check_name(service)
+    _check_name(service, tickets.target)
     _check_libraries()
     try:
         try:
@@ -183,11 +179,13 @@ def refusal(
     """Make the error for a server that refuses a ticket; *said* is what its token says."""
     text = f"the {target} refused the Kerberos ticket for {service}, got with {tickets}"
     if said is None:
-        return AuthRejected(f"{text}, and does not say why", advice=_SILENT_ADVICE)
+        return AuthRejected(
+            f"{text}, and does not say why", advice=_addressed(_SILENT_ADVICE, target)
+        )
     if said.code == _GENERIC:
         text += ", as it does when a channel binding is wrong"
     advice = None if said.code is None else _SERVER_ADVICE.get(said.code)
-    return AuthRejected(f"{text}: {said.text}", advice=advice)
+    return AuthRejected(f"{text}: {said.text}", advice=_addressed(advice, target))
 
 
 def _begin(tickets: Tickets, service: Service, binding: bytes | None) -> tuple[Context, bytes]:
@@ -218,17 +216,14 @@ def _begin(tickets: Tickets, service: Service, binding: bytes | None) -> tuple[C
     return context, first
 
 
-def _check_name(service: Service) -> None:
+def _check_name(service: Service, target: Target) -> None:
     try:
         ipaddress.ip_address(service.host)
     except ValueError:
         return
     raise CannotStart(
         f"Kerberos knows servers by their names, and {service.host} is an address",
-        advice=(
-            "use the server's host name in the URL, or name its service with negotiate.spn, then"
-            " resume"
-        ),
+        advice=_addressed("use the {target}'s host name, or name its service with {spn}", target),
     )
 
 
@@ -240,8 +235,8 @@ def _check_libraries() -> None:
         raise CannotStart(
             f"Kerberos is not installed: {error}",
             advice=(
-                "install it with `pip install 'transferd[kerberos]'` (which needs gcc, python3-dev"
-                " and libkrb5-dev), then resume"
+                f"install it with `{sys.executable} -m pip install gssapi krb5` (needs gcc,"
+                " python3-dev and libkrb5-dev; a running daemon notices)"
             ),
         ) from error
 
@@ -253,7 +248,16 @@ def _explained(status: Status, tickets: Tickets, service: Service) -> AuthError:
         return CannotStart(f"{what}: {status.text}", advice=tickets.remedy)
     text = f"{what}: {fault.text.format(service=service)} ({status.text})"
     kind = AuthRejected if fault.rejects else CannotStart
-    advice = fault.advice
+    advice = _addressed(fault.advice, tickets.target)
     if advice is None and fault.code is None:
-        advice = tickets.remedy
+        misnamed = status.code == KEY_NOT_FOUND and tickets.misnamed
+        advice = misnamed or tickets.remedy
     return kind(text, code=fault.code, advice=advice)
+
+
+def _addressed(advice: str | None, target: Target) -> str | None:
+    """Say whom advice is about, and which option names its service."""
+    if advice is None:
+        return None
+    spn = "--proxy-spn (negotiate.proxy_spn)" if target is Target.PROXY else "--spn (negotiate.spn)"
+    return advice.format(target=target, spn=spn)

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferd.auth.identity import password_bytes
-from transferd.model.credentials import Credential, NegotiateOptions
+from transferd.model.credentials import Credential, NegotiateOptions, Target
 
 if TYPE_CHECKING:
     import krb5
@@ -43,6 +43,10 @@ class Tickets(ABC):
     own: bool
     #: What can be done when a KDC refuses them, and when they are missing or have expired.
     remedy: str
+    #: What can be done when there are some, and none of them is of who was named.
+    misnamed: str | None = None
+    #: Whom they are for.
+    target: Target = Target.SERVER
 
     @abstractmethod
     def cache(self) -> str:
@@ -63,11 +67,15 @@ class Tickets(ABC):
 
 def tickets_of(credential: Credential, options: NegotiateOptions) -> Tickets:
     """Return where the tickets of *credential* come from."""
+    tickets: Tickets
     if credential.username is not None:
-        return PasswordTickets(credential, credential.username)
-    if options.keytab is not None:
-        return KeytabTickets(options.keytab, options.principal)
-    return CachedTickets(options.ccache, options.principal)
+        tickets = PasswordTickets(credential, credential.username)
+    elif options.keytab is not None:
+        tickets = KeytabTickets(options.keytab, options.principal)
+    else:
+        tickets = CachedTickets(options.ccache, options.principal)
+    tickets.target = credential.target
+    return tickets
 
 
 class CachedTickets(Tickets):
@@ -80,7 +88,7 @@ class CachedTickets(Tickets):
         self._principal = principal
         where = "" if ccache is None else f" -c {ccache}"
         who = "" if principal is None else f" {principal}"
-        self.remedy = f"get a ticket with `kinit{where}{who}`, then resume"
+        self.remedy = f"get a ticket with `kinit{where}{who}`"
 
     def cache(self) -> str:
         """Return the cache's name."""
@@ -147,7 +155,7 @@ class PasswordTickets(_OwnTickets):
     `DOMAIN\\user` is `user@DOMAIN`, in capitals. Both texts are used in Normalization Form C.
     """
 
-    remedy = "set the right credentials, then resume"
+    remedy = "set the right credentials"
 
     def __init__(self, credential: Credential, username: str) -> None:
         super().__init__()
@@ -184,12 +192,17 @@ class PasswordTickets(_OwnTickets):
 class KeytabTickets(_OwnTickets):
     """Tickets for a key in a file; without a principal, for the first one."""
 
-    remedy = "export the key to the keytab anew, then resume"
+    remedy = "export the key to the keytab anew"
 
     def __init__(self, path: str, principal: str | None) -> None:
         super().__init__()
         self._path = path
         self._principal = principal
+        if principal is not None:
+            self.misnamed = (
+                f"name one that is in it with --principal (`klist -k {path}` lists them), or"
+                " export the key anew"
+            )
 
     def __str__(self) -> str:
         who = "" if self._principal is None else f" of {self._principal!r}"

@@ -11,6 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+#: How advice begins where nobody is named for any scheme that is asked for; the schemes follow.
+MISSING_CREDENTIALS = "set credentials for"
+
+#: How credentials are set for whoever asks with that code.
+_COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "http_401": "`transferctl credentials set JOB --user NAME`",
+        "http_407": "`transferctl credentials set JOB --target proxy --user NAME`",
+    }
+)
+
 
 class Context(enum.StrEnum):
     """What was being used when it failed (BG_ERROR_CONTEXT)."""
@@ -60,13 +71,21 @@ class Failure:
     http_status: int | None = None
     #: Local path of the file that failed, where one did.
     file: str | None = None
-    #: What the owner can do, where more is known than the code tells.
+    #: What the owner can do before it is tried again, where more is known than the code tells.
     advice: str | None = None
 
     @property
     def remedy(self) -> str:
         """What the owner can do, as one clause that follows "to continue,"."""
-        return self.advice or self.kind.advice
+        if self.advice is None:
+            return self.kind.advice
+        if self.kind.transient:
+            return self.advice
+        how = _COMMANDS.get(self.code)
+        missing = how is not None and self.advice.startswith(MISSING_CREDENTIALS)
+        advice = f"{self.advice} ({how})" if missing else self.advice
+        where = "for the proxy, " if self.code == "http_407" else ""
+        return f"{where}{advice}{';' if '; ' in advice else ','} then resume"
 
     @property
     def kind(self) -> FailureKind:
@@ -91,7 +110,7 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "tls_failed": FailureKind(
             _T,
             Remedy.OWNER,
-            "mend the certificate or name its CA with cacert, then resume",
+            "mend the certificate or name its CA with --cacert (cacert), then resume",
         ),
         # remote
         "protocol_error": FailureKind(_R, Remedy.BACKOFF, _WAIT),
@@ -110,12 +129,15 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "remote_unstable": FailureKind(
             _R, Remedy.BACKOFF, "wait until the remote file has stopped changing"
         ),
-        "size_limit": FailureKind(_R, Remedy.OWNER, "raise max_size, then resume"),
+        "size_limit": FailureKind(_R, Remedy.OWNER, "raise --max-size (max_size), then resume"),
         "server_not_authenticated": FailureKind(
             _R, Remedy.OWNER, "make sure that this is the right server, then resume"
         ),
         "cleartext_refused": FailureKind(
-            _R, Remedy.OWNER, "use https, or make the job with allow_cleartext"
+            _R,
+            Remedy.OWNER,
+            "use https, or let them go in clear with --allow-cleartext (allow_cleartext),"
+            " then resume",
         ),
         # local
         "disk_full": FailureKind(_L, Remedy.SPACE, "free some space: it goes on by itself"),
@@ -141,7 +163,9 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
             _Q, Remedy.OWNER, "put the key file back, or set the credentials again, then resume"
         ),
         "no_progress": FailureKind(_Q, Remedy.OWNER, "mend what the message names, then resume"),
-        "time_limit": FailureKind(_Q, Remedy.OWNER, "raise max_download_time, then resume"),
+        "time_limit": FailureKind(
+            _Q, Remedy.OWNER, "raise --max-download-time (max_download_time), then resume"
+        ),
     }
 )
 
@@ -150,10 +174,13 @@ TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 _STATUS_ADVICE: Mapping[int, str] = MappingProxyType(
     {
-        401: "set credentials for a scheme that the server offers, then resume",
+        401: (
+            f"{MISSING_CREDENTIALS} a scheme that the server offers"
+            f" ({_COMMANDS['http_401']}), then resume"
+        ),
         403: "get access to the file, then resume",
         404: "check the URL; a new job is needed for another one",
-        407: "set credentials for the proxy, then resume",
+        407: f"{MISSING_CREDENTIALS} the proxy ({_COMMANDS['http_407']}), then resume",
         410: "check the URL; a new job is needed for another one",
     }
 )
