@@ -224,17 +224,14 @@ def test_the_proxys_url_may_name_an_identity() -> None:
 
 
 def test_each_door_has_its_place() -> None:
-    """The host to be named to others, and the service that the job names for it."""
+    """The host to be named to others, and what the job says of speaking there."""
     passport = PassportOptions(login_host="id.example.org")
-    made = doors(
-        negotiate=NegotiateOptions(spn="HTTP/a", proxy_spn="HTTP/b", ntlm=True), passport=passport
-    )
+    negotiate = NegotiateOptions(spn="HTTP/a", proxy_spn="HTTP/b", ntlm=True)
+    made = doors(negotiate=negotiate, passport=passport)
     server = server_door(made).place
     proxy = made.proxy(request(HTTP, PROXY), PROXY).place
-    assert (server.host, server.negotiate.spn) == ("files.example.org", "HTTP/a")
-    assert (proxy.host, proxy.negotiate.spn) == ("proxy.example.org", "HTTP/b")
-    assert server.negotiate.ntlm
-    assert proxy.negotiate.ntlm
+    assert (server.host, server.negotiate) == ("files.example.org", negotiate)
+    assert (proxy.host, proxy.negotiate) == ("proxy.example.org", negotiate)
     assert server.passport == passport
 
 

@@ -13,7 +13,7 @@ from transferd.auth.choice import Transit, needs_cookies
 from transferd.auth.flow import CHALLENGE_STATUS, Attempt, Place, Randomness, Reply, RequestLine
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import Settings
-from transferd.model.url import Origin, is_loopback, origin
+from transferd.model.origins import Origin, is_loopback, origin
 from transferd.worker.answer import Answer
 from transferd.worker.proxy import Proxy
 from transferd.worker.request import Request
@@ -162,7 +162,7 @@ class Doors:
             request=hop.request,
             held=self._held[Target.SERVER] if hop.own else {},
             transit=self._transit(exposed(hop.request)),
-            place=self._place(place.host, self._settings.negotiate.spn),
+            place=self._place(place.host),
             name=name,
         )
 
@@ -178,7 +178,7 @@ class Doors:
             request=request,
             held=self._held[Target.PROXY] or _url_credentials(proxy),
             transit=self._transit(place.scheme == "http" and not is_loopback(place.host)),
-            place=self._place(place.host, self._settings.negotiate.proxy_spn),
+            place=self._place(place.host),
             name=f"proxy {place}",
             tunnel=request.tunnelled,
         )
@@ -186,11 +186,11 @@ class Doors:
     def _transit(self, cleartext: bool) -> Transit:
         return Transit(cleartext=cleartext, allow_cleartext=self._settings.allow_cleartext)
 
-    def _place(self, host: str, spn: str | None) -> Place:
+    def _place(self, host: str) -> Place:
         return Place(
             host=host,
             randomness=self._randomness,
-            negotiate=replace(self._settings.negotiate, spn=spn),
+            negotiate=self._settings.negotiate,
             passport=self._settings.passport,
         )
 
