@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transferd.model.url import origin
+from transferd.model.origins import origin
 from transferd.worker.cookies import ORIGINS, Cookies
 from transferd.worker.request import Request
 

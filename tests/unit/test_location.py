@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transferd.model.errors import TransferFailed
-from transferd.transfer.location import Origin, is_loopback, next_hop, origin, readable
+from transferd.model.origins import Origin, is_loopback, origin, readable
+from transferd.transfer.location import next_hop
 
 HERE = "https://files.example/a/b;p?sig=1"
 

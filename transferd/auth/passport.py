@@ -41,7 +41,7 @@ from transferd.auth.passport_grammar import (
 from transferd.auth.passport_trust import Trust, askable_origin, sign_in_name, trust_of
 from transferd.model.credentials import Credential, Scheme
 from transferd.model.failures import TRANSIENT_STATUSES
-from transferd.model.url import origin, resolve, split
+from transferd.model.origins import origin, resolve, split
 
 _T = TypeVar("_T")
 #: A part of a conversation, and what comes of it.
@@ -57,12 +57,13 @@ PARTNER_STATUSES = frozenset({302, 401})
 #: So much of a realm is told.
 _REALM_CHARS = 80
 
-_CONFIGURATION_ADVICE = "check passport.configuration_url (--passport-configuration), then resume"
-_REALM_ADVICE = "check passport.realm and passport.configuration_url, then resume"
-_LOGIN_SERVER_ADVICE = "have the login server mended, then resume"
-_PARTNER_ADVICE = (
-    "have the server's Passport parameters mended (the password is not to blame), then resume"
+_CONFIGURATION_ADVICE = "check --passport-configuration (passport.configuration_url)"
+_REALM_ADVICE = (
+    "check --passport-realm (passport.realm) and --passport-configuration"
+    " (passport.configuration_url)"
 )
+_LOGIN_SERVER_ADVICE = "have the login server mended"
+_PARTNER_ADVICE = "have the server's Passport parameters mended (the password is not to blame)"
 
 
 def usable(challenge: Challenge) -> bool:

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 
 from transferd.auth.flow import AuthRejected, CannotStart
 from transferd.model.credentials import Credential, PassportOptions, Target
-from transferd.model.url import DEFAULT_PORTS, Origin, host_and_port, origin, shielded
+from transferd.model.origins import DEFAULT_PORTS, Origin, host_and_port, origin, shielded
 
 _MAIL_ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 _UNSENDABLE = re.compile(r"[^\x21-\x7e]")
 
 _SETTINGS_ADVICE = (
-    "set passport.configuration_url and passport.login_host (--passport-configuration and"
-    " --passport-login-host, or [passport] of the configuration file), then resume"
+    "set --passport-configuration (passport.configuration_url) and --passport-login-host"
+    " (passport.login_host), or [passport] of the configuration file"
 )
 _LOGIN_HOST_ADVICE = (
-    "check passport.configuration_url; if that host may be shown the password, set"
-    " passport.login_host to it (--passport-login-host), then resume"
+    "check --passport-configuration (passport.configuration_url), or, if that host may be shown"
+    " the password, name it with --passport-login-host (passport.login_host)"
 )
 
 
@@ -99,7 +99,7 @@ def sign_in_name(credential: Credential) -> str:
     if not _MAIL_ADDRESS.fullmatch(name):
         raise CannotStart(
             f"Passport needs an e-mail address as user name, and {credential.username!r} is none",
-            advice="set passport credentials with an e-mail address as user name, then resume",
+            advice="set passport credentials with an e-mail address as user name",
         )
     return name
 

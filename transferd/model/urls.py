@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from transferd.model.errors import BadRequest
 from transferd.model.limits import Limits
-from transferd.model.url import is_loopback
+from transferd.model.origins import is_loopback
 
 #: For a job that goes through no proxy, whatever its owner's environment says.
 DIRECT = "direct"

@@ -10,19 +10,14 @@ import re
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.model.url import (
+from transferd.model.origins import (
     DEFAULT_PORTS,
-    Origin,
     Parts,
     host_and_port,
-    is_loopback,
-    origin,
     readable,
     resolve,
     split,
 )
-
-__all__ = ["REDIRECTS", "Origin", "is_loopback", "next_hop", "origin", "readable"]
 
 #: Statuses that are followed; a GET stays a GET with each of them (RFC 9110 15.4).
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 from transferd.model.failures import Failure
 from transferd.model.job import File, Validator
+from transferd.model.origins import readable
 from transferd.transfer.httpdate import parse_http_date
-from transferd.transfer.location import readable
 
 # RFC 9110 8.8.3, without obs-text: what cannot be sent back byte for byte is no condition.
 _ENTITY_TAG = re.compile(r'(?P<weak>W/)?"[\x21\x23-\x7e]*"')

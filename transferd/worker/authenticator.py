@@ -33,7 +33,7 @@ from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import ConnectionGone, TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Settings
-from transferd.model.url import Origin
+from transferd.model.origins import Origin
 from transferd.worker.answer import PINNED_DRAIN_BYTES, Answer
 from transferd.worker.cookies import Cookies
 from transferd.worker.door import Door, Doors, Hop, exposed, place_of, read_reply

@@ -14,7 +14,7 @@ from http.cookies import CookieError
 
 import aiohttp
 
-from transferd.transfer.location import Origin, origin
+from transferd.model.origins import Origin, origin
 from transferd.worker.request import Request
 
 #: Cookies of more places than this are not kept. How many one place may set, and how large they

@@ -17,9 +17,9 @@ from typing import Protocol
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import File, JobId, Seconds, Settings, Validator
+from transferd.model.origins import readable
 from transferd.model.paths import temporary_path
 from transferd.transfer.httpdate import parse_http_date
-from transferd.transfer.location import readable
 from transferd.transfer.resume import (
     Append,
     Complete,

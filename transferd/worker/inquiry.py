@@ -8,7 +8,7 @@ from datetime import datetime
 from yarl import URL
 
 from transferd.model.job import Seconds, Settings, Validator
-from transferd.model.url import Origin, origin
+from transferd.model.origins import Origin, origin
 from transferd.transfer.location import REDIRECTS, next_hop
 from transferd.transfer.resume import RangeRequest, Response
 from transferd.transfer.retry import parse_retry_after
