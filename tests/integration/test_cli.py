@@ -252,6 +252,7 @@ async def test_get_tells_of_an_error_and_cancels_the_job(
     assert "the job is cancelled" in done.stderr
     assert done.json["error"]["code"] == "http_404"
     assert done.json["error"]["exit"] == 1
+    assert done.json["error"]["remedy"] in done.stderr
     assert service.jobs == {}
 
 

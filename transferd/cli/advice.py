@@ -6,10 +6,18 @@ import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from transferd.model.credentials import Target
-from transferd.model.failures import kind_of
+from transferd.cli.passwords import Identity
+from transferd.model.credentials import Scheme, Target
+from transferd.model.failures import MISSING_CREDENTIALS, kind_of
 
-_REFUSALS = frozenset({"http_401", "http_407"})
+#: Who refuses with that code.
+_REFUSALS: Mapping[str, Target] = MappingProxyType(
+    {"http_401": Target.SERVER, "http_407": Target.PROXY}
+)
+_SCHEME = "|".join(Scheme)
+_MISSING = re.compile(rf"{MISSING_CREDENTIALS} ((?:{_SCHEME})(?: or (?:{_SCHEME}))*)\b")
+_WRONG = re.compile(r"set the right credentials(?=[,;] then)")
+_END = re.compile(r"([,;]) then resume$")
 _FIRST_CLAUSE = re.compile(r"; |, then |, or ")
 
 _AGAIN: Mapping[str, str] = MappingProxyType(
@@ -26,28 +34,64 @@ _AGAIN: Mapping[str, str] = MappingProxyType(
 )
 
 
-def advice_for(code: str, remedy: str, identified: Collection[Target]) -> str:
+def advice_for(code: str, remedy: str, identities: Collection[Identity]) -> str:
     """Say how to do better.
 
     Args:
         code: Of the failure.
         remedy: What the daemon advises the owner of a job that lives on.
-        identified: Whom the command line named a user for.
+        identities: Whom the command line named.
     """
-    if code in _REFUSALS and remedy != kind_of(code).advice:
-        # The scheme knew better than the status.
-        return f"{remedy.removesuffix(', then resume')}, then run it again"
-    if code == "http_401":
-        if Target.SERVER not in identified:
-            return "run it again with --user NAME"
-        return (
-            "run it again with another user, password or --auth; "
-            "if it was redirected to another server, with the URL there"
-        )
-    if code == "http_407":
-        other = "another " if Target.PROXY in identified else ""
-        return f"run it again with {other}--proxy-user NAME"
+    if code in _REFUSALS:
+        target = _REFUSALS[code]
+        named = [each for each in identities if each.target is target]
+        return _advice_to_identify(target, remedy, named, usual=remedy == kind_of(code).advice)
     if code in _AGAIN:
         return _AGAIN[code]
     # What comes after the first clause is for a job that lives on.
     return f"what would help: {_FIRST_CLAUSE.split(remedy)[0]}"
+
+
+def _advice_to_identify(
+    target: Target, remedy: str, named: Collection[Identity], *, usual: bool
+) -> str:
+    """Say who else to be; *usual*: nothing but the status is known."""
+    prefix = "proxy-" if target is Target.PROXY else ""
+    found = _MISSING.search(remedy)
+    missing = [Scheme(name) for name in found[1].split(" or ")] if found else []
+    if not named and (missing or usual):
+        return f"run it again with {_ways(prefix, missing)}"
+    if missing and any(each.from_url for each in named) and target is Target.SERVER:
+        return "a URL's password is for basic alone; run it again with --user NAME"
+    spoken = {scheme for each in named for scheme in each.schemes}
+    if missing and spoken.isdisjoint(missing):
+        return f"run it again {_other_schemes(prefix, missing, named)}"
+    if missing or usual:
+        elsewhere = "if it was redirected to another server, with the URL there"
+        other = f"run it again with another --{prefix}user, password or --{prefix}auth"
+        return other if prefix else f"{other}; {elsewhere}"
+    if _WRONG.search(remedy):
+        return f"run it again with another --{prefix}user or password"
+    # The scheme knew better than the status.
+    return _END.sub(r"\1 then run it again", remedy)
+
+
+def _ways(prefix: str, schemes: Collection[Scheme]) -> str:
+    """Return the options of somebody who has named nobody yet."""
+    if set(schemes) == {Scheme.PASSPORT}:
+        return "--auth passport --user NAME"
+    if Scheme.NEGOTIATE in schemes:
+        return (
+            f"--{prefix}auth negotiate (your Kerberos ticket), --keytab FILE or --{prefix}user NAME"
+        )
+    return f"--{prefix}user NAME"
+
+
+def _other_schemes(prefix: str, schemes: Collection[Scheme], named: Collection[Identity]) -> str:
+    """Return the options that name a scheme that is asked for."""
+    if any(each.username is None for each in named):
+        return f"with --{prefix}user NAME"
+    these = " or ".join(f"--{prefix}auth {scheme}" for scheme in schemes)
+    # Without a scheme a password is for all but Passport.
+    without = "" if set(schemes) == {Scheme.PASSPORT} else f"without --{prefix}auth or "
+    return f"{without}with {these}"

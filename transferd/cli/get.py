@@ -164,7 +164,13 @@ def _proxy(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...
 
 def _named_in_url(target: Target, schemes: tuple[Scheme, ...], userinfo: str) -> Identity:
     username, password = split_userinfo(userinfo)
-    return Identity(target=target, schemes=schemes, username=username, password=Secret(password))
+    return Identity(
+        target=target,
+        schemes=schemes,
+        username=username,
+        password=Secret(password),
+        from_url=True,
+    )
 
 
 def _job_name(given: str | None, dest: str) -> str:
@@ -255,12 +261,12 @@ async def _failure(job: Job, failed: JobFailed, wish: Wish) -> CommandError:
     remedies = [blocker.remedy for blocker in failed.job.blockers]
     remedy = remedies[0] if remedies else f"see `transferctl why {job.id}`"
     if wish.keep:
-        fate = f"job {job.id} is kept; to go on: {remedy}"
+        fate, advice = f"job {job.id} is kept; to go on: {remedy}", remedy
     else:
         await _abandon(job)
-        identified = {each.target for each in wish.identities}
-        fate = f"the job is cancelled; {advice_for(code, remedy, identified)}"
-    return CommandError(Exit.FAILED, str(failed), code=code, job=job.id, advice=fate)
+        advice = advice_for(code, remedy, wish.identities)
+        fate = f"the job is cancelled; {advice}"
+    return CommandError(Exit.FAILED, str(failed), code=code, job=job.id, advice=fate, remedy=advice)
 
 
 async def _complete(job: Job, wish: Wish) -> JobAnswer:

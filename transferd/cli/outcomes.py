@@ -37,7 +37,7 @@ class CommandError(Exception):
     """Ends a command with a message for people.
 
     `code` is stable and meant for programs; `job` is the id of the job that it is about; `advice`
-    is a second line for people.
+    is a second line for people, `remedy` what it says that helps, for programs.
     """
 
     def __init__(
@@ -48,9 +48,11 @@ class CommandError(Exception):
         code: str = "failed",
         job: str | None = None,
         advice: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(message)
         self.advice = advice
+        self.remedy = remedy
         self.status = status
         self.code = code
         self.job = job

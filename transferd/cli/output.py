@@ -80,9 +80,11 @@ class Output:
         if isinstance(error, CommandError) and error.advice is not None:
             self.remark(f"transferctl: {error.advice}")
         if self.json:
-            job = error.job if isinstance(error, CommandError) else None
             problem = {"code": code_of(error), "message": message, "exit": int(status_of(error))}
-            self.document({"error": problem | ({"job": job} if job else {})})
+            if isinstance(error, CommandError):
+                more = {"job": error.job, "remedy": error.remedy}
+                problem |= {name: value for name, value in more.items() if value is not None}
+            self.document({"error": problem})
 
     def table(
         self, head: Sequence[str], rows: Sequence[Sequence[str]], spare: Collection[str] = ()

@@ -28,6 +28,8 @@ class Identity:
     schemes: tuple[Scheme, ...]
     username: str | None
     password: Secret | None = field(repr=False)
+    #: They stood in a URL.
+    from_url: bool = False
 
 
 def schemes_for(auth: str | None) -> tuple[Scheme, ...]:

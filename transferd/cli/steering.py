@@ -73,6 +73,7 @@ async def wait(options: Namespace, output: Output) -> int:
                 code=failed.error.code if failed.error else "failed",
                 job=job.id,
                 advice=f"to go on: {remedies[0]}" if remedies else None,
+                remedy=remedies[0] if remedies else None,
             ) from failed
     if output.json:
         output.document(answer)
