@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,8 +66,9 @@ TEXTS = (
     MISSING,
 )
 
-_SPN = "name the service that the server runs as with negotiate.spn, then resume"
+_SPN = "name the service that runs there with --spn (negotiate.spn)"
 _NTLM = "; or allow NTLM inside Negotiate (negotiate.ntlm, --allow-ntlm)"
+_THEN = f"{_NTLM}; then resume"
 _WAIT = "wait: it is tried again by itself, or `resume` tries at once"
 _REALM = """
 [realms]
@@ -147,14 +149,14 @@ MISERIES = {
         username=f"{USER}@NO.WHERE",
         text=UNKNOWN_REALM,
         tried=f"a Kerberos ticket for HTTP/localhost with the password of '{USER}@NO.WHERE'",
-        advice="give the user as user@REALM, mostly in capitals, and name the realm in krb5.conf,"
-        f" then resume{_NTLM}",
+        advice="give the user as user@REALM, mostly in capitals, and name the realm in krb5.conf"
+        f"{_THEN}",
     ),
     "a user whom the KDC does not know": Misery(
         username="nobody",
         text=UNKNOWN_CLIENT,
         tried="a Kerberos ticket for HTTP/localhost with the password of 'nobody'",
-        advice=f"set the right credentials, with the right realm (user@REALM), then resume{_NTLM}",
+        advice=f"set the right credentials, with the right realm (user@REALM){_THEN}",
     ),
     "a wrong password": Misery(
         password="wrong",
@@ -174,7 +176,7 @@ MISERIES = {
         options=lambda _: NegotiateOptions(spn="HTTP/nowhere.test"),
         text=UNKNOWN_SERVICE,
         tried=f"a Kerberos ticket for HTTP/nowhere.test with the password of '{USER}'",
-        advice=f"{_SPN}{_NTLM}",
+        advice=f"{_SPN}{_THEN}",
     ),
     "a service that the server is not": Misery(
         options=lambda _: NegotiateOptions(spn="HTTP/elsewhere.test"),
@@ -182,7 +184,7 @@ MISERIES = {
         tried="the server refused the Kerberos ticket for HTTP/elsewhere.test, got with the"
         f" password of '{USER}'",
         advice="have the server's keytab renewed, or name the service that it runs as with"
-        " negotiate.spn, then resume",
+        " --spn (negotiate.spn), then resume",
     ),
     "a ticket that has expired": Misery(
         username=None,
@@ -208,7 +210,8 @@ MISERIES = {
         options=lambda path: NegotiateOptions(keytab=path, principal=USER),
         text=NO_KEY,
         tried=f"a Kerberos ticket for HTTP/localhost with the keytab {{path}} of '{USER}'",
-        advice="export the key to the keytab anew, then resume",
+        advice="name one that is in it with --principal (`klist -k {path}` lists them), or export"
+        " the key anew, then resume",
     ),
     "a keytab that is not to be read": Misery(
         username=None,
@@ -247,8 +250,7 @@ async def test_a_server_without_a_name_has_no_ticket(owner: Person, url: str) ->
     trouble = await owner.trouble(job)
     told(trouble, ADDRESS)
     assert trouble.remedy == (
-        "use the server's host name in the URL, or name its service with negotiate.spn, then"
-        f" resume{_NTLM}"
+        f"use the server's host name, or name its service with --spn (negotiate.spn){_THEN}"
     )
     # Who it is for all that can be told.
     await job.change(negotiate={"spn": "HTTP/localhost"})
@@ -284,8 +286,7 @@ async def test_a_kdc_with_another_time_is_told_from_a_wrong_password(
             trouble = await owner.trouble(await owner.job(url, username=USER, password=PASSWORD))
     told(trouble, KDC_CLOCK)
     assert f"HTTP/localhost with the password of '{USER}'" in trouble.text
-    clocks = "set the clocks of this machine and of the KDC right, then resume"
-    assert trouble.remedy == f"{clocks}{_NTLM}"
+    assert trouble.remedy == f"set the clocks of this machine and of the KDC right{_THEN}"
     assert (trouble.state, trouble.code) == (JobState.ERROR, "http_401")
 
 
@@ -309,8 +310,8 @@ async def test_without_the_extra_it_is_said_what_to_install(
             assert await owner.fetch(inside) == [BODY]
     told(trouble, MISSING)
     assert trouble.remedy == (
-        "install it with `pip install 'transferd[kerberos]'` (which needs gcc, python3-dev and"
-        f" libkrb5-dev), then resume{_NTLM}"
+        f"install it with `{sys.executable} -m pip install gssapi krb5` (needs gcc, python3-dev and"
+        f" libkrb5-dev; a running daemon notices){_THEN}"
     )
     assert (trouble.state, trouble.code) == (JobState.ERROR, "http_401")
 
