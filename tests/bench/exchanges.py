@@ -15,8 +15,9 @@ from pathlib import Path
 from tests.support.apache_gssapi import apache_gssapi
 from tests.support.daemon import DaemonProcess
 from tests.support.kdc import kdc
+from tests.support.relay import Relay
 from tests.support.servers import PASSWORD, USER, Server, public_directory
-from tests.support.wiretap import wiretap
+from tests.support.transcript import transcript
 
 
 def main() -> None:
@@ -37,16 +38,16 @@ def main() -> None:
 
 async def _seen(server: Server, place: str, daemon: DaemonProcess, who: tuple[str, ...]) -> str:
     paths = [server.put(os.urandom(10_000)) for _ in range(2)]
-    async with wiretap(server.port) as tap:
+    async with Relay(server=server.port).running() as relay:
         name = place.strip("/")
         await _ctl(daemon, "create", name)
         for path in paths:
-            url = f"http://localhost:{tap.port}{place}{path}"
+            url = f"http://localhost:{relay.port}{place}{path}"
             await _ctl(daemon, "add", name, url, str(daemon.directory / Path(path).name))
         await _ctl(daemon, "credentials", "set", name, *who, stdin=f"{PASSWORD}\n")
         await _ctl(daemon, "resume", name)
         await _ctl(daemon, "wait", name, "--complete")
-    return str(tap)
+    return transcript(relay.passed)
 
 
 async def _ctl(daemon: DaemonProcess, *arguments: str, stdin: str | None = None) -> None:

@@ -1,15 +1,18 @@
-"""Fixtures of the integration tests: Kerberos realms."""
+"""Fixtures of the integration tests: Kerberos realms, origins, and schemes that are played."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.kdc import Kdc
 from tests.support.kdc import kdc as new_kdc
+from tests.support.origin import Origin
 from tests.support.realm import Realm, join
+from tests.support.scripted import Stage, three_legs
+from transferd.model.credentials import Scheme
 
 
 @pytest.fixture
@@ -23,3 +26,25 @@ def own_realm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Realm
     """A realm whose KDC may be stopped and shifted."""
     with new_kdc() as kdc:
         yield join(kdc, monkeypatch, tmp_path)
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """The origin of the files' own URLs."""
+    async with Origin("127.0.0.1").running() as running:
+        yield running
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Origin]:
+    """Somebody else."""
+    async with Origin("127.0.0.2").running() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Where schemes are played; NTLM has its three legs to begin with."""
+    made = Stage(monkeypatch)
+    made.play(Scheme.NTLM, three_legs)
+    return made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.origin import Origin, Seen, Wire, fixed, in_turn
+from tests.support.origin import Origin, Seen, Wire, in_turn
 from tests.support.scripted import (
+    FILE,
+    NTLM,
     Scripted,
     Stage,
     asking,
@@ -16,7 +18,6 @@ from tests.support.scripted import (
     once,
     open_gate,
     refused,
-    three_legs,
     values,
 )
 from tests.support.tls import Authority
@@ -31,24 +32,6 @@ from transferd.auth.flow import (
 )
 from transferd.model.credentials import Scheme
 from transferd.worker.visit import MAX_ATTEMPTS
-
-NTLM = identity(Scheme.NTLM)
-FILE = fixed(200, body=b"the file\n")
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """The origin of the file's own URL."""
-    async with Origin("127.0.0.1").running() as running:
-        yield running
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Where schemes are played; NTLM has its three legs to begin with."""
-    made = Stage(monkeypatch)
-    made.play(Scheme.NTLM, three_legs)
-    return made
 
 
 def unable(code: str | None = None, advice: str | None = None) -> Callable[..., Conversation]:

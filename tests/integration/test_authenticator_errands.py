@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,6 +10,8 @@ import pytest
 from tests.support.origin import Origin, fixed, in_turn
 from tests.support.proxy import ForwardProxy
 from tests.support.scripted import (
+    FILE,
+    NTLM,
     Legs,
     Scripted,
     Stage,
@@ -19,7 +21,6 @@ from tests.support.scripted import (
     once,
     open_gate,
     refused,
-    three_legs,
     values,
 )
 from tests.support.sticky import StickyProxy
@@ -33,31 +34,6 @@ from transferd.auth.flow import (
 )
 from transferd.model.credentials import Scheme, Target
 from transferd.worker.visit import MAX_ERRANDS
-
-NTLM = identity(Scheme.NTLM)
-FILE = fixed(200, body=b"the file\n")
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """The origin of the file's own URL."""
-    async with Origin("127.0.0.1").running() as running:
-        yield running
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[Origin]:
-    """Somebody else."""
-    async with Origin("127.0.0.2").running() as running:
-        yield running
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Where schemes are played; NTLM has its three legs to begin with."""
-    made = Stage(monkeypatch)
-    made.play(Scheme.NTLM, three_legs)
-    return made
 
 
 def errands(

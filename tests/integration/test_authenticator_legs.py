@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from tests.support.acceptors import Basic, Digest, guarded
-from tests.support.origin import Origin, Page, Seen, Wire, fixed, in_turn
+from tests.support.origin import Origin, Page, Seen, Wire, in_turn
 from tests.support.scripted import (
+    FILE,
+    NTLM,
     Legs,
     Scripted,
     Stage,
@@ -20,7 +22,6 @@ from tests.support.scripted import (
     identity,
     open_gate,
     refused,
-    three_legs,
     values,
 )
 from tests.support.sticky import StickyProxy
@@ -38,24 +39,6 @@ from transferd.model.errors import TransferFailed
 from transferd.worker.answer import Answer
 from transferd.worker.exchange import Exchange
 from transferd.worker.request import Request
-
-NTLM = identity(Scheme.NTLM)
-FILE = fixed(200, body=b"the file\n")
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """The origin of the file's own URL."""
-    async with Origin("127.0.0.1").running() as running:
-        yield running
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Where schemes are played; NTLM has its three legs to begin with."""
-    made = Stage(monkeypatch)
-    made.play(Scheme.NTLM, three_legs)
-    return made
 
 
 async def test_the_legs_of_a_handshake_share_a_connection(stage: Stage, origin: Origin) -> None:

@@ -37,20 +37,6 @@ from transferd.wire import link
 
 
 @pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """The origin of the files' own URLs."""
-    async with Origin("127.0.0.1").running() as running:
-        yield running
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[Origin]:
-    """Somebody else."""
-    async with Origin("127.0.0.2").running() as running:
-        yield running
-
-
-@pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     """A worker in this loop."""
     async with worker_task() as running:

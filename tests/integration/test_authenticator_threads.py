@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
-from tests.support.origin import Origin, fixed, in_turn
+from tests.support.origin import Origin, in_turn
 from tests.support.scripted import (
+    FILE,
+    NTLM,
     Scripted,
     Stage,
     asking,
@@ -20,7 +20,6 @@ from tests.support.scripted import (
     once,
     open_gate,
     refused,
-    three_legs,
     values,
 )
 from transferd.auth.challenge import Challenge
@@ -30,24 +29,6 @@ from transferd.auth.flow import (
     RequestLine,
 )
 from transferd.model.credentials import Scheme
-
-NTLM = identity(Scheme.NTLM)
-FILE = fixed(200, body=b"the file\n")
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """The origin of the file's own URL."""
-    async with Origin("127.0.0.1").running() as running:
-        yield running
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Where schemes are played; NTLM has its three legs to begin with."""
-    made = Stage(monkeypatch)
-    made.play(Scheme.NTLM, three_legs)
-    return made
 
 
 async def test_a_step_that_may_wait_is_taken_in_a_thread(stage: Stage, origin: Origin) -> None:

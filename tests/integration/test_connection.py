@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,6 @@ from tests.support.tls import KINDS, Authority
 from transferd.model.errors import ConnectionGone
 from transferd.worker.exchange import Exchange
 from transferd.worker.request import Request
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """A plain origin."""
-    async with Origin().running() as running:
-        yield running
 
 
 async def told(exchange: Exchange, request: Request) -> object:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,13 +40,6 @@ def trust() -> Iterator[Trust]:
     """TLS contexts, loaded in a thread."""
     with ThreadPoolExecutor(1) as executor:
         yield Trust(executor)
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """A plain origin."""
-    async with Origin().running() as running:
-        yield running
 
 
 async def test_the_request_is_a_plain_get_with_nothing_added(origin: Origin) -> None:

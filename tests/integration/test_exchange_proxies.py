@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from yarl import URL
 
@@ -17,13 +15,6 @@ from tests.support.proxy import ForwardProxy
 from transferd.model.errors import TransferFailed
 from transferd.worker.proxy import choose_proxy
 from transferd.worker.request import Request
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """A plain origin."""
-    async with Origin().running() as running:
-        yield running
 
 
 async def test_a_proxy_gets_the_absolute_url_and_its_own_credentials(origin: Origin) -> None:

@@ -19,9 +19,9 @@ from tests.support.gss_acceptors import KerberosAcceptor, NtlmAcceptor
 from tests.support.kdc import Kdc
 from tests.support.origin import Origin, Seen, Wire, in_turn
 from tests.support.realm import Realm
+from tests.support.relay import Passed, Relay
 from tests.support.scripted import Scripted, Stage, asking, identity, open_gate
 from tests.support.servers import ODD_PASSWORD, ODD_USER, PASSWORD, USER, Server
-from tests.support.witness import Statement, Witness
 from tests.support.worker import worker_process
 from transferd.auth.challenge import Challenge
 from transferd.auth.flow import Attempt, Conversation, RequestLine
@@ -188,15 +188,19 @@ def check_bounds(keeper: Doorkeeper, load: Caseload, how: Manner) -> None:
 
 @dataclass
 class Visit:
-    """A place of Apache's with a witness before it, and jobs that go there."""
+    """A place of Apache's with a relay before it, and jobs that go there."""
 
-    witness: Witness
+    relay: Relay
     load: Caseload
 
-    def heard(self, case: Case) -> list[Statement]:
-        """What the requests of a job have come to."""
+    def heard(self, case: Case) -> list[Passed]:
+        """The requests of a job that were answered."""
         mark = f"job={case.number}"
-        return [heard for heard in self.witness.heard if heard.seen.target.endswith(mark)]
+        return [
+            passed
+            for passed in self.relay.passed
+            if passed.status is not None and passed.seen.target.endswith(mark)
+        ]
 
     def users(self, case: Case) -> set[str | None]:
         """As whom a job was served."""
@@ -218,12 +222,12 @@ class Visit:
 async def visiting(server: Server, place: str) -> AsyncIterator[Visit]:
     """Let jobs go to a place of *server*; none is begun again."""
     path = f"/{place}{server.put(BODY)}"
-    async with Witness(server.port).running() as witness, worker_process() as desk:
+    async with Relay(server=server.port).running() as relay, worker_process() as desk:
 
         def remote(job: int, file: int, user: str) -> str:
-            return f"http://localhost:{witness.port}{path}?file={file}&job={job}"
+            return f"http://localhost:{relay.port}{path}?file={file}&job={job}"
 
-        yield Visit(witness, Caseload(desk, remote, again=False))
+        yield Visit(relay, Caseload(desk, remote, again=False))
 
 
 def apache_users(kdc: Kdc) -> tuple[Identity, ...]:
@@ -303,12 +307,6 @@ async def test_a_refusal_of_any_length_is_read_where_a_leg_hangs_on_it(
 
 
 # ── who is stopped ─────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Where schemes are played."""
-    return Stage(monkeypatch)
 
 
 async def test_who_is_stopped_before_the_last_token_is_read_leaves_no_answer_open(

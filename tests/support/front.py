@@ -12,10 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tests.support.origin import Origin, Seen, Wire
-
-_PIECE = 65536
-
-_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from tests.support.streams import Stream, copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class Front:
     visits: list[Visit] = field(default_factory=list)
     #: Connections that were left while they were held, and how many requests had come until then.
     left: dict[int, int] = field(default_factory=dict)
-    _servers: dict[int, _Stream] = field(default_factory=dict)
+    _servers: dict[int, Stream] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
     async def running(self, path: str) -> AsyncIterator[Origin]:
@@ -62,28 +59,19 @@ class Front:
         await wire.raw(head)
         size = int(_field(head, "content-length") or 0)
         if self.hold is None or visit.status not in (200, 206):
-            await _copy(reader, wire, size)
+            await copy(reader, wire.writer, size)
             return
         held, self.hold = self.hold, None
-        await _copy(reader, wire, held)
+        await copy(reader, wire.writer, held)
         with contextlib.suppress(OSError):
             await wire.reader.read(1)
         self.left[seen.connection] = len(self.visits)
         wire.drop()
 
-    async def _server(self, connection: int) -> _Stream:
+    async def _server(self, connection: int) -> Stream:
         if connection not in self._servers:
             self._servers[connection] = await asyncio.open_connection("127.0.0.1", self.server)
         return self._servers[connection]
-
-
-async def _copy(source: asyncio.StreamReader, wire: Wire, size: int) -> None:
-    while size:
-        data = await source.read(min(size, _PIECE))
-        if not data:
-            raise EOFError
-        size -= len(data)
-        await wire.raw(data)
 
 
 def _field(head: bytes, name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Unpack
 
 import transferd
 from tests.support.daemon import CONFIG, DaemonProcess
+from tests.support.streams import Stream, join, listening
 from transferd import FileBody, Job, JobState, Manager, NoticeAnswer, Scheme, Target
 from transferd.client.options import JobOptions
 
@@ -148,7 +149,6 @@ class Gate:
         self._kdc_port = kdc_port
         self._asked = 0
         self._news = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def asked(self, times: int) -> None:
         """Wait until somebody has asked so many times."""
@@ -158,50 +158,20 @@ class Gate:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Gate]:
         """Listen until the block ends."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=256)
-        self.port = server.sockets[0].getsockname()[1]
-        with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
-            datagrams.bind(("127.0.0.1", self.port))
-            try:
+        async with listening(self._relay, backlog=256) as self.port:
+            with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind(("127.0.0.1", self.port))
                 yield self
-            finally:
-                server.close()
-                for task in list(self._tasks):
-                    task.cancel()
-                if self._tasks:
-                    await asyncio.wait(self._tasks)
-                await server.wait_closed()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _relay(self, _: int, client: Stream) -> None:
         async with self._news:
             self._asked += 1
             self._news.notify_all()
-        try:
-            await self._relay(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.open:
-            await reader.read()
+            await client[0].read()
             return
-        kdc_reader, kdc_writer = await asyncio.open_connection("127.0.0.1", self._kdc_port)
+        kdc = await asyncio.open_connection("127.0.0.1", self._kdc_port)
         try:
-            async with asyncio.TaskGroup() as group:
-                up = group.create_task(_pump(reader, kdc_writer))
-                await group.create_task(_pump(kdc_reader, writer))
-                up.cancel()
+            await join(client, kdc)
         finally:
-            kdc_writer.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+            kdc[1].close()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tests.support.acceptors import Acceptor, judge
 from tests.support.origin import Page, Seen, Wire, read_head
+from tests.support.streams import Stream, listening, pump
 
 _HOP = {"proxy-authorization", "proxy-connection", "connection"}
 
@@ -33,7 +34,6 @@ class ForwardProxy:
         #: Answers every CONNECT with that status, once set.
         self.refuse_with: int | None = None
         self._acceptors = acceptors
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -43,33 +43,14 @@ class ForwardProxy:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ForwardProxy]:
         """Serve until the block ends."""
-        server = await asyncio.start_server(self._connected, self.host, 0, ssl=self._tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._connected, host=self.host, tls=self._tls) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in list(self._tasks):
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        number = self.connections
-        wire = Wire(reader, writer)
-        try:
-            while wire.open:
-                await self._serve(wire, number)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            await _end(writer)
+    async def _connected(self, number: int, client: Stream) -> None:
+        self.connections = number
+        wire = Wire(*client)
+        while wire.open:
+            await self._serve(wire, number)
 
     async def _serve(self, wire: Wire, number: int) -> None:
         seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), number)
@@ -113,13 +94,13 @@ async def _relay(
         else:
             writer.write(first)
         async with asyncio.TaskGroup() as group:
-            pumps = [group.create_task(_pump(reader, wire.writer))]
+            pumps = [group.create_task(pump(reader, wire.writer))]
             if first is None:
                 # A forwarded request is one request; what follows it is for the proxy again.
-                pumps.append(group.create_task(_pump(wire.reader, writer)))
+                pumps.append(group.create_task(pump(wire.reader, writer)))
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for pump in pumps:
-                pump.cancel()
+            for task in pumps:
+                task.cancel()
     finally:
         wire.close()
         await _end(writer)
@@ -131,13 +112,6 @@ def _rewritten(seen: Seen) -> tuple[str, int, bytes]:
     headers = [(name, value) for name, value in seen.headers if name not in _HOP]
     lines = [f"GET /{target} HTTP/1.1", *(f"{n}: {v}" for n, v in headers), "connection: close"]
     return url.hostname or "", url.port or 80, "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
 
 
 async def _end(writer: asyncio.StreamWriter) -> None:

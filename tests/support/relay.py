@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tests.support.origin import Seen, read_head
+from tests.support.streams import Stream, copy, listening
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
-_PIECE = 65536
-
-_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_USER = re.compile(rb"\r\nx-user: *([^\r]*)\r\n", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -26,8 +25,19 @@ class Passed:
     """A request that arrived, and what came of it."""
 
     seen: Seen
-    #: None: it was not answered.
-    status: int | None = None
+    #: The head of the answer; None: there was none.
+    answer: bytes | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The status of the answer."""
+        return None if self.answer is None else int(self.answer[9:12])
+
+    @property
+    def user(self) -> str | None:
+        """Whom the server calls so in `X-User`; None: it does not say."""
+        named = None if self.answer is None else _USER.search(self.answer)
+        return None if named is None else named[1].decode()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,37 +76,15 @@ class Relay:
     port: int = 0
     connections: int = 0
     passed: list[Passed] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Relay]:
         """Relay until the block ends."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._relay, tls=self.tls) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in list(self._tasks):
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            await self._relay(self.connections, (reader, writer))
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _relay(self, number: int, client: _Stream) -> None:
+    async def _relay(self, number: int, client: Stream) -> None:
+        self.connections = number
         name = None if self.trust is None else "localhost"
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self.server, ssl=self.trust, server_hostname=name
@@ -106,7 +94,7 @@ class Relay:
         finally:
             writer.close()
 
-    async def _converse(self, number: int, client: _Stream, server: _Stream) -> None:
+    async def _converse(self, number: int, client: Stream, server: Stream) -> None:
         carried = 0
         while True:
             head = await client[0].readuntil(b"\r\n\r\n")
@@ -126,7 +114,7 @@ class Relay:
         self, passed: Passed, client: asyncio.StreamWriter, server: asyncio.StreamReader
     ) -> None:
         head = await server.readuntil(b"\r\n\r\n")
-        passed.status = int(head[9:12])
+        passed.answer = head
         size = 0 if passed.seen.method == "HEAD" else _length(head)
         if passed.status == 200 and self.moved is not None:
             _, _, fields = head.partition(b"\r\n")
@@ -134,24 +122,13 @@ class Relay:
         client.write(head)
         if passed.status == 200 and self.stall is not None:
             stall, self.stall = self.stall, None
-            await _copy(server, client, stall)
+            await copy(server, client, stall)
             # For ever: until somebody ends the connection.
             await asyncio.get_running_loop().create_future()
-        await _copy(server, client, size)
+        await copy(server, client, size)
 
 
 def _length(head: bytes) -> int:
     length = _LENGTH.search(head)
     assert length is not None, head
     return int(length[1])
-
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, size: int) -> None:
-    await target.drain()
-    while size:
-        data = await source.read(min(size, _PIECE))
-        if not data:
-            raise EOFError
-        size -= len(data)
-        target.write(data)
-        await target.drain()

@@ -161,6 +161,10 @@ def identity(
     return Credential(target=target, scheme=scheme, username=username, password=password)
 
 
+NTLM = identity(Scheme.NTLM)
+FILE = fixed(200, body=b"the file\n")
+
+
 @dataclass
 class Gate:
     """An authenticator, and what it told."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from tests.support.origin import Seen, Wire, read_head
+from tests.support.streams import Stream, join, listening
 
 #: Given the connection and the value of Proxy-Authorization, the challenge; None: go on.
 Guard: TypeAlias = Callable[[int, str | None], str | None]
@@ -28,7 +29,6 @@ class StickyProxy:
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     port: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -38,34 +38,16 @@ class StickyProxy:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[StickyProxy]:
         """Serve until the block ends."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._connected) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in list(self._tasks):
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await server.wait_closed()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                await self._serve(self.connections, Wire(reader, writer), stack)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def _connected(self, number: int, client: Stream) -> None:
+        self.connections = number
+        async with contextlib.AsyncExitStack() as stack:
+            await self._serve(number, Wire(*client), stack)
 
     async def _serve(self, number: int, wire: Wire, stack: contextlib.AsyncExitStack) -> None:
-        upstream: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+        upstream: dict[str, Stream] = {}
         while wire.open:
             seen = read_head(await wire.reader.readuntil(b"\r\n\r\n"), number)
             self.seen.append(seen)
@@ -82,21 +64,18 @@ class StickyProxy:
                 upstream[place] = await self._connect(place, stack)
             if seen.method == "CONNECT":
                 await wire.raw(b"HTTP/1.1 200 Tunnel\r\n\r\n")
-                return await _join(wire, *upstream[place])
-            await _forward(seen, wire, *upstream[place])
+                return await join((wire.reader, wire.writer), upstream[place])
+            await _forward(seen, wire, upstream[place])
 
-    async def _connect(
-        self, place: str, stack: contextlib.AsyncExitStack
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, place: str, stack: contextlib.AsyncExitStack) -> Stream:
         host, _, port = place.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         stack.callback(writer.close)
         return reader, writer
 
 
-async def _forward(
-    seen: Seen, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _forward(seen: Seen, wire: Wire, server: Stream) -> None:
+    reader, writer = server
     target = "/" + seen.target.split("/", 3)[3]
     lines = [f"{seen.method} {target} HTTP/1.1"]
     lines += [f"{n}: {v}" for n, v in seen.headers if not n.startswith("proxy-")]
@@ -106,17 +85,3 @@ async def _forward(
     has_body = length is not None and seen.method != "HEAD"
     body = await reader.readexactly(int(length[1])) if length is not None and has_body else b""
     await wire.raw(head + body)
-
-
-async def _join(wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    async with asyncio.TaskGroup() as group:
-        up = group.create_task(_pump(wire.reader, writer))
-        await group.create_task(_pump(reader, wire.writer))
-        up.cancel()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
