@@ -434,6 +434,25 @@ async def test_a_job_may_be_whoever_its_owner_is_already(
     assert "no Linux machine" in refused.stderr
 
 
+async def test_a_job_that_is_its_owner_uses_the_tickets_of_who_says_so(
+    daemon: ScriptedDaemon, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`create` and `credentials set` may run in another session than the daemon."""
+    monkeypatch.setenv("KRB5CCNAME", "KCM:1000:7")
+    created = await ctl(daemon, "create", "one", "--principal", "alice")
+    options = service.jobs[JobId(created.stdout.strip())].settings.negotiate
+    assert options == NegotiateOptions(principal="alice", ccache="KCM:1000:7")
+    created = await ctl(daemon, "create", "two")
+    own = ["credentials", "set", "two", "--user", "NULL"]
+    done = await ctl(daemon, *own)
+    assert (done.status, done.stderr) == (0, "set for the server: negotiate\n")
+    job_id = JobId(created.stdout.strip())
+    assert service.jobs[job_id].settings.negotiate == NegotiateOptions(ccache="KCM:1000:7")
+    monkeypatch.setenv("KRB5CCNAME", "KCM:")
+    assert (await ctl(daemon, *own)).status == 0
+    assert service.jobs[job_id].settings.negotiate == NegotiateOptions(ccache="KCM:1000:7")
+
+
 async def test_a_job_is_made_with_its_files(
     daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
 ) -> None:

@@ -265,6 +265,12 @@ def test_another_login_host_is_refused(text: str) -> None:
     assert caught.value.code == "login_host_invalid"
 
 
+def test_a_url_as_login_host_is_told_what_of_it_is_the_host() -> None:
+    """People copy it from where the login page is."""
+    with pytest.raises(BadRequest, match=r"it is a URL; write the host alone: 127\.0\.0\.2:363$"):
+        check_login_host("https://127.0.0.2:363/login.srf?x")
+
+
 @pytest.mark.parametrize("text", ["Passport.NET", "a b", "x"])
 def test_a_realm_is_printable(text: str) -> None:
     """It is compared with one parameter of a comma list (MS-PASS 2.2.1)."""

@@ -24,6 +24,7 @@ from transferd.cli.outcomes import CommandError, Exit, code_of, status_of
 from transferd.cli.output import Output
 from transferd.cli.passwords import Identity, identity, read_headers, read_password
 from transferd.cli.references import short_ids
+from transferd.cli.tickets import cache_of
 from transferd.cli.values import (
     duration,
     printable,
@@ -399,11 +400,11 @@ def test_null_is_refused_for_other_schemes_before_a_job_exists(auth: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("auth", "keytab"), [("negotiate", None), ("negotiate", "/k"), (None, "/k")]
+    ("auth", "implied"), [("negotiate", False), ("negotiate", True), (None, True)]
 )
-def test_negotiate_and_a_keytab_need_no_user(auth: str | None, keytab: str | None) -> None:
+def test_negotiate_and_a_keytab_need_no_user(auth: str | None, implied: bool) -> None:
     """The ticket or the keytab says who it is."""
-    who = identity(Target.SERVER, auth, None, None, keytab=keytab)
+    who = identity(Target.SERVER, auth, None, None, implied=implied)
     assert who is not None
     assert (who.schemes, who.username) == ((Scheme.NEGOTIATE,), None)
     assert identity(Target.SERVER, None, None, None) is None
@@ -420,7 +421,9 @@ def test_schemes_are_compared_without_case(scheme: str, tmp_path: Path) -> None:
 
 def test_an_unknown_scheme_is_refused_before_a_password_is_asked_for() -> None:
     """The sample: "Invalid authentication scheme specified", and no job."""
-    with pytest.raises(BadRequest, match="invalid authentication scheme 'kerberos'"):
+    with pytest.raises(
+        BadRequest, match=r"invalid .* scheme 'kerberos'.*\(Kerberos is negotiate\)"
+    ):
         identity(Target.SERVER, "kerberos", "alice", "/nonexistent")
 
 
@@ -535,12 +538,10 @@ def test_how_a_scheme_is_spoken_reaches_the_job(tmp_path: Path) -> None:
     words = {
         "--spn": "HTTP/www",
         "--proxy-spn": "proxy",
+        "--proxy-auth": "negotiate",
         "--keytab": str(tmp_path / "keytab"),
         "--principal": "alice",
         "--ccache": "",
-        "--passport-configuration": "https://n/",
-        "--passport-login-host": "l",
-        "--passport-realm": "r",
     }
     made = wish(tmp_path, "--allow-ntlm", *(word for pair in words.items() for word in pair))
     assert made.settings["negotiate"] == {
@@ -551,20 +552,122 @@ def test_how_a_scheme_is_spoken_reaches_the_job(tmp_path: Path) -> None:
         "ccache": None,
         "ntlm": True,
     }
+    assert [(who.target, who.schemes, who.username) for who in made.identities] == [
+        (target, (Scheme.NEGOTIATE,), None) for target in (Target.SERVER, Target.PROXY)
+    ]
+
+
+_PASSPORT = {
+    "--passport-configuration": "https://n/",
+    "--passport-login-host": "l",
+    "--passport-realm": "r",
+}
+
+
+def test_whom_passport_trusts_reaches_the_job(tmp_path: Path) -> None:
+    """Beside the credentials that it is about."""
+    (tmp_path / "secret").write_text("s")
+    alice = ("--auth", "passport", "--user", "a@b", "--password-file", str(tmp_path / "secret"))
+    made = wish(tmp_path, *alice, *(word for pair in _PASSPORT.items() for word in pair))
     assert made.settings["passport"] == {
         "configuration_url": "https://n/",
         "login_host": "l",
         "realm": "r",
     }
-    (who,) = made.identities
+
+
+@pytest.mark.parametrize(
+    ("option", "missing"),
+    [
+        (["--spn", "w"], "--auth negotiate"),
+        (["--proxy-spn", "w"], "--proxy-auth negotiate"),
+        (["--spn", "w", "--proxy-auth", "negotiate"], "--auth negotiate"),
+        *((list(pair), "--auth passport --user NAME") for pair in _PASSPORT.items()),
+        (["--passport-realm", "r", "--auth", "negotiate"], "--auth passport --user NAME"),
+    ],
+)
+def test_options_of_a_scheme_that_nobody_speaks_are_refused(
+    option: list[str], missing: str, tmp_path: Path
+) -> None:
+    """They would be overlooked without a word."""
+    with pytest.raises(CommandError, match=rf"cannot use {option[0]} without .*{missing}"):
+        wish(tmp_path, *option)
+
+
+def test_passport_is_refused_at_a_proxy_before_a_password_is_asked_for(tmp_path: Path) -> None:
+    """MS-PASS 1.3: no proxy asks for it; no job is made for nothing."""
+    for words in (["--proxy-user", "a@b"], ["--proxy", "http://a:b@proxy:1"]):
+        with pytest.raises(CommandError, match="cannot use passport at a proxy; ") as refused:
+            wish(tmp_path, "--proxy-auth", "passport", *words)
+        assert refused.value.status is Exit.USAGE
+
+
+@pytest.mark.parametrize("option", ["--ccache", "--principal"])
+def test_a_ticket_that_is_named_needs_no_user(option: str, tmp_path: Path) -> None:
+    """It says who the job is as a keytab does."""
+    (who,) = wish(tmp_path, option, "KCM:").identities
     assert (who.target, who.schemes, who.username) == (Target.SERVER, (Scheme.NEGOTIATE,), None)
+    with pytest.raises(CommandError, match=f"{option} beside --user alice, who has a password"):
+        wish(tmp_path, option, "KCM:", "--user", "alice")
+
+
+# ── the caller's tickets ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("named", "cache"),
+    [
+        ("/tmp/cc", "FILE:/tmp/cc"),
+        ("FILE:/tmp/cc", "FILE:/tmp/cc"),
+        ("FILE:cc", "FILE:{here}/cc"),
+        ("cc", "FILE:{here}/cc"),
+        ("DIR:/tmp/all", "DIR:/tmp/all"),
+        ("DIR::/tmp/all/tkt", "DIR::/tmp/all/tkt"),
+        ("KCM:1000:2", "KCM:1000:2"),
+        ("KEYRING:persistent:1000", "KEYRING:persistent:1000"),
+        ("MEMORY:mine", None),
+        ("FILE:", None),
+        ("", None),
+    ],
+)
+def test_the_callers_ticket_cache_is_named_so_that_a_daemon_finds_it(
+    named: str, cache: str | None
+) -> None:
+    """One in memory is of another process; a relative path is of another directory."""
+    expected = None if cache is None else cache.format(here=Path.cwd())
+    assert cache_of({"KRB5CCNAME": named}) == expected
+    assert cache_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "cache"),
+    [
+        (["--auth", "negotiate"], "FILE:/tmp/cc"),
+        (["--proxy-auth", "negotiate"], "FILE:/tmp/cc"),
+        (["--principal", "alice"], "FILE:/tmp/cc"),
+        (["--ccache", "KCM:"], "KCM:"),
+        (["--auth", "negotiate", "--ccache", ""], None),
+        (["--keytab", "keytab"], None),
+        ([], None),
+    ],
+)
+def test_the_callers_tickets_are_those_of_the_job(
+    words: list[str], cache: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon may have been started from another session, with another environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KRB5CCNAME", "/tmp/cc")
+    (tmp_path / "keytab").touch()
+    assert wish(tmp_path, *words).settings.get("negotiate", {}).get("ccache") == cache
 
 
 def test_a_keytab_beside_a_user_with_a_password_is_refused(tmp_path: Path) -> None:
     """It stands in place of a password; asking for one would leave it unread without a word."""
     (tmp_path / "keytab").touch()
     keytab = ("--keytab", str(tmp_path / "keytab"))
-    with pytest.raises(CommandError, match=r"--keytab beside --user alice.*--principal") as refused:
+    with pytest.raises(
+        CommandError, match=r"--keytab beside --user alice.*--principal alice chooses"
+    ) as refused:
         wish(tmp_path, *keytab, "--user", "alice")
     assert refused.value.status is Exit.USAGE
     (tmp_path / "secret").write_text("s")

@@ -19,10 +19,16 @@ from transferd.cli.attached import attached, endings
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
-from transferd.cli.passwords import IMPLICIT, Identity, identity, schemes_for
+from transferd.cli.passwords import Identity, check_schemes, identity, schemes_for
 from transferd.cli.progress import showing
 from transferd.cli.references import manager_for
 from transferd.cli.settings import headers, settings
+from transferd.cli.tickets import (
+    means_implicit,
+    pass_on_cache,
+    refuse_idle_options,
+    refuse_idle_tickets,
+)
 from transferd.cli.values import shown_duration, shown_size
 from transferd.client.errors import JobFailed, JobGone
 from transferd.client.job import Job
@@ -93,9 +99,13 @@ def wished(options: Namespace, output: Output) -> Wish:
     given_headers = headers(options)
     if options.password_file == "-" == options.proxy_password_file:  # noqa: S105 - no password
         raise usage("cannot read two passwords from standard input; put one into a file")
-    _refuse_idle_keytab(options)
+    refuse_idle_tickets(options)
     server = identity(
-        Target.SERVER, options.auth, options.user, options.password_file, keytab=options.keytab
+        Target.SERVER,
+        options.auth,
+        options.user,
+        options.password_file,
+        implied=means_implicit(options),
     )
     through = None
     if not proxy:
@@ -107,34 +117,21 @@ def wished(options: Namespace, output: Output) -> Wish:
             prefix="proxy-",
         )
     asked = tuple(each for each in (server, through) if each is not None)
+    identities = (*named, *proxy, *asked)
+    refuse_idle_options(options, identities)
+    pass_on_cache(said, identities)
     return Wish(
         url=url,
         dest=dest,
         checksum=options.checksum,
         name=_job_name(options.name, dest),
-        identities=(*named, *proxy, *asked),
+        identities=identities,
         settings=said,
         headers=given_headers,
         timeout=options.timeout,
         keep=options.keep,
         detach=options.detach,
     )
-
-
-def _refuse_idle_keytab(options: Namespace) -> None:
-    """Refuse a keytab beside users who have passwords: its keys would never be looked at."""
-    users = [user for user in (options.user, options.proxy_user) if user is not None]
-    proxy_by_ticket = options.proxy_user is None and options.proxy_auth is not None
-    if (
-        options.keytab
-        and options.user is not None
-        and not proxy_by_ticket
-        and not any(user.upper() == IMPLICIT for user in users)
-    ):
-        raise usage(
-            f"cannot use --keytab beside --user {options.user}, who has a password; "
-            "name the user of the keytab with --principal"
-        )
 
 
 def _without_userinfo(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...]]:
@@ -159,6 +156,7 @@ def _proxy(options: Namespace, output: Output) -> tuple[str, tuple[Identity, ...
         raise usage("cannot use --proxy-user beside a user in the proxy's URL; take it out there")
     output.remark("transferctl: everybody can see a password in a URL with `ps`; use --proxy-user")
     schemes = schemes_for(options.proxy_auth)
+    check_schemes(Target.PROXY, schemes)
     return address.url, (_named_in_url(Target.PROXY, schemes, address.userinfo),)
 
 

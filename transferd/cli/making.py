@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from argparse import Namespace
+from typing import Any
 
 from transferd.cli.destination import destination
 from transferd.cli.outcomes import Exit, usage
 from transferd.cli.output import Output
-from transferd.cli.passwords import identity, schemes_for
+from transferd.cli.passwords import Identity, identity, schemes_for
 from transferd.cli.references import find_job, manager_for
 from transferd.cli.settings import headers, settings
+from transferd.cli.tickets import means_implicit, pass_on_cache
 from transferd.client.job import Job
 from transferd.model.credentials import Target
 from transferd.model.errors import NotFound
@@ -24,7 +26,8 @@ async def create(options: Namespace, output: Output) -> int:
         said["id"] = options.id
     files = [FileBody(remote=url, local=destination(to, url)) for url, to in options.files or []]
     given_headers = headers(options)
-    if who := identity(Target.SERVER, None, None, None, keytab=options.keytab):
+    if who := identity(Target.SERVER, None, None, None, implied=means_implicit(options)):
+        pass_on_cache(said, [who])
         said["credentials"] = [CredentialBody(scheme=scheme) for scheme in who.schemes]
     async with manager_for(options) as manager:
         job = await manager.create_job(
@@ -56,12 +59,23 @@ async def set_credentials(options: Namespace, output: Output) -> int:
         raise usage("cannot set credentials without --user; name the user, or NULL for yourself")
     async with manager_for(options) as manager:
         job = await find_job(manager, options.job)
+        await _pass_on_cache(job, who)
         for scheme in who.schemes:
             await job.set_credentials(target, scheme, who.username, who.password)
     if who.password is not None:
         who.password.wipe()
-    _tell(job, f"set credentials of {job.name}: {target}, {', '.join(who.schemes)}", output)
+    _tell(job, f"set for the {target}: {', '.join(who.schemes)}", output)
     return Exit.DONE
+
+
+async def _pass_on_cache(job: Job, who: Identity) -> None:
+    """Have the job use the caller's tickets, unless it says itself which ones."""
+    known = job.answer.negotiate
+    said: dict[str, Any] = {}
+    if known.ccache is None and known.keytab is None:
+        pass_on_cache(said, [who])
+    if said:
+        await job.change(**said)
 
 
 async def remove_credentials(options: Namespace, output: Output) -> int:

@@ -77,7 +77,9 @@ def scheme_options(parser: argparse.ArgumentParser) -> None:
         "--principal", metavar="NAME", help="who to be, of those in the keytab or ticket cache"
     )
     negotiate.add_argument(
-        "--ccache", metavar="CACHE", help="FILE:PATH, KCM:, …; default: your own ticket cache"
+        "--ccache",
+        metavar="CACHE",
+        help="FILE:PATH, KCM:, …; default: $KRB5CCNAME here, or your usual ticket cache",
     )
     negotiate.add_argument(
         "--spn", metavar="HTTP/HOST", help="the server's service name; default: by the URL"

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from transferd.cli.outcomes import usage
 from transferd.model.authentication import check_implicit
 from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Secret, Target, parse_scheme
+from transferd.model.errors import BadRequest
 from transferd.model.limits import Limits
 
 #: The sample's word for "whoever I am already".
 IMPLICIT = "NULL"
 STDIN = "-"
+#: What people call the scheme that Kerberos is spoken in.
+_NEGOTIATED = frozenset({"kerberos", "gssapi", "spnego"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,27 @@ def schemes_for(auth: str | None) -> tuple[Scheme, ...]:
     Raises:
         BadRequest: `unknown_scheme`.
     """
-    return (parse_scheme(auth),) if auth is not None else PASSWORD_SCHEMES
+    if auth is None:
+        return PASSWORD_SCHEMES
+    try:
+        return (parse_scheme(auth),)
+    except BadRequest as error:
+        if auth.lower() not in _NEGOTIATED:
+            raise
+        raise BadRequest(error.code, f"{error} (Kerberos is negotiate)") from None
+
+
+def check_schemes(target: Target, schemes: Sequence[Scheme]) -> None:
+    """Refuse a scheme that is never spoken to *target*, before anybody is asked for a password.
+
+    Raises:
+        CommandError: it is.
+    """
+    if target is Target.PROXY and Scheme.PASSPORT in schemes:
+        raise usage(
+            "cannot use passport at a proxy; it is spoken to servers only, "
+            f"use one of {', '.join(PASSWORD_SCHEMES)}"
+        )
 
 
 def identity(
@@ -48,12 +71,12 @@ def identity(
     password_file: str | None,
     *,
     prefix: str = "",
-    keytab: str | None = None,
+    implied: bool = False,
 ) -> Identity | None:
     """Find out who the job shall be; None when nobody is named. Asks for the password last.
 
-    Without a user, `negotiate` and a *keytab* mean the implicit identity. *prefix* is that of the
-    option names, for messages.
+    Without a user, `negotiate` means the implicit identity, as other options may do (*implied*).
+    *prefix* is that of the option names, for messages.
 
     Raises:
         CommandError: the options contradict each other, or there is no way to get a password.
@@ -61,10 +84,11 @@ def identity(
     """
     # First of all, as the sample does: a wrong scheme is wrong whoever the user is.
     schemes = schemes_for(auth)
+    check_schemes(target, schemes)
     if user is None and password_file is not None:
         raise usage(f"cannot use --{prefix}password-file without --{prefix}user; name the user")
     if user is None:
-        if schemes == (Scheme.NEGOTIATE,) or (auth is None and keytab):
+        if schemes == (Scheme.NEGOTIATE,) or (auth is None and implied):
             return _implicit(target, Scheme.NEGOTIATE)
         if auth is not None:
             raise usage(f"cannot use --{prefix}auth {auth} without --{prefix}user; name the user")

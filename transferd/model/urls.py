@@ -139,12 +139,16 @@ def check_login_host(text: str) -> str:
         BadRequest: `login_host_invalid`.
     """
     try:
+        if "://" in text:
+            place = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+            raise _Flaw(f"it is a URL; write the host alone: {place[:_SHOWN]}")
         name, port = _split_port(text)
         host = _host(name).lower()
     except _Flaw as flaw:
+        how = "" if "://" in text else "; write host or host:port"
         raise BadRequest(
             "login_host_invalid",
-            f"cannot use Passport login host {shown(text)}: {flaw}; write host or host:port",
+            f"cannot use Passport login host {shown(text)}: {flaw}{how}",
         ) from None
     return host if port is None else f"{host}:{port}"
 
