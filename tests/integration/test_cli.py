@@ -670,6 +670,34 @@ async def test_version_tells_both_ends(daemon: ScriptedDaemon, tmp_path: Path) -
     done = await ctl(daemon, "version")
     assert done.status == 0
     assert "cannot reach a daemon" in done.stdout
+    done = await ctl(daemon, "version", "--json")
+    assert done.json["transferd"] is None
+    assert done.json["socket"] == str(daemon.path)
+
+
+async def test_version_does_not_scold_who_has_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever needs one starts it."""
+    monkeypatch.delenv("TRANSFERD_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    options = parse(["version"])
+    assert await perform(options, Output(json=False, stdout=sys.stdout, stderr=sys.stderr)) == 0
+    assert "no daemon runs; the next command starts one" in capsys.readouterr().out
+
+
+async def test_resume_says_what_gives_the_files_their_names(
+    daemon: ScriptedDaemon, manager: Manager
+) -> None:
+    """Nobody may be waiting for the job any more; one that completes itself needs nobody."""
+    job = await manager.create_job("my iso")
+    await job.add_file(URL, "/tmp/a")
+    told = "`transferctl wait 'my iso' --complete` waits for it and gives the file its name"
+    assert (await ctl(daemon, "resume", "my iso")).stderr == f"resumed my iso; {told}\n"
+    other = await manager.create_job("other", auto_complete=True)
+    await other.add_file(URL, "/tmp/b")
+    assert (await ctl(daemon, "resume", "other")).stderr == "resumed other\n"
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,16 @@ async def test_a_silent_kdc_is_told_as_what_it_is(service: Service) -> None:
     assert "tried again by itself" in blocker.remedy
 
 
+async def test_credentials_that_are_set_later_do_not_make_a_failure_newer(
+    service: Service,
+) -> None:
+    """What modifies a job says nothing of when it failed; no time is better than a wrong one."""
+    job = await _error(service)
+    await service.parts.jobs.set_credential(ME, job.id, credential())
+    (blocker,) = await service.parts.jobs.why(ME, job.id)
+    assert (blocker.code, blocker.since) == ("http_401", None)
+
+
 # ── audit ──────────────────────────────────────────────────────────────────────────────────
 
 

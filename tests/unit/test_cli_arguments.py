@@ -90,6 +90,13 @@ def test_every_command_takes_json_and_a_socket(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_json_may_stand_before_the_command(words: list[str]) -> None:
+    """It is about the output, whatever the command."""
+    assert parse("--json", *words).json is True
+    assert parse(*words).json is False
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
 def test_every_command_leads_to_a_function(words: list[str]) -> None:
     """The grammar names functions as texts; each must be there."""
     import importlib

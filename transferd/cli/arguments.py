@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"transferctl {__version__}")
+    parser.add_argument("--json", action="store_true", help="print JSON, whatever the command")
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, dest="command", parser_class=_CommandParser
     )
@@ -107,7 +108,8 @@ def _command(
     )
     parser.set_defaults(run=run)
     common = parser.add_argument_group("general options")
-    common.add_argument("--json", action="store_true", help="print JSON")
+    # Not to undo one that stands before the command.
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     common.add_argument("--socket", metavar="PATH", help="where the daemon answers")
     common.add_argument(
         "--no-start", action="store_true", help="do not start a daemon if none answers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 
@@ -46,7 +47,8 @@ async def act(options: Namespace, output: Output) -> int:
                 status = status or status_of(error)
             else:
                 if not output.json:
-                    output.remark(f"{past} {answers[-1].name}{_discarded(answers[-1])}")
+                    more = _to_come if options.command == "resume" else _discarded
+                    output.remark(f"{past} {answers[-1].name}{more(answers[-1])}")
     if output.json:
         output.document({"jobs": answers})
     return status
@@ -94,6 +96,15 @@ async def _waited(job: Job, timeout: float) -> JobAnswer:
             code="timed_out",
             job=job.id,
         ) from None
+
+
+def _to_come(answer: JobAnswer) -> str:
+    """Say what a resumed job still waits for in the end."""
+    if answer.auto_complete:
+        return ""
+    names = "the file its name" if answer.files_total == 1 else "the files their names"
+    command = f"transferctl wait {shlex.quote(answer.name)} --complete"
+    return f"; `{command}` waits for it and gives {names}"
 
 
 def _discarded(answer: JobAnswer) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
+from pathlib import Path
 
 from transferd import __version__
 from transferd.cli.outcomes import Exit
@@ -22,6 +24,7 @@ from transferd.wire.api import (
     NoticeAnswer,
     PassportAnswer,
 )
+from transferd.wire.paths import SOCKET_VARIABLE, user_socket
 
 
 async def list_jobs(options: Namespace, output: Output) -> int:
@@ -188,7 +191,13 @@ def _event_line(event: NoticeAnswer | GapAnswer) -> str:
 
 async def version(options: Namespace, output: Output) -> int:
     """Say which versions client and daemon are; starts nothing."""
-    found: dict[str, object] = {"transferctl": __version__, "transferd": None}
+    named = options.socket or os.environ.get(SOCKET_VARIABLE)
+    socket = Path(named) if named else user_socket(os.environ, os.geteuid())
+    found: dict[str, object] = {
+        "transferctl": __version__,
+        "transferd": None,
+        "socket": str(socket),
+    }
     try:
         async with connect(options.socket) as manager:
             daemon = await manager.version()
@@ -199,7 +208,8 @@ async def version(options: Namespace, output: Output) -> int:
                 f"{'with' if 'kerberos' in daemon.features else 'without'} Kerberos)"
             )
     except NoDaemon as error:
-        told = str(error)
+        starts = not named and not socket.exists()
+        told = "no daemon runs; the next command starts one" if starts else str(error)
     if output.json:
         output.document(found)
     else:

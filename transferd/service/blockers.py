@@ -25,7 +25,8 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
                 Blocker(
                     code=job.error.code,
                     text=job.error.message,
-                    since=job.modified,
+                    # Whatever is set for it later modifies it as well.
+                    since=None,
                     until=until,
                     remedy=job.error.remedy,
                 ),
