@@ -113,6 +113,10 @@ class Worker(Section, frozen=True):
 
     #: A worker without a job leaves after this long.
     idle_seconds: Positive = 60.0
+    #: Whether a system service runs jobs of uid 0.
+    allow_root: bool = True
+    #: Variables that a system service gives to workers, beside HOME, USER and the like.
+    environment: dict[str, str] = {}
 
 
 class Log(Section, frozen=True):
@@ -128,6 +132,10 @@ class Bounds(Section, frozen=True):
 
     files_per_job: Count = 100_000
     jobs_per_user: Count = 10_000
+    jobs_per_machine: Count = 1_000_000
+    #: Bytes of all files in the queue, as far as their sizes are known; 0: no limit.
+    bytes_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
+    bytes_per_machine: Annotated[int, msgspec.Meta(ge=0)] = 0
     jobs_per_request: Count = 1_000
     body_bytes: Count = 64 * 1024 * 1024
 
@@ -136,6 +144,9 @@ class Bounds(Section, frozen=True):
         return Limits(
             files_per_job=self.files_per_job,
             jobs_per_user=self.jobs_per_user,
+            jobs_per_machine=self.jobs_per_machine,
+            bytes_per_user=self.bytes_per_user or None,
+            bytes_per_machine=self.bytes_per_machine or None,
             jobs_per_request=self.jobs_per_request,
             body_bytes=self.body_bytes,
         )

@@ -15,6 +15,7 @@ from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Se
 from transferd.model.notices import Event, Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.service.ports import Created, FilePage, JobPage
+from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 
 
 class JobUseCases(Protocol):
@@ -90,6 +91,17 @@ class JobUseCases(Protocol):
         """Take the job out of the queue and remove partial data; returns its last view."""
         ...
 
+    async def take_ownership(self, caller: Caller, job_id: JobId) -> Job:
+        """Make an admin the owner of a job, without its secrets and command (BITS.md O3, A19).
+
+        A run of it ends first; a job that was queued or running is queued again as the new owner's.
+
+        Raises:
+            NotAllowed: `not_allowed`; it is the caller's own, or visible, but he is no admin.
+            Conflict: `owner_no_access`; the new owner cannot write its files or partial data.
+        """
+        ...
+
     async def why(self, caller: Caller, job_id: JobId) -> tuple[Blocker, ...]:
         """Say what keeps a job from moving."""
         ...
@@ -128,4 +140,28 @@ class NoticeUseCases(Protocol):
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
         """Settle a notice; doing it again is success. NotFound(`notice_not_found`)."""
+        ...
+
+
+class AdminUseCases(Protocol):
+    """What operators can do with the service itself."""
+
+    async def status(self) -> StatusAnswer:
+        """Say how the service is, in detail."""
+        ...
+
+    async def check(self) -> CheckAnswer:
+        """Look for what is wrong, and change nothing: queue file, key, permissions, temporaries."""
+        ...
+
+    async def rotate_key(self) -> RotationAnswer:
+        """Seal every secret under a new key, and forget the old ones once nothing needs them.
+
+        Raises:
+            Conflict: `key_not_ours`; the key is the service manager's, and no newer one is there.
+        """
+        ...
+
+    async def figures(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
         ...

@@ -42,6 +42,8 @@ class Access(enum.Enum):
     SERVED = "served"
     #: Those, and what they name must be theirs; admins may name everybody's. The service decides.
     OWNER = "owner"
+    #: Admins, and whose daemon it is.
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ class Caller:
     pid: int
     #: uid 0 or a member of the admin group: sees and steers everybody's jobs.
     admin: bool = False
+    #: An admin, or whose daemon it is: may ask for the service's state and mend it.
+    operator: bool = False
 
     def may_see(self, owner: int) -> bool:
         """Whether jobs of *owner* exist for this caller."""

@@ -148,6 +148,19 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "local_not_regular": FailureKind(
             _L, Remedy.OWNER, "move away what stands at the destination, then resume or complete"
         ),
+        "local_hard_link": FailureKind(
+            _L,
+            Remedy.OWNER,
+            "remove the file at the destination or its other names, then resume or complete",
+        ),
+        "local_forbidden": FailureKind(
+            _L, Remedy.OWNER, "choose a destination on a file system that holds files"
+        ),
+        "local_too_large": FailureKind(
+            _L,
+            Remedy.OWNER,
+            "raise the owner's limit on the size of files (ulimit -f), then resume",
+        ),
         "local_exists": FailureKind(
             _L, Remedy.OWNER, "move the existing file away, then complete again"
         ),
@@ -159,6 +172,10 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "worker_fault": FailureKind(
             _Q, Remedy.OWNER, "report it with the daemon's log, then resume or cancel"
         ),
+        "owner_refused": FailureKind(
+            _Q, Remedy.OWNER, "have the administrator allow it, then resume"
+        ),
+        "queue_full": FailureKind(_Q, Remedy.OWNER, "complete or cancel other jobs, then resume"),
         "secrets_unreadable": FailureKind(
             _Q, Remedy.OWNER, "put the key file back, or set the credentials again, then resume"
         ),

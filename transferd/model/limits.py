@@ -24,5 +24,22 @@ class Limits:
     proxy_chars: int = 4000
     files_per_job: int = 100_000
     jobs_per_user: int = 10_000
+    jobs_per_machine: int = 1_000_000
+    #: Of the files of all queued jobs, as far as their sizes are known; None: no limit.
+    bytes_per_user: int | None = None
+    bytes_per_machine: int | None = None
     jobs_per_request: int = 1_000
     body_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How much of the queue one caller may fill; None in a field: as much as he likes.
+
+    Admins are exempt from all of it (BITS.md 1.18).
+    """
+
+    jobs_per_user: int | None = None
+    jobs_per_machine: int | None = None
+    bytes_per_user: int | None = None
+    bytes_per_machine: int | None = None

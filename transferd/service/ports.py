@@ -22,6 +22,7 @@ from transferd.model.job import (
     Seconds,
     Settings,
 )
+from transferd.model.limits import Quota
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.queue import (
     Change,
@@ -48,6 +49,7 @@ __all__ = [
     "Moved",
     "Moves",
     "NoticeStore",
+    "Quota",
     "Retry",
     "Runnable",
     "Secrets",
@@ -91,7 +93,7 @@ class JobStore(Protocol):
     """
 
     async def create(
-        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, jobs_per_user: int
+        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, quota: Quota
     ) -> tuple[Created, ...]:
         """Make jobs, all or none, in state SUSPENDED, or QUEUED where the spec says start.
 
@@ -99,7 +101,8 @@ class JobStore(Protocol):
 
         Raises:
             Conflict: `id_used` (another request, or the job has left the queue),
-                `too_many_jobs`, `job_empty` (start without files).
+                `too_many_jobs`, `queue_full` (of the machine, or in bytes), `job_empty` (start
+                without files).
         """
         ...
 
@@ -126,6 +129,32 @@ class JobStore(Protocol):
         """Return a page of jobs; owner None: everybody's; after 0: from the start."""
         ...
 
+    async def take(self, job_id: JobId, owner: int, now: datetime) -> Job:
+        """Give a job that does not run to *owner*, in one transaction (BITS.md O3, A19).
+
+        Its credentials, headers, notification command and negotiate options are gone then; its
+        open notices are *owner*'s. A job that is *owner*'s already is returned as it is.
+
+        Raises:
+            Conflict: `job_running`.
+        """
+        ...
+
+    async def reseal(self, limit: int) -> int:
+        """Seal up to *limit* stored secrets anew that another key than the newest has sealed.
+
+        Returns how many; 0 when nothing is left that can be opened.
+        """
+        ...
+
+    async def verify(self) -> tuple[str, ...]:
+        """Read the queue file through, beside what goes on; returns what is wrong with it."""
+        ...
+
+    async def tallies(self) -> Mapping[int, Mapping[JobState, int]]:
+        """Return how many jobs each owner has in each state."""
+        ...
+
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""
         ...
@@ -143,12 +172,19 @@ class JobStore(Protocol):
         ...
 
     async def add_files(
-        self, job_id: JobId, specs: Sequence[FileSpec], now: datetime, *, files_per_job: int
+        self,
+        job_id: JobId,
+        specs: Sequence[FileSpec],
+        now: datetime,
+        *,
+        files_per_job: int,
+        quota: Quota,
     ) -> tuple[File, ...]:
         """Append files, all or none.
 
         Raises:
-            Conflict: `duplicate_destination` (also with the files that the job has).
+            Conflict: `duplicate_destination` (also with the files that the job has),
+                `queue_full` (the owner's or the machine's bytes).
             BadRequest: `too_many_files`.
         """
         ...
@@ -235,7 +271,11 @@ class JobStore(Protocol):
         ...
 
     async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
-        """Return queued jobs of one priority, in the order in which they were queued."""
+        """Return queued jobs of one priority that may run next.
+
+        Owners take turns: everybody's first in the order in which those were queued, then
+        everybody's second…, so that a long queue of one owner keeps nobody else waiting.
+        """
         ...
 
     async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:

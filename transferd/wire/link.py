@@ -161,8 +161,24 @@ class RunCommand(Message, frozen=True, tag="command"):
     stdin: str
 
 
+class Ping(Message, frozen=True, tag="ping"):
+    """Asked of a worker once in a while: one whose loop does not turn is ended."""
+
+    request: int
+
+
 ToWorker: TypeAlias = (
-    Configure | Start | Extend | Finish | Stop | Recorded | Inspect | Publish | Discard | RunCommand
+    Configure
+    | Start
+    | Extend
+    | Finish
+    | Stop
+    | Recorded
+    | Inspect
+    | Publish
+    | Discard
+    | RunCommand
+    | Ping
 )
 
 
@@ -304,6 +320,23 @@ class CommandEnded(Message, frozen=True, tag="command_ended"):
     detail: str = ""
 
 
+class Pong(Message, frozen=True, tag="pong"):
+    """Answer to Ping."""
+
+    request: int
+
+
+class Said(Message, frozen=True, tag="said"):
+    """A line for the daemon's log: the link is all that a worker has to say it with.
+
+    `level` is one of `debug`, `info`, `warning`, `error`; `event` is a name like `link.broken`.
+    """
+
+    level: str
+    event: str
+    fields: dict[str, str | int | float | bool | None] = {}
+
+
 FromWorker: TypeAlias = (
     Hello
     | Connected
@@ -320,6 +353,8 @@ FromWorker: TypeAlias = (
     | Published
     | Discarded
     | CommandEnded
+    | Pong
+    | Said
 )
 
 
