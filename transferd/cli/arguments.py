@@ -85,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_views,
         _add_events,
         _add_version,
+        _add_admin,
         _add_completion,
     ):
         add(commands)
@@ -293,6 +294,7 @@ def _add_verbs(commands: Commands) -> None:
         ("suspend", "pause jobs"),
         ("complete", "give the files their names and take the jobs out of the queue"),
         ("cancel", "take jobs out of the queue and remove what was fetched"),
+        ("take-ownership", "make jobs of others yours, without their secrets (for admins)"),
     ):
         parser = _command(commands, verb, "JOB…", "transferd.cli.steering:act", help)
         _job_argument(parser, "+")
@@ -352,6 +354,24 @@ def _add_events(commands: Commands) -> None:
 
 def _add_version(commands: Commands) -> None:
     _command(commands, "version", "", "transferd.cli.views:version", "say which versions these are")
+
+
+def _add_admin(commands: Commands) -> None:
+    nested = commands.add_parser(
+        "admin",
+        help="look after the service itself",
+        formatter_class=_Formatter,
+    )
+    nested.mixed = False  # argparse cannot, with commands of its own
+    actions = nested.add_subparsers(metavar="ACTION", required=True, dest="action")
+    for name, run, help in (
+        ("status", "transferd.cli.admin:status", "say how the service is, user by user"),
+        ("check", "transferd.cli.admin:check", "look for what is wrong, and change nothing"),
+        ("rotate-key", "transferd.cli.admin:rotate_key", "seal every secret under a new key"),
+        ("install", "transferd.cli.installing:install", "make this the service of the machine"),
+        ("uninstall", "transferd.cli.installing:uninstall", "remove the service, but no state"),
+    ):
+        _command(actions, name, "", run, help)
 
 
 def _add_completion(commands: Commands) -> None:
