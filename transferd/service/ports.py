@@ -37,6 +37,7 @@ from transferd.model.queue import (
     Stray,
 )
 from transferd.model.states import JobEvent, JobState
+from transferd.model.upkeep import Finding, Rotation
 
 __all__ = [
     "Change",
@@ -44,13 +45,16 @@ __all__ = [
     "Clock",
     "Created",
     "FilePage",
+    "Finding",
     "JobPage",
     "JobStore",
+    "KeyRing",
     "Moved",
     "Moves",
     "NoticeStore",
     "Quota",
     "Retry",
+    "Rotation",
     "Runnable",
     "Secrets",
     "Stray",
@@ -362,4 +366,31 @@ class NoticeStore(Protocol):
 
     async def prune(self, before: datetime) -> int:
         """Forget notices older than *before*, settled or not, and remembered ids as old."""
+        ...
+
+
+class KeyRing(Protocol):
+    """The keys that seal stored secrets."""
+
+    @property
+    def source(self) -> str:
+        """Where the key that seals comes from: a path, or what the service manager has given."""
+        ...
+
+    async def rotate(self) -> Rotation:
+        """Seal every stored secret with a new key, and remove keys that nothing needs any more.
+
+        Returns when that is on disk. After a crash nothing is lost and a repetition goes on.
+
+        Raises:
+            Conflict: `key_not_ours` (the key is a credential of the service manager, and there is
+                no newer one), `rotation_running`.
+            StoreError: a key cannot be made or removed, or the queue file cannot be used.
+        """
+        ...
+
+    async def findings(self) -> tuple[Finding, ...]:
+        """Look at the keys: `key_missing`, `key_exposed`, `key_malformed`, `key_stand_in`,
+        `key_unremoved`, `secrets_unreadable`; nothing when all is well.
+        """
         ...
