@@ -17,6 +17,7 @@
     │   └── StoreLocked        another daemon holds the state directory
     ├── VaultError             a stored secret cannot be opened
     ├── LinkBroken             the other end of the worker link is gone or speaks nonsense
+    ├── OwnerRefused           no worker runs as that user
     ├── ConfigError            the configuration file is wrong
     └── NoDaemon               nobody answers on the socket
 
@@ -135,6 +136,10 @@ class VaultError(TransferdError):
 
 class LinkBroken(TransferdError):
     """The other end of the worker link is gone, or does not keep to the protocol."""
+
+
+class OwnerRefused(TransferdError):
+    """No worker runs as that user: there is none, or the configuration says so."""
 
 
 class ConfigError(TransferdError):
