@@ -1,8 +1,8 @@
-"""The log on standard error: one line a record, `key=value` pairs or JSON, without secrets.
+"""The log: one line a record on standard error, or a record of fields in the journal; no secrets.
 
-A record of ours has an event's name as its message (`job.created`) and its values in
-`extra={"fields": {...}}`. Any other record (a library's) is the event `log` with the text in a
-field. Nothing that was logged can begin a second line, forge a field or steer a terminal.
+A record of ours has an event's name as its message (`job.created`, see model/events.py) and its
+values in `extra={"fields": {...}}`. Any other record (a library's) is the event `log` with the text
+in a field. Nothing that was logged can begin a second line, forge a field or steer a terminal.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TextIO, TypeAlias
+
+from transferd.journal import SOCKET, Journal, field_name, message_id
+from transferd.model.events import EVENTS
 
 Value: TypeAlias = str | int | float | bool | None
 
@@ -31,6 +35,8 @@ _PRIORITIES = (
 _EVENT = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 #: journald breaks lines of more than 48 KiB (LineMax=), and an escaped character may take six.
 _MAX_CHARS = 4096
+#: A field of the journal has no such bound; a trace should be there as a whole.
+_FIELD_CHARS = 64 * 1024
 _BARE = re.compile(r"[^\s\"=\\]+")
 
 _SECRET_NAME = re.compile(r"(?i)passw|secret|token|authorization|cookie|api[-_]?key")
@@ -71,9 +77,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the one line for *record*."""
-        event, fields = _contents(record)
-        pairs = (f" {name}={_quoted(value)}" for name, value in fields.items())
-        return f"{_time(record)} {_level(record)} {event}{''.join(pairs)}"
+        return f"{_time(record)} {_level(record)} {_message(record)}"
 
 
 class JsonLines(logging.Formatter):
@@ -81,7 +85,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the one line for *record*."""
-        event, fields = _contents(record)
+        event, fields = contents(record)
         line: dict[str, Value] = {"ts": _time(record), "level": _level(record), "event": event}
         for name, value in fields.items():
             line[f"{name}_" if name in line else name] = value
@@ -97,8 +101,46 @@ class Prioritised(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for *record*, after `<6>` or the like."""
-        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
-        return f"<{priority}>{self._lines.format(record)}"
+        return f"<{_priority(record)}>{self._lines.format(record)}"
+
+
+class JournalHandler(logging.Handler):
+    """Hands records to journald; while it does not answer, they go to another handler."""
+
+    def __init__(self, journal: Journal, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self._journal = journal
+        self._otherwise = otherwise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the fields of *record*."""
+        try:
+            self._journal.send(journal_fields(record))
+        except OSError:
+            self._otherwise.handle(record)
+        except Exception:  # noqa: BLE001 - as every handler: a record that cannot be written
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._journal.close()
+        self._otherwise.close()
+        super().close()
+
+
+def journal_fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
+    """Yield journald's fields for *record*, then ours, as TRANSFERD_NAME; no value is none."""
+    event, fields = contents(record, _FIELD_CHARS)
+    yield "MESSAGE", _message(record)
+    yield "PRIORITY", str(_priority(record))
+    yield "SYSLOG_IDENTIFIER", "transferd"
+    if event in EVENTS:
+        yield "MESSAGE_ID", message_id(event)
+    yield field_name("event"), event
+    for name, value in fields.items():
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value)
+            yield field_name("event_" if name == "event" else name), text
 
 
 #: Format, as the configuration names it, → formatter.
@@ -106,16 +148,24 @@ FORMATS: Mapping[str, Callable[[], logging.Formatter]] = {"key=value": Lines, "j
 
 
 def set_up_logging(
-    log_format: str, level: str, environ: Mapping[str, str], stream: TextIO = sys.stderr
+    log_format: str,
+    level: str,
+    environ: Mapping[str, str],
+    stream: TextIO = sys.stderr,
+    journal: Path = SOCKET,
 ) -> None:
     """Send all logging of this process to *stream*, in place of where it went before.
 
     *log_format* and *level* are those of the configuration. Where JOURNAL_STREAM in *environ*
-    names the very file behind *stream*, lines carry their priority.
+    names the very file behind *stream*, records go to journald at *journal* with their fields; if
+    it is away, to *stream* as lines with their priority.
     """
     lines = FORMATS[log_format]()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(Prioritised(lines) if _is_journal(stream, environ) else lines)
+    handler: logging.Handler = logging.StreamHandler(stream)
+    handler.setFormatter(lines)
+    if _is_journal(stream, environ):
+        handler.setFormatter(Prioritised(lines))
+        handler = JournalHandler(Journal(journal), handler)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(True)
     # Requests are logged by what they do; their URLs are nobody's business.
@@ -140,8 +190,18 @@ def _level(record: logging.LogRecord) -> str:
     return record.levelname.lower()
 
 
-def _contents(record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
-    """Return the event and everything that the record says of it."""
+def _priority(record: logging.LogRecord) -> int:
+    return next(number for level, number in _PRIORITIES if record.levelno >= level)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return event and fields as one line."""
+    event, fields = contents(record)
+    return event + "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+
+
+def contents(record: logging.LogRecord, longest: int = _MAX_CHARS) -> tuple[str, dict[str, Value]]:
+    """Return the event and all that is said of it; a text has up to *longest* characters."""
     event = record.getMessage()
     given: dict[str, object] = {}
     if not _EVENT.fullmatch(event):
@@ -154,18 +214,18 @@ def _contents(record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
     if record.stack_info:
         given["stack"] = record.stack_info
     return event, {
-        name: _REDACTED if _SECRET_NAME.search(name) else _value(value)
+        name: _REDACTED if _SECRET_NAME.search(name) else _value(value, longest)
         for name, value in given.items()
     }
 
 
-def _value(value: object) -> Value:
+def _value(value: object, longest: int) -> Value:
     if isinstance(value, enum.Enum) and not isinstance(value, str):
         return value.name.lower()
     if value is None or isinstance(value, bool | int | float):
         return value
     text = redact(str(value))
-    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…"
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _quoted(value: Value) -> str:

@@ -120,7 +120,7 @@ def test_a_wrong_password_is_refused_once_and_leaves_nothing(
     assert "tried: basic" in done.stderr
     assert not (tmp_path / "x").exists()
     assert daemon.json("list")["jobs"] == []
-    assert daemon.logged().count("credentials.rejected") == 1
+    assert daemon.logged().count("auth.rejected") == 1
 
 
 @pytest.mark.server("apache2")

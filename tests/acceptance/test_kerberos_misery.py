@@ -337,7 +337,7 @@ def test_ntlm_inside_negotiate_is_spoken_by_permission_alone(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x").read_bytes() == BODY
     (audit,) = [line for line in member.logged()[len(before) :].splitlines() if "credent" in line]
-    assert "credentials.accepted" in audit
+    assert "auth.accepted" in audit
     assert "scheme=negotiate" in audit
     assert "mechanism=ntlm" in audit
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os.path
+import re
 
 from transferd.model.job import JobId
 
 _COMPONENT_BYTES = 255
+_TEMPORARY = re.compile(r"\..+\.transferd-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.DOTALL)
 
 
 def temporary_path(local: str, job_id: JobId) -> str:
@@ -25,3 +27,9 @@ def temporary_path(local: str, job_id: JobId) -> str:
         kept = encoded[: room - len(mark) - 1].decode("utf-8", "ignore")
         name = f"{kept}~{mark}"
     return os.path.join(directory, f".{name}{suffix}")
+
+
+def job_of_temporary(path: str) -> JobId | None:
+    """Return whose bytes a file with that name holds; None: it is no temporary of ours."""
+    match = _TEMPORARY.fullmatch(os.path.basename(path))
+    return None if match is None else JobId(match[1])

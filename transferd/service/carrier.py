@@ -393,5 +393,5 @@ def _audit(claim: Runnable, message: link.Audited) -> None:
         "scheme": message.scheme,
         "mechanism": message.mechanism,
     }
-    event = "credentials.accepted" if message.accepted else "credentials.rejected"
+    event = "auth.accepted" if message.accepted else "auth.rejected"
     log.info(event, extra={"fields": fields})

@@ -97,7 +97,10 @@ class Jobs:
         """Change settings; a running job takes them up with its next dispatch."""
         await self._visible(caller, job_id)
         async with self._locks.hold(job_id):  # not while the job closes by itself
+            before = (await self._store.job(job_id)).settings
             job = await self._store.change_settings(job_id, change, self._clock.now())
+        if _notify(job.settings) != _notify(before):
+            log.info("job.notify_changed", extra={"fields": {"job": job.id, "owner": job.owner}})
         self._runs.reprioritize(job_id, job.settings.priority)
         self._outcomes.changed(job)
         return self._runs.view(job)
@@ -224,5 +227,11 @@ class Jobs:
 
     def _report(self, event: str, moved: Moved) -> None:
         if moved.job.state is not moved.before:
-            log.info(event, extra={"fields": {"job": moved.job.id}})
+            fields = {"job": moved.job.id, "owner": moved.job.owner}
+            log.info(event, extra={"fields": fields})
         self._outcomes.moved(moved)
+
+
+def _notify(settings: Settings) -> tuple[int, tuple[str, ...] | None]:
+    """Return who is told of what (BITS event 6)."""
+    return settings.notify_kinds, settings.notify_command

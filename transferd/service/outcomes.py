@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 _EVENTS = {
     JobState.TRANSFERRED: "job.transferred",
-    JobState.ERROR: "job.error",
-    JobState.TRANSIENT_ERROR: "job.transient_error",
+    JobState.ERROR: "job.failed",
+    JobState.TRANSIENT_ERROR: "job.stumbled",
     JobState.ACKNOWLEDGED: "job.completed",
     JobState.CANCELLED: "job.cancelled",
 }
@@ -66,5 +66,11 @@ class Outcomes:
             return
         fields: dict[str, object] = {"job": job.id, "owner": job.owner}
         if job.error is not None and job.state in (JobState.ERROR, JobState.TRANSIENT_ERROR):
-            fields |= {"code": job.error.code, "reason": job.error.message}
+            fields |= {
+                "code": job.error.code,
+                "context": job.error.kind.context,
+                "http_status": job.error.http_status,
+                "file": job.error.file,
+                "reason": job.error.message,
+            }
         log.info(event, extra={"fields": fields})

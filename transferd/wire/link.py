@@ -161,6 +161,13 @@ class RunCommand(Message, frozen=True, tag="command"):
     stdin: str
 
 
+class Survey(Message, frozen=True, tag="survey"):
+    """Which of our temporary files are in these directories? Touches nothing."""
+
+    request: int
+    directories: tuple[str, ...]
+
+
 class Ping(Message, frozen=True, tag="ping"):
     """Asked of a worker once in a while: one whose loop does not turn is ended."""
 
@@ -178,6 +185,7 @@ ToWorker: TypeAlias = (
     | Publish
     | Discard
     | RunCommand
+    | Survey
     | Ping
 )
 
@@ -245,6 +253,8 @@ class FileDone(Message, frozen=True, tag="file_done"):
     size: int
     inode: Inode
     length_unverified: bool = False
+    #: What the server answered last; None where nothing had to be asked.
+    http_status: int | None = None
 
 
 class Drained(Message, frozen=True, tag="drained"):
@@ -320,6 +330,13 @@ class CommandEnded(Message, frozen=True, tag="command_ended"):
     detail: str = ""
 
 
+class Surveyed(Message, frozen=True, tag="surveyed"):
+    """Answer to Survey: paths of files with the name of a temporary."""
+
+    request: int
+    temporaries: tuple[str, ...] = ()
+
+
 class Pong(Message, frozen=True, tag="pong"):
     """Answer to Ping."""
 
@@ -353,6 +370,7 @@ FromWorker: TypeAlias = (
     | Published
     | Discarded
     | CommandEnded
+    | Surveyed
     | Pong
     | Said
 )

@@ -96,6 +96,7 @@ class Fetch:
         self._loop = asyncio.get_running_loop()
         self._next_progress: Seconds = 0.0
         self._ranges = True
+        self._status: int | None = None
         #: What the daemon holds to be durable.
         self._recorded = file.bytes_transferred
 
@@ -122,6 +123,7 @@ class Fetch:
                 sink.received,
                 sink.inode,
                 self._file.length_unverified,
+                self._status,
             )
         )
 
@@ -276,6 +278,7 @@ class Fetch:
     async def _heed(self, sink: Sink, answer: Answer, part: RangeRequest | None) -> bool:
         """Do what an answer says; returns whether that was the last of the file."""
         response = read_response(answer)
+        self._status = response.status
         match judge(self._file, part, response):
             case Refused(failure=failure):
                 wait = self._retry_after(answer) if failure.kind.transient else None
