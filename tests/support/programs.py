@@ -13,6 +13,8 @@ from pathlib import Path
 PACKAGES = {
     "apache2": "apache2-bin",
     "curl": "curl",
+    "debootstrap": "debootstrap",
+    "dpkg-buildpackage": "dpkg-dev",
     "lighttpd": "lighttpd",
     "nginx": "nginx",
     "gcc": "gcc",
@@ -21,11 +23,14 @@ PACKAGES = {
     "kinit": "krb5-user",
     "krb5-config": "libkrb5-dev",
     "krb5kdc": "krb5-kdc",
+    "nsenter": "util-linux",
     "ntlm_auth": "winbind",
     "setpriv": "util-linux",
     "squid": "squid",
     "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
     "systemd-socket-activate": "systemd",
+    "unshare": "util-linux",
 }
 
 #: What is no program → where it may be, Debian package.

@@ -116,14 +116,21 @@ def require_library(library: str) -> Path:
 def require_module(module: str, extra: str) -> None:
     """Skip the test, or fail it, as require_program, where an extra of transferd is missing."""
     if importlib.util.find_spec(module) is None:
-        _reject(f"{module} is not installed: pip install 'transferd[{extra}]'")
+        reject(f"{module} is not installed: pip install 'transferd[{extra}]'")
+
+
+def require_root(purpose: str) -> None:
+    """Skip the test, or fail it, as require_program, where it does not run as root."""
+    if os.geteuid() != 0:
+        reject(f"{purpose} takes root")
 
 
 def _miss(name: str, package: str) -> NoReturn:
-    _reject(f"{name} is not installed: apt-get install {package}")
+    reject(f"{name} is not installed: apt-get install {package}")
 
 
-def _reject(reason: str) -> NoReturn:
+def reject(reason: str) -> NoReturn:
+    """Skip the test for that *reason*, or fail it where the environment has CI set."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
