@@ -13,6 +13,7 @@ from transferd.config import Config
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
 from transferd.service.carrier import Carrier
+from transferd.service.chronicle import Chronicle
 from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.jobs import Jobs, Organs
@@ -20,7 +21,7 @@ from transferd.service.locks import JobLocks
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.outcomes import Outcomes
-from transferd.service.ports import Clock, JobStore, NoticeStore
+from transferd.service.ports import Clock, JobStore, Meter, NoticeStore, Runnable
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler, Slots
@@ -50,23 +51,29 @@ def assemble(
     launch: Launch,
     clock: Clock,
     answers: Answers,
+    meter: Meter,
 ) -> Parts:
     """Put the service together over its ports."""
-    workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock)
+    workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock, meter)
     passport = config.passport.options()
-    runs = Runs(Carrier(jobs, workers, clock, _retry_times(config), random.random, passport))
+
+    def chronicle(claim: Runnable) -> Chronicle:
+        return Chronicle(claim, meter, clock)
+
+    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport)
+    runs = Runs(carrier, chronicle)
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
         return runs.view(await jobs.job(job_id))
 
     notifier = Notifier(
-        notices, workers, clock, _delivery(config), partial(announce, answers), view
+        notices, workers, clock, _delivery(config), partial(announce, answers), view, meter
     )
     scheduler = Scheduler(jobs, runs, _slots(config), clock)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
-    outcomes = Outcomes(notifier, scheduler, closing, runs)
+    outcomes = Outcomes(notifier, scheduler, closing, runs, meter)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
     organs = Organs(

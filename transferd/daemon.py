@@ -27,6 +27,7 @@ from transferd.listener import bind_listener
 from transferd.model.job import JobId, Seconds
 from transferd.process import DESCRIPTORS
 from transferd.service.clock import SystemClock
+from transferd.service.figures import Figures
 from transferd.service.workers import Launch, python_launcher
 from transferd.store.opening import Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
@@ -82,6 +83,7 @@ class Daemon:
         self._inherited = inherited_sockets(environ, os.getpid())
         self._environ: Mapping[str, str] = environ
         self._clock = SystemClock()
+        self._figures = Figures()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -114,7 +116,9 @@ class Daemon:
 
     def _assemble(self, store: Store, answers: Answers) -> Parts:
         launch = self._launch()
-        return assemble(self._config, store.jobs, store.notices, launch, self._clock, answers)
+        return assemble(
+            self._config, store.jobs, store.notices, launch, self._clock, answers, self._figures
+        )
 
     def _launch(self) -> Launch:
         environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}

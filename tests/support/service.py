@@ -28,6 +28,7 @@ from transferd.model.failures import Failure
 from transferd.model.job import File, FileSpec, Inode, Job, JobId, JobSpec, Settings, Timers
 from transferd.model.notices import Notice, NoticeKind
 from transferd.service.clock import SystemClock
+from transferd.service.figures import Figures
 from transferd.store.opening import Store, open_store
 from transferd.wire import link
 from transferd.wire.answers import Answers
@@ -72,6 +73,8 @@ class ScriptedWorker:
         self.refusals: list[link.Refusal] = []
         #: What is wrong with destinations.
         self.invalid: list[link.Refusal] = []
+        #: Temporaries that a survey finds.
+        self.leftovers: list[str] = []
         self.command_status: int | None = 0
         #: Whether Stop is answered.
         self.obedient = True
@@ -116,6 +119,8 @@ class ScriptedWorker:
                 await self.say(link.Published(message.request, tuple(self.refusals)))
             case link.Discard():
                 await self.say(link.Discarded(message.request))
+            case link.Survey():
+                await self.say(link.Surveyed(message.request, tuple(self.leftovers)))
             case link.RunCommand():
                 await self.say(link.CommandEnded(message.request, self.command_status))
             case link.Stop() if self.obedient:
@@ -167,6 +172,7 @@ class Service:
 
     parts: Parts
     store: Store
+    figures: Figures
     workers: list[ScriptedWorker] = field(default_factory=list)
     _started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -224,8 +230,9 @@ async def running_service(directory: Path, config: Config = QUICK) -> AsyncItera
             return worker
 
         answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
-        parts = assemble(config, store.jobs, store.notices, launch, clock, answers)
-        service = Service(parts, store)
+        figures = Figures()
+        parts = assemble(config, store.jobs, store.notices, launch, clock, answers, figures)
+        service = Service(parts, store, figures)
         await store.jobs.recover(clock.steady())
         organs = (parts.scheduler, parts.closing, parts.notifier, parts.workers)
         async with asyncio.TaskGroup() as group:

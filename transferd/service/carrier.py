@@ -105,6 +105,7 @@ class Carrier:
         except StoreError as error:
             await self._give_back(run, str(error), started)
         finally:
+            run.chronicle.close("stopped")
             if run.worker is not None:
                 self._workers.release(run.worker, run.number)
 
@@ -167,7 +168,7 @@ class Carrier:
                     await self._note(run, message)
 
     async def _next(self, run: Run) -> RunMessage | Lost:
-        message = await run.inbox.get()
+        run.chronicle.hear(message := await run.inbox.get())
         if isinstance(message, Lost | link.Failed | link.Stopped):
             run.live = False
         return message
@@ -186,6 +187,7 @@ class Carrier:
             )
             await self._fail(run, failure, started)
             return False
+        run.chronicle.take(files)
         for file in files:
             run.progress.kept(file.index, file.bytes_transferred)
         run.worker = await self._workers.hold(run.claim.owner, run.number)
@@ -265,6 +267,7 @@ class Carrier:
             run.live = False
             await self._reply(run, link.Finish(job_id, run.number))
             return True
+        run.chronicle.take(files)
         await self._reply(run, link.Extend(job_id, run.number, files))
         return False
 

@@ -18,7 +18,7 @@ from transferd.model.caller import Caller
 from transferd.model.errors import NotFound, StoreError
 from transferd.model.job import Job, JobId, Seconds
 from transferd.model.notices import TERMINAL, Event, Notice, NoticeKind
-from transferd.service.ports import Clock, NoticeStore
+from transferd.service.ports import Clock, Meter, NoticeStore
 from transferd.service.subscription import Subscription
 from transferd.service.workers import WorkerGone, Workers
 from transferd.wire import link
@@ -59,7 +59,9 @@ class Notifier:
         delivery: Delivery,
         describe: Describe,
         view: Callable[[JobId], Awaitable[Job]],
+        meter: Meter,
     ) -> None:
+        self._meter = meter
         self._store = store
         self._workers = workers
         self._clock = clock
@@ -137,6 +139,7 @@ class Notifier:
             raise NotFound("notice_not_found", f"there is no notice {number}")
         if not notice.settled:
             notice = await self._store.settle(number)
+            self._meter.settled(self._lag(notice))
         self._followed.pop(number, None)
         return notice
 
@@ -178,6 +181,8 @@ class Notifier:
             self._wake.set()
 
     async def _delivered(self, notice: Notice) -> None:
+        if not notice.deliveries:
+            self._meter.told(self._lag(notice))
         await self._store.delivered([notice.number])
         doublings = min(notice.deliveries, _DOUBLINGS)
         self._follow(notice.number, self._delivery.redeliver * 2**doublings)
@@ -223,6 +228,9 @@ class Notifier:
         with suppress(NotFound, StoreError):
             if status == 0:
                 await self._store.settle(notice.number)
+                if not notice.deliveries:
+                    self._meter.told(self._lag(notice))
+                self._meter.settled(self._lag(notice))
                 log.info("notify.exec", extra={"fields": fields})
                 return
             log.warning("notify.exec_failed", extra={"fields": fields | {"detail": detail}})
@@ -230,6 +238,9 @@ class Notifier:
         first = notice.job.settings.timers.min_retry_delay
         delay = min(first * 2 ** min(notice.deliveries, _DOUBLINGS), max(_LONGEST, first))
         self._follow(notice.number, delay)
+
+    def _lag(self, notice: Notice) -> Seconds:
+        return (self._clock.now() - notice.created).total_seconds()
 
     def _listeners(self, notice: Notice) -> list[Subscription]:
         return [s for s in self._subscriptions if s.wants(notice)]

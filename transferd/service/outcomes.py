@@ -8,7 +8,7 @@ from transferd.model.job import Job, JobId
 from transferd.model.states import JobState
 from transferd.service.closing import Closing
 from transferd.service.notifier import Notifier
-from transferd.service.ports import Moved
+from transferd.service.ports import Meter, Moved
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
 
@@ -27,8 +27,9 @@ class Outcomes:
     """Fits `runs.Outcome` and `closing.Moves`. State first, then signal: all of it is stored."""
 
     def __init__(
-        self, notifier: Notifier, scheduler: Scheduler, closing: Closing, runs: Runs
+        self, notifier: Notifier, scheduler: Scheduler, closing: Closing, runs: Runs, meter: Meter
     ) -> None:
+        self._meter = meter
         self._notifier = notifier
         self._scheduler = scheduler
         self._closing = closing
@@ -39,6 +40,7 @@ class Outcomes:
         job = moved.job
         if job.state is not moved.before:
             self._log(job)
+            self._count(job)
             self._scheduler.wake()
             self._closing.consider(job)
         self._notifier.raised(moved.notices)
@@ -59,6 +61,14 @@ class Outcomes:
     def ended(self, job_id: JobId) -> None:
         """A run is over; its slot is free."""
         self._scheduler.wake()
+
+    def _count(self, job: Job) -> None:
+        if job.error is None:
+            return
+        if job.state is JobState.ERROR:
+            self._meter.failed(job.error.code)
+        elif job.state is JobState.TRANSIENT_ERROR:
+            self._meter.stumbled(job.error.code)
 
     def _log(self, job: Job) -> None:
         event = _EVENTS.get(job.state)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
+from transferd.service.chronicle import Chronicle
 from transferd.service.ports import Runnable, Secrets
 from transferd.service.progress import Progress
 from transferd.service.workers import Worker
@@ -35,9 +36,10 @@ class Lost:
 class Run:
     """One dispatch of one job."""
 
-    def __init__(self, number: int, claim: Runnable) -> None:
+    def __init__(self, number: int, claim: Runnable, chronicle: Chronicle) -> None:
         self.number = number
         self.claim = claim
+        self.chronicle = chronicle
         self.inbox: asyncio.Queue[RunMessage | Lost] = asyncio.Queue()
         self.progress = Progress.fresh()
         self.moved_bytes = False

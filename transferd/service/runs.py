@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
-from transferd.service.ports import (
-    Runnable,
-)
+from transferd.service.chronicle import Chronicle
+from transferd.service.ports import Runnable
 from transferd.service.run import Lost, Run, RunMessage
 from transferd.wire import link
 
@@ -25,8 +25,9 @@ CLOSE_PATIENCE: Seconds = 2.0
 class Runs:
     """All runs of the daemon. Fits `workers.Listener`."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, chronicle: Callable[[Runnable], Chronicle]) -> None:
         self._carrier = carrier
+        self._chronicle = chronicle
         self._numbers = itertools.count(1)
         self._runs: dict[JobId, Run] = {}
         self._outcome: Outcome | None = None
@@ -63,7 +64,7 @@ class Runs:
 
     def start(self, claim: Runnable) -> None:
         """Dispatch a queued job."""
-        run = Run(next(self._numbers), claim)
+        run = Run(next(self._numbers), claim, self._chronicle(claim))
         self._runs[claim.job_id] = run
         run.task = asyncio.create_task(
             self._carrier.carry(run), name=f"run {run.number} {claim.job_id}"

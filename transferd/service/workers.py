@@ -19,14 +19,21 @@ from typing import Protocol, TypeVar
 from transferd.model.errors import LinkBroken, TransferdError
 from transferd.model.job import Seconds
 from transferd.process import DESCRIPTORS
-from transferd.service.ports import Clock
+from transferd.service.ports import Clock, Meter
 from transferd.wire import link
 from transferd.wire.channel import Channel
 
 log = logging.getLogger(__name__)
 
-Answer = link.Inspected | link.Published | link.Discarded | link.CommandEnded
-_AnswerT = TypeVar("_AnswerT", link.Inspected, link.Published, link.Discarded, link.CommandEnded)
+Answer = link.Inspected | link.Published | link.Discarded | link.CommandEnded | link.Surveyed
+_AnswerT = TypeVar(
+    "_AnswerT",
+    link.Inspected,
+    link.Published,
+    link.Discarded,
+    link.CommandEnded,
+    link.Surveyed,
+)
 
 #: A worker that was told to leave gets this long…
 _GRACE: Seconds = 4.0
@@ -106,9 +113,15 @@ class Workers:
     """All worker processes of the daemon."""
 
     def __init__(
-        self, launch: Launch, settings: link.WorkerSettings, idle: Seconds, clock: Clock
+        self,
+        launch: Launch,
+        settings: link.WorkerSettings,
+        idle: Seconds,
+        clock: Clock,
+        meter: Meter,
     ) -> None:
         self._launch = launch
+        self._meter = meter
         self._settings = settings
         self._idle = idle
         self._clock = clock
@@ -126,6 +139,19 @@ class Workers:
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    @property
+    def pids(self) -> Mapping[int, int]:
+        """The process of each owner who has a worker."""
+        return {owner: worker.process.pid for owner, worker in self._workers.items()}
+
+    def configure(self, settings: link.WorkerSettings, idle: Seconds) -> None:
+        """Behave otherwise from now on; runs that are under way keep what they began with."""
+        self._settings = settings
+        self._idle = idle
+        self._released.set()
+        for worker in self._workers.values():
+            worker.channel.post(link.Configure(settings))
 
     async def hold(self, owner: int, run: int) -> Worker:
         """Return the owner's worker, started if need be, and keep it for *run*.
@@ -243,6 +269,7 @@ class Workers:
         self._readers[worker] = asyncio.create_task(
             self._read(worker), name=f"worker {owner} reader"
         )
+        self._meter.worker_started()
         log.info("worker.started", extra={"fields": {"owner": owner, "pid": process.pid}})
         return worker
 
@@ -257,6 +284,7 @@ class Workers:
         finally:
             self._forget(worker)
         status = await self._reap(worker)
+        self._meter.worker_ended(status)
         fields = {"owner": worker.owner, "pid": worker.process.pid, "status": status}
         log.info("worker.ended", extra={"fields": fields})
 
