@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transferd import __version__
+from transferd.arguments import make_parser
 from transferd.config import load_config
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     DESCRIPTORS.lift()
     _fill_standard_descriptors()
     environ = dict(os.environ)
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         config = load_config(options.config)
         where = Options(
@@ -69,25 +68,6 @@ def _default_socket(system: bool, environ: dict[str, str]) -> Path:
         return system_socket()
     named = environ.get(SOCKET_VARIABLE)
     return Path(named) if named else user_socket(environ, os.getuid())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="transferd",
-        description="Background transfer service: a durable queue of downloads.",
-        epilog="Drive it with transferctl, with the Python client, or over its socket.",
-    )
-    parser.add_argument("--system", action="store_true", help="use the system's socket and state")
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="listen there")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="keep queue and key there")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the settings")
-    parser.add_argument(
-        "--on-demand",
-        action="store_true",
-        help="leave once the queue has been empty for a while (as transferctl starts it)",
-    )
-    parser.add_argument("--version", action="version", version=f"transferd {__version__}")
-    return parser
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@
     ├── LinkBroken             the other end of the worker link is gone or speaks nonsense
     ├── OwnerRefused           no worker runs as that user
     ├── ConfigError            the configuration file is wrong
+    ├── InstallationError      the service cannot be put in place, or removed
     └── NoDaemon               nobody answers on the socket
 
 Messages say what was tried, what happened and what to do.
@@ -144,6 +145,10 @@ class OwnerRefused(TransferdError):
 
 class ConfigError(TransferdError):
     """The configuration file is wrong; the message names the key."""
+
+
+class InstallationError(TransferdError):
+    """The service cannot be put in place, or removed."""
 
 
 class NoDaemon(TransferdError):
