@@ -1,0 +1,262 @@
+"""A machine of its own under a real systemd: systemd-nspawn boots a tree of Debian as PID 1.
+
+The guest shares the kernel with the tests and nothing else: processes, users, files, control groups
+and the network are its own. Its network is loopback alone, and outlives reboots; a test serves
+there with `guest.network.listen()`. Everything takes root; who is not, skips.
+
+A reset is SIGKILL to PID 1: every process of the guest is gone at once, and so are /run and /tmp.
+What was written stays, synced or not, since the kernel lives on. It shows that whatever the guest
+does at its next start needs nothing that the last one did at its end; what a disk loses in a power
+cut is shown elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.guest_image import copied_tree
+from tests.support.netns import Network, network
+from tests.support.servers import require_program, require_root
+
+_BOOT_SECONDS = 60.0
+_END_SECONDS = 60.0
+_COMMAND_SECONDS = 60.0
+#: systemd-nspawn's exit status when its guest wants to be started again.
+_REBOOT = 133
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_numbers = itertools.count(1)
+
+# The host may have its control groups in any way, or none; guests see the unified hierarchy. What
+# systemd-nspawn keeps in /run/systemd it removes only where that is no disk. The guest's control
+# groups are below one of its own, which goes with it. Standard input is a pipe from the tests: when
+# they are gone, however they ended, the guest is powered off.
+_SUPERVISE = """
+mount -t tmpfs -o mode=755 none /run/systemd || exit
+mount -t cgroup2 none /sys/fs/cgroup || exit
+home=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
+group=$home/$1
+shift
+mkdir "$group" && echo $$ >"$group/cgroup.procs" || exit
+exec 3<&0
+"$@" </dev/null 3<&- &
+nspawn=$!
+{ read -r _ || kill $nspawn; } <&3 &
+watch=$!
+wait $nspawn
+status=$?
+kill $watch
+echo $$ >"$home/cgroup.procs"
+find "$group" -depth -type d -exec rmdir {} +
+exit $status
+"""
+
+
+class GuestNotUp(Exception):
+    """The guest did not boot, or not end; carries the end of what its console said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    output: str
+    #: Of standard error.
+    complaints: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The output, line by line."""
+        return self.output.splitlines()
+
+
+class Guest:
+    """One tree, and the machine that runs from it at the moment, if any."""
+
+    def __init__(self, tree: Path, its_network: Network) -> None:
+        self.tree = tree
+        self.network = its_network
+        self.console = tree.with_name("console.log")
+        self._name = f"guest-{os.getpid()}-{next(_numbers)}"
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def boot(self) -> None:
+        """Start, and wait until systemd has started what it is to start.
+
+        Raises:
+            GuestNotUp: it ended before, or took too long.
+        """
+        address = self.tree.with_name("notify")
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(str(address))
+            self._supervisor = self._spawn(address)
+            notices.settimeout(_BOOT_SECONDS)
+            try:
+                self._follow(notices)
+            except TimeoutError:
+                self.end()
+                raise self._not_up("is not up") from None
+
+    def _spawn(self, notices: Path) -> subprocess.Popen[bytes]:
+        nspawn = [
+            *(require_program("systemd-nspawn"), "--quiet", "--boot", f"--directory={self.tree}"),
+            *(f"--machine={self._name}", "--register=no", "--keep-unit", "--settings=no"),
+            *(f"--network-namespace-path={self.network.path}", "--resolv-conf=off"),
+            *("--link-journal=no", "--timezone=off", "--notify-ready=yes", "--console=pipe"),
+        ]
+        command = ["unshare", "--mount", "sh", "-c", _SUPERVISE, "sh", self._name, *nspawn]
+        with self.console.open("ab") as console:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=console,
+                stderr=console,
+                env={"PATH": _PATH, "NOTIFY_SOCKET": str(notices)},
+                start_new_session=True,
+            )
+
+    def _follow(self, notices: socket.socket) -> None:
+        """Read what systemd-nspawn tells until the guest is ready; it names PID 1 before."""
+        while True:
+            for line in notices.recv(4096).decode().splitlines():
+                name, _, value = line.partition("=")
+                if name == "X_NSPAWN_LEADER_PID":
+                    self._leader = int(value)
+                elif line == "READY=1":
+                    return
+
+    def run(
+        self,
+        *command: str,
+        user: str = "root",
+        say: str | bytes = "",
+        environment: Mapping[str, str] | None = None,
+        check: bool = True,
+        seconds: float = _COMMAND_SECONDS,
+    ) -> Done:
+        """Run a command as a user of the guest, and wait for its end.
+
+        Args:
+            say: goes to its standard input.
+            environment: beside HOME, USER and the like of that user.
+            check: an exit status other than 0 fails the test.
+        """
+        done = subprocess.run(
+            self.command(*command, user=user, environment=environment),
+            input=say.encode() if isinstance(say, str) else say,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+        output, complaints = done.stdout.decode(), done.stderr.decode()
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"{' '.join(command)} as {user}: status {done.returncode}\n{output}{complaints}"
+            )
+        return Done(status=done.returncode, output=output, complaints=complaints)
+
+    def shell(
+        self,
+        script: str,
+        *,
+        user: str = "root",
+        check: bool = True,
+        seconds: float = _COMMAND_SECONDS,
+    ) -> Done:
+        """Run lines of shell as `run` does; the first one that fails ends them."""
+        return self.run("bash", "-ec", script, user=user, check=check, seconds=seconds)
+
+    def command(
+        self, *command: str, user: str = "root", environment: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """Return what runs *command* in the guest, for who wants to be its parent."""
+        assert self._supervisor is not None, "this guest does not run"
+        variables = [f"{name}={value}" for name, value in (environment or {}).items()]
+        return [
+            *("nsenter", f"--target={self._leader}", "--all", "--"),
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"),
+            *("env", "--chdir=/", f"PATH={_PATH}", "LC_ALL=C.UTF-8", *variables, *command),
+        ]
+
+    def path(self, inside: str | Path) -> Path:
+        """Return where the tests find an absolute path of the guest's disk; not in /run or /tmp."""
+        return self.tree / Path(inside).relative_to("/")
+
+    def put(self, inside: str, content: str | bytes, *, mode: int = 0o644) -> None:
+        """Write a file of root's, with the directories above it."""
+        path = self.path(inside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+
+    def reboot(self) -> None:
+        """Let systemd shut the guest down in order, and start it again."""
+        self._shut_down("reboot", _REBOOT)
+        self.boot()
+
+    def power_off(self) -> None:
+        """Let systemd shut the guest down in order."""
+        self._shut_down("poweroff", 0)
+
+    def _shut_down(self, verb: str, expected: int) -> None:
+        # The command may be killed by what it has asked for.
+        self.run("systemctl", verb, check=False)
+        status = self._ended()
+        if status != expected:
+            raise self._not_up(f"ended with {status} instead of {expected} after {verb}")
+
+    def reset(self) -> None:
+        """End every process of the guest at once, and start it again."""
+        self.end()
+        self.boot()
+
+    def end(self) -> None:
+        """End every process of the guest at once; without a running guest, do nothing."""
+        if self._supervisor is None:
+            return
+        if self._leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._leader, signal.SIGKILL)
+        else:
+            os.killpg(self._supervisor.pid, signal.SIGKILL)
+        self._ended()
+
+    def _ended(self) -> int:
+        assert self._supervisor is not None, "this guest does not run"
+        with self._supervisor as supervisor:
+            try:
+                status = supervisor.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(supervisor.pid, signal.SIGKILL)
+                raise self._not_up("does not end") from None
+        self._supervisor, self._leader = None, 0
+        return status
+
+    def _not_up(self, what: str) -> GuestNotUp:
+        said = self.console.read_bytes()[-2000:].decode(errors="replace")
+        return GuestNotUp(f"the guest {what}; its console said: {said}")
+
+
+@contextlib.contextmanager
+def guest(*, people: Sequence[str] = ()) -> Iterator[Guest]:
+    """Boot a fresh guest with accounts for *people*, and end it; skips as require_program does."""
+    require_root("a guest under systemd")
+    with copied_tree() as tree, network() as its_network:
+        machine = Guest(tree, its_network)
+        machine.boot()
+        try:
+            for name in people:
+                machine.run("useradd", "--create-home", "--shell", "/bin/bash", name)
+            yield machine
+        finally:
+            machine.end()

@@ -1,0 +1,124 @@
+"""The file tree that guests boot: a small Debian with a real systemd, made once by debootstrap.
+
+`python -m tests.support.guest_image` makes it where it is missing. It takes root, a minute, and a
+Debian mirror ($DEBIAN_MIRROR, default: deb.debian.org); the tree is kept outside of the checkout,
+under the name of what it is made of, and nobody boots it: every guest has a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.servers import require_program
+
+#: The oldest Debian that transferd supports.
+SUITE = "bookworm"
+#: Beside Debian's essential packages; the last line is what tests look at the guest with.
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "dbus-user-session"),
+    *("python3", "python3-venv", "ca-certificates"),
+    *("iproute2", "procps"),
+)
+_MIRROR = "http://deb.debian.org/debian"
+#: A mirror that says nothing must not hold up the tests for ever.
+_BUILD_SECONDS = 300
+#: A copy that is not locked yet is younger.
+_NEW_SECONDS = 60
+#: What debootstrap leaves behind, and no guest needs; each guest copies the rest.
+_LEFTOVERS = ("var/cache/apt/archives", "usr/share/doc", "usr/share/man", "usr/share/locale")
+
+
+def cache_directory() -> Path:
+    """Return where trees are kept: `transferd-tests` in $XDG_CACHE_HOME or /var/cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache") / "transferd-tests"
+
+
+def base_tree() -> Path:
+    """Return the tree that all guests are copies of, made if need be; others wait meanwhile.
+
+    Raises:
+        RuntimeError: debootstrap failed; says how.
+    """
+    recipe = hashlib.sha256(" ".join((SUITE, *PACKAGES, *_LEFTOVERS)).encode()).hexdigest()[:12]
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    tree = cache / f"{SUITE}-{recipe}"
+    with (cache / f"{tree.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            with tempfile.TemporaryDirectory(prefix=f"{tree.name}.", dir=cache) as made:
+                _build(Path(made) / "tree")
+                # A tree under its name is a whole one.
+                (Path(made) / "tree").rename(tree)
+    return tree
+
+
+def _build(tree: Path) -> None:
+    program = require_program("debootstrap")
+    mirror = os.environ.get("DEBIAN_MIRROR") or _MIRROR
+    include = f"--include={','.join(PACKAGES)}"
+    built = subprocess.run(
+        [program, "--variant=minbase", include, SUITE, str(tree), mirror],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_BUILD_SECONDS,
+        check=False,
+    )
+    if built.returncode != 0:
+        raise RuntimeError(f"cannot make a guest from {mirror}: {built.stdout[-2000:]}")
+    for leftover in _LEFTOVERS:
+        shutil.rmtree(tree / leftover)
+        (tree / leftover).mkdir()
+
+
+@contextlib.contextmanager
+def copied_tree() -> Iterator[Path]:
+    """Copy the base tree for one guest, and remove the copy in the end."""
+    base = base_tree()
+    _sweep(base.parent)
+    with (
+        tempfile.TemporaryDirectory(prefix="guest-", dir=base.parent) as made,
+        _held(Path(made)),
+    ):
+        tree = Path(made) / "tree"
+        # Shares the data where the file system can, and takes two seconds where it cannot.
+        subprocess.run(["cp", "-a", "--reflink=auto", base, tree], check=True)
+        yield tree
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Lock a directory; the lock ends with the process.
+
+    Raises:
+        OSError: somebody else has locked it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove copies whose tests were killed: nobody holds them, and they are no new ones."""
+    for left in cache.glob("guest-*"):
+        with contextlib.suppress(OSError), _held(left):
+            if time.time() - left.stat().st_mtime > _NEW_SECONDS:
+                shutil.rmtree(left)
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    print(f"{base_tree()} ({time.monotonic() - began:.0f} s)")
