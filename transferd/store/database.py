@@ -9,12 +9,13 @@ damage a file in WAL mode when two of them did so at the same moment.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from transferd.store.connection import ConnectionThread, Done, Failed, Operation, Outcome, T
 from transferd.store.faults import describe
@@ -24,16 +25,29 @@ from transferd.store.schema import open_reader, open_writer
 #: Operations in one transaction at most; bounds how long the first of them waits for the last.
 _GROUP = 256
 
+#: Hears how many seconds each `commit` and each `read` took, waiting included.
+Observe: TypeAlias = Callable[[str, float], None]
+
+
+def _unobserved(operation: str, seconds: float) -> None:
+    pass
+
 
 class Database:
     """An open queue file."""
 
-    def __init__(self, writer: ConnectionThread, reader: ConnectionThread) -> None:
+    def __init__(
+        self, path: Path, writer: ConnectionThread, reader: ConnectionThread, observe: Observe
+    ) -> None:
+        self._path = path
         self._writer = writer
         self._reader = reader
+        self._observe = observe
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Self:
+    async def open(
+        cls, path: Path, migrations: Sequence[str] = MIGRATIONS, observe: Observe = _unobserved
+    ) -> Self:
         """Open the file at an absolute *path*, or make it; bring its schema up to date.
 
         The caller holds the state directory's lock.
@@ -58,7 +72,7 @@ class Database:
             stack.push_async_callback(reader.close)
             await reader.open()
             stack.pop_all()
-        return cls(writer, reader)
+        return cls(path, writer, reader, observe)
 
     async def write(self, operation: Operation[T]) -> T:
         """Run an operation in a transaction; return when its changes are on disk.
@@ -68,11 +82,44 @@ class Database:
 
         Raises: what the operation raises, StoreError for sqlite3's own errors and a failed commit.
         """
-        return await self._writer.call(operation)
+        return await self._timed("commit", self._writer.call(operation))
 
     async def read(self, operation: Operation[T]) -> T:
         """Run an operation on one snapshot, which holds every write acknowledged before."""
-        return await self._reader.call(operation)
+        return await self._timed("read", self._reader.call(operation))
+
+    async def aside(self, operation: Operation[T]) -> T:
+        """Run a long operation that only reads on a connection of its own: nobody waits for it.
+
+        A caller that is cancelled interrupts it.
+
+        Raises: as `read`.
+        """
+        connections: list[sqlite3.Connection] = []
+
+        def work() -> Outcome:
+            with contextlib.closing(open_reader(self._path)) as connection:
+                connections.append(connection)
+                return _look(self._path, connection, operation)
+
+        try:
+            outcome = await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            with contextlib.suppress(sqlite3.Error):  # it may be closed by now
+                for connection in connections:
+                    connection.interrupt()
+            raise
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        value: T = outcome.value
+        return value
+
+    async def _timed(self, what: str, call: Awaitable[T]) -> T:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        value = await call
+        self._observe(what, clock() - began)
+        return value
 
     async def close(self) -> None:
         """Finish what waits and close the file; again is success."""

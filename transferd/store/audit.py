@@ -1,0 +1,62 @@
+"""What reads the queue file as a whole; run it on a connection of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+from transferd.model.states import JobState
+
+#: Faults that are told of one by one.
+_FAULTS = 20
+
+
+def verify(cx: sqlite3.Connection) -> tuple[str, ...]:
+    """Return what is wrong with the file: its pages, its references, its sums."""
+    (*faults,) = (row[0] for row in cx.execute(f"PRAGMA integrity_check({_FAULTS})"))
+    if faults != ["ok"]:
+        return tuple(map(str, faults))
+    orphans = cx.execute("PRAGMA foreign_key_check").fetchmany(_FAULTS)
+    found = [f"a row of {row['table']} belongs to no row of {row['parent']}" for row in orphans]
+    if _counted(cx) != _tallied(cx):
+        found.append("the numbers of jobs by owner and state are not those of the jobs")
+    return tuple(found)
+
+
+def _counted(cx: sqlite3.Connection) -> set[tuple[int, int, int]]:
+    rows = cx.execute("SELECT owner, state, count(*) FROM jobs GROUP BY owner, state")
+    return set(map(tuple, rows))
+
+
+def _tallied(cx: sqlite3.Connection) -> set[tuple[int, int, int]]:
+    rows = cx.execute("SELECT owner, state, jobs FROM tallies WHERE jobs > 0")
+    return set(map(tuple, rows))
+
+
+def error_codes(cx: sqlite3.Connection) -> Mapping[str, int]:
+    """Return how many jobs are in error, by code."""
+    rows = cx.execute(
+        """
+        SELECT coalesce(json_extract(error, '$.code'), 'unknown') AS code, count(*) AS jobs
+        FROM jobs WHERE state = ? GROUP BY code
+        """,
+        [JobState.ERROR],
+    )
+    return {str(row["code"]): int(row["jobs"]) for row in rows}
+
+
+def directories(cx: sqlite3.Connection) -> Mapping[int, tuple[str, ...]]:
+    """Return the directories of each owner's files, and of what could not be removed yet."""
+    # rtrim() takes away every character but the slash, up to the last slash.
+    rows = cx.execute(
+        """
+        SELECT owner, rtrim(local, replace(local, '/', '')) AS directory
+        FROM files JOIN jobs ON files.job = jobs.number
+        UNION
+        SELECT owner, rtrim(temporary, replace(temporary, '/', '')) FROM strays
+        """
+    )
+    found: dict[int, list[str]] = {}
+    for row in rows:
+        found.setdefault(int(row["owner"]), []).append(row["directory"])
+    return {owner: tuple(sorted(paths)) for owner, paths in found.items()}
