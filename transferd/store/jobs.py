@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.errors import StoreDamaged
 from transferd.model.job import (
     File,
     FileSpec,
@@ -34,7 +35,7 @@ from transferd.model.queue import (
 from transferd.model.states import JobEvent, JobState
 from transferd.store import credentials as sealed
 from transferd.store import files as file_rows
-from transferd.store import moves, queries, queue
+from transferd.store import audit, moves, queries, queue
 from transferd.store.connection import T
 from transferd.store.database import Database
 from transferd.store.outbox import write_notice
@@ -80,6 +81,21 @@ class SqliteJobStore:
         return await self._database.read(
             partial(queries.page_of_jobs, owner=owner, states=states, after=after, limit=limit)
         )
+
+    async def verify(self) -> tuple[str, ...]:
+        """Read the queue file through, beside what goes on; returns what is wrong with it."""
+        try:
+            return await self._database.aside(audit.verify)
+        except StoreDamaged as error:
+            return (str(error),)
+
+    async def error_codes(self) -> Mapping[str, int]:
+        """Return how many jobs are in error, by code."""
+        return await self._database.aside(audit.error_codes)
+
+    async def directories(self) -> Mapping[int, tuple[str, ...]]:
+        """Return where each owner's files and temporaries are, beside what goes on."""
+        return await self._database.aside(audit.directories)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""
