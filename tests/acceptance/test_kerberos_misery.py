@@ -67,7 +67,7 @@ TEXTS = (
 )
 
 _SPN = "name the service that runs there with --spn (negotiate.spn)"
-_NTLM = "; or allow NTLM inside Negotiate (negotiate.ntlm, --allow-ntlm)"
+_NTLM = "; or allow NTLM inside Negotiate with --allow-ntlm (negotiate.ntlm)"
 _THEN = f"{_NTLM}; then resume"
 _WAIT = "wait: it is tried again by itself, or `resume` tries at once"
 _REALM = """
@@ -331,7 +331,7 @@ def test_ntlm_inside_negotiate_is_spoken_by_permission_alone(
     refused = member.ctl(*command, stdin=f"{PASSWORD}\n")
     assert refused.returncode == 1
     assert f"with the password of '{USER}@{NTLM_DOMAIN}': the realm is not known" in refused.stderr
-    assert "allow NTLM inside Negotiate (negotiate.ntlm, --allow-ntlm)" in refused.stderr
+    assert "allow NTLM inside Negotiate with --allow-ntlm (negotiate.ntlm)" in refused.stderr
     assert "credentials." not in member.logged()[len(before) :]
     done = member.ctl(*command, "--allow-ntlm", stdin=f"{PASSWORD}\n")
     assert done.returncode == 0, done.stderr

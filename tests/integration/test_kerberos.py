@@ -54,7 +54,7 @@ from transferd.auth.flow import (
 )
 from transferd.auth.gss import Service
 from transferd.auth.negotiate import NegotiateSession
-from transferd.model.credentials import NegotiateOptions
+from transferd.model.credentials import NegotiateOptions, Target
 
 HTTP = Service("HTTP", "localhost")
 
@@ -238,9 +238,9 @@ def test_tickets_that_end_soon_are_got_anew(own_realm: Realm) -> None:
 def test_a_ticket_that_ended_unseen_is_got_anew_once(own_realm: Realm) -> None:
     """A clock that was set, a ticket shorter than it said: the KDC is asked, not the owner."""
     stale, fresh = expired(own_realm), f"FILE:{own_realm.kdc.kinit()}"
-    kerberos.open_kerberos(ScriptedTickets([stale, fresh]), HTTP, None)
+    kerberos.open_kerberos(ScriptedTickets([stale, fresh]), HTTP, Target.SERVER, None)
     with pytest.raises(CannotStart, match="the ticket has expired"):
-        kerberos.open_kerberos(ScriptedTickets([stale, stale]), HTTP, None)
+        kerberos.open_kerberos(ScriptedTickets([stale, stale]), HTTP, Target.SERVER, None)
 
 
 def test_the_owners_kinit_counts_at_once(own_realm: Realm) -> None:

@@ -39,6 +39,7 @@ from transferd.auth.flow import (
 )
 from transferd.auth.gss import Service
 from transferd.auth.negotiate import LEGS
+from transferd.model.credentials import Target
 from transferd.model.failures import kind_of
 
 HTTP = Service("HTTP", "localhost")
@@ -189,7 +190,7 @@ def test_each_code_of_krb5_has_its_message(
 
     error = krb5.Krb5Error(krb5.init_context(), code)
     with pytest.raises(AuthRejected if rejected else CannotStart, match=text) as raised:
-        kerberos.open_kerberos(ScriptedTickets([error]), HTTP, None)
+        kerberos.open_kerberos(ScriptedTickets([error]), HTTP, Target.SERVER, None)
     assert "HTTP/localhost with a script" in str(raised.value)
     assert raised.value.advice is not None or raised.value.code == "kdc_unreachable"
 

@@ -16,6 +16,7 @@ from transferd.auth.choice import (
     Skipped,
     Transit,
     choose,
+    missing,
     needs_cookies,
     refusal,
     remedy,
@@ -228,7 +229,7 @@ def test_a_rejected_credential_is_told() -> None:
         "cannot authenticate to https://host: offered: Basic, Digest (SHA-256); held: digest; "
         f"tried: digest; {reason}"
     )
-    assert remedy(made_choice) == "set the right credentials"
+    assert remedy(made_choice, Target.SERVER) == "set the right credentials"
 
 
 def test_a_missing_credential_is_told() -> None:
@@ -238,7 +239,7 @@ def test_a_missing_credential_is_told() -> None:
         "cannot authenticate to https://host: offered: Basic, Digest (MD5), NTLM, Bearer; "
         "held: nothing; tried: nothing"
     )
-    assert remedy(made_choice) == "set credentials for ntlm or digest or basic"
+    assert missing(made_choice) == (Scheme.NTLM, Scheme.DIGEST, Scheme.BASIC)
 
 
 def test_a_credential_for_another_scheme_is_told() -> None:
@@ -247,7 +248,7 @@ def test_a_credential_for_another_scheme_is_told() -> None:
     assert refusal("https://host", made_choice) == (
         "cannot authenticate to https://host: offered: Basic; held: digest; tried: nothing"
     )
-    assert remedy(made_choice) == "set credentials for basic"
+    assert missing(made_choice) == (Scheme.BASIC,)
 
 
 def test_a_cleartext_refusal_is_told() -> None:
@@ -257,19 +258,22 @@ def test_a_cleartext_refusal_is_told() -> None:
         "cannot authenticate to http://host: offered: Basic; held: basic; tried: nothing; "
         "Basic was not used, it would show the password to everybody on the way"
     )
-    assert remedy(made_choice) == (
+    assert remedy(made_choice, Target.SERVER) == (
         "use https, or let them go in clear with --allow-cleartext (allow_cleartext)"
     )
+    assert remedy(made_choice, Target.PROXY).startswith("use https to the proxy, or")
 
 
 def test_credentials_alone_would_not_help_in_clear() -> None:
     """The advice to set Basic credentials says what else it takes."""
-    assert remedy(made(OFFER_BASIC, held=[], transit=CLEARTEXT)) == (
+    unheld = made(OFFER_BASIC, held=[], transit=CLEARTEXT)
+    assert missing(unheld) == ()
+    assert remedy(unheld, Target.SERVER) == (
         "use https and set credentials for basic, or set them and let them go in clear with"
         " --allow-cleartext (allow_cleartext)"
     )
     better = made(OFFER_BASIC, OFFER_MD5, held=[], transit=CLEARTEXT)
-    assert remedy(better) == "set credentials for digest"
+    assert missing(better) == (Scheme.DIGEST,)
 
 
 def test_a_challenge_that_cannot_be_answered_is_told() -> None:
@@ -277,7 +281,7 @@ def test_a_challenge_that_cannot_be_answered_is_told() -> None:
     made_choice = made(OFFER_UNKNOWN, held=[DIGEST])
     text = refusal("https://host", made_choice)
     assert "Digest (SHA-999) was not used, its challenge asks for something" in text
-    assert remedy(made_choice).endswith("have the server offer another scheme")
+    assert remedy(made_choice, Target.SERVER).endswith("have the server offer another scheme")
 
 
 def test_no_challenge_at_all_is_told() -> None:

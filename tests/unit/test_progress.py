@@ -29,6 +29,7 @@ REFUSED = ErrorAnswer(
     http_status=None,
     file="/home/alice/a.iso",
     transient=True,
+    missing=[],
 )
 
 

@@ -44,12 +44,13 @@ def test_advice_about_a_proxy_says_so() -> None:
         ("http_407", "`transferctl credentials set JOB --target proxy --user NAME`"),
     ],
 )
-@pytest.mark.parametrize("advice", ["set credentials for basic", None])
+@pytest.mark.parametrize("schemes", [("basic",), ()])
 def test_missing_credentials_come_with_the_command_that_sets_them(
-    code: str, command: str, advice: str | None
+    code: str, command: str, schemes: tuple[str, ...]
 ) -> None:
     """Where nobody is named yet, the owner may not know how."""
-    assert f"({command}), then resume" in remedy(code, advice)
+    failure = Failure(code=code, message="it failed", missing=schemes)
+    assert f"({command}), then resume" in failure.remedy
 
 
 @pytest.mark.parametrize(
@@ -67,5 +68,5 @@ def test_a_service_is_named_by_the_option_for_whoever_asks(target: Target, optio
     own = Credential(target=target, scheme=Scheme.NEGOTIATE, username=None, password=Secret(""))
     tickets = tickets_of(own, NegotiateOptions())
     with pytest.raises(CannotStart) as raised:
-        open_kerberos(tickets, Service("HTTP", "192.0.2.1"), None)
+        open_kerberos(tickets, Service("HTTP", "192.0.2.1"), target, None)
     assert option in (raised.value.advice or "")

@@ -18,8 +18,7 @@ from transferd.auth.flow import LADDER, Place, Session, Step
 from transferd.auth.negotiate import NegotiateSession
 from transferd.auth.ntlm import NtlmSession
 from transferd.auth.passport import PassportSession
-from transferd.model.credentials import Credential, Scheme
-from transferd.model.failures import MISSING_CREDENTIALS
+from transferd.model.credentials import Credential, Scheme, Target
 
 _T = TypeVar("_T")
 
@@ -212,18 +211,26 @@ def refusal(where: str, choice: Choice, reasons: Iterable[str] = ()) -> str:
     return "; ".join(parts)
 
 
-def remedy(choice: Choice) -> str:
-    """Say what the owner can do about a refusal, before it is tried again (`Failure.advice`)."""
-    settable = [scheme for scheme in choice.settable if scheme not in choice.held]
+def missing(choice: Choice) -> tuple[Scheme, ...]:
+    """Return the schemes of which credentials would do, strongest first, where none is held."""
+    if choice.tried or choice.cleartext_refused:
+        return ()
+    return tuple(scheme for scheme in choice.settable if scheme not in choice.held)
+
+
+def remedy(choice: Choice, target: Target) -> str:
+    """Say what the owner can do about a refusal, before it is tried again (`Failure.advice`).
+
+    It is for a choice for which no credentials are `missing`.
+    """
+    https = "use https" if target is Target.SERVER else "use https to the proxy"
     if choice.tried:
         return "set the right credentials"
     if choice.cleartext_refused:
-        return f"use https, or {_ALLOW_CLEARTEXT}"
-    if settable:
-        return f"{MISSING_CREDENTIALS} {' or '.join(settable)}"
+        return f"{https}, or {_ALLOW_CLEARTEXT}"
     if choice.exposing:
         schemes = " or ".join(choice.exposing)
-        return f"use https and set credentials for {schemes}, or set them and {_ALLOW_CLEARTEXT}"
+        return f"{https} and set credentials for {schemes}, or set them and {_ALLOW_CLEARTEXT}"
     return "transferd can answer none of these; have the server offer another scheme"
 
 

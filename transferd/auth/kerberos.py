@@ -149,9 +149,11 @@ _SILENT_ADVICE = (
 
 
 def open_kerberos(
-    tickets: Tickets, service: Service, binding: bytes | None
+    tickets: Tickets, service: Service, target: Target, binding: bytes | None
 ) -> tuple[Context, bytes]:
     """Return a fresh context for *service*, and its first token. May wait for a KDC.
+
+    *target* is what the service runs at, for what is advised.
 
     Asks for mutual authentication, and for nothing else: no delegation, no encryption.
 
@@ -159,7 +161,7 @@ def open_kerberos(
         CannotStart: there is no ticket to be had; the text says why, and with what it was tried.
         AuthRejected: the KDC refuses the credential.
     """
-    _check_name(service, tickets.target)
+    _check_name(service, target)
     _check_libraries()
     try:
         try:
@@ -170,7 +172,7 @@ def open_kerberos(
             tickets.forget()
             return _begin(tickets, service, binding)
     except Exception as error:
-        raise _explained(status_of(error), tickets, service) from error
+        raise _explained(status_of(error), tickets, service, target) from error
 
 
 def refusal(
@@ -241,14 +243,14 @@ def _check_libraries() -> None:
         ) from error
 
 
-def _explained(status: Status, tickets: Tickets, service: Service) -> AuthError:
+def _explained(status: Status, tickets: Tickets, service: Service, target: Target) -> AuthError:
     what = f"cannot get a Kerberos ticket for {service} with {tickets}"
     fault = None if status.code is None else _FAULTS.get(status.code)
     if fault is None:
         return CannotStart(f"{what}: {status.text}", advice=tickets.remedy)
     text = f"{what}: {fault.text.format(service=service)} ({status.text})"
     kind = AuthRejected if fault.rejects else CannotStart
-    advice = _addressed(fault.advice, tickets.target)
+    advice = _addressed(fault.advice, target)
     if advice is None and fault.code is None:
         misnamed = status.code == KEY_NOT_FOUND and tickets.misnamed
         advice = misnamed or tickets.remedy

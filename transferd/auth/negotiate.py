@@ -28,7 +28,7 @@ LEGS = 5
 
 _KERBEROS = "kerberos"
 _NTLM = "ntlm"
-_ALLOW_NTLM = "allow NTLM inside Negotiate (negotiate.ntlm, --allow-ntlm)"
+_ALLOW_NTLM = "allow NTLM inside Negotiate with --allow-ntlm (negotiate.ntlm)"
 
 
 def usable(challenge: Challenge) -> bool:
@@ -172,7 +172,9 @@ class NegotiateSession:
     def _begin(self, binding: bytes | None) -> tuple[Context, bytes]:
         if self._instead is None:
             try:
-                begun = kerberos.open_kerberos(self._tickets, self._service, binding)
+                begun = kerberos.open_kerberos(
+                    self._tickets, self._service, self._credential.target, binding
+                )
             except CannotStart as error:
                 if not self._allow_ntlm or self._credential.implicit:
                     raise self._advised(error) from error

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferd.auth.identity import password_bytes
-from transferd.model.credentials import Credential, NegotiateOptions, Target
+from transferd.model.credentials import Credential, NegotiateOptions
 
 if TYPE_CHECKING:
     import krb5
@@ -45,8 +45,6 @@ class Tickets(ABC):
     remedy: str
     #: What can be done when there are some, and none of them is of who was named.
     misnamed: str | None = None
-    #: Whom they are for.
-    target: Target = Target.SERVER
 
     @abstractmethod
     def cache(self) -> str:
@@ -67,15 +65,11 @@ class Tickets(ABC):
 
 def tickets_of(credential: Credential, options: NegotiateOptions) -> Tickets:
     """Return where the tickets of *credential* come from."""
-    tickets: Tickets
     if credential.username is not None:
-        tickets = PasswordTickets(credential, credential.username)
-    elif options.keytab is not None:
-        tickets = KeytabTickets(options.keytab, options.principal)
-    else:
-        tickets = CachedTickets(options.ccache, options.principal)
-    tickets.target = credential.target
-    return tickets
+        return PasswordTickets(credential, credential.username)
+    if options.keytab is not None:
+        return KeytabTickets(options.keytab, options.principal)
+    return CachedTickets(options.ccache, options.principal)
 
 
 class CachedTickets(Tickets):

@@ -8,14 +8,12 @@ from types import MappingProxyType
 
 from transferd.cli.passwords import Identity
 from transferd.model.credentials import Scheme, Target
-from transferd.model.failures import MISSING_CREDENTIALS, kind_of
+from transferd.model.failures import kind_of
 
 #: Who refuses with that code.
 _REFUSALS: Mapping[str, Target] = MappingProxyType(
     {"http_401": Target.SERVER, "http_407": Target.PROXY}
 )
-_SCHEME = "|".join(Scheme)
-_MISSING = re.compile(rf"{MISSING_CREDENTIALS} ((?:{_SCHEME})(?: or (?:{_SCHEME}))*)\b")
 _WRONG = re.compile(r"set the right credentials(?=[,;] then)")
 _END = re.compile(r"([,;]) then resume$")
 _FIRST_CLAUSE = re.compile(r"; |, then |, or ")
@@ -34,46 +32,53 @@ _AGAIN: Mapping[str, str] = MappingProxyType(
 )
 
 
-def advice_for(code: str, remedy: str, identities: Collection[Identity]) -> str:
+def advice_for(
+    code: str, remedy: str, missing: Collection[str], identities: Collection[Identity]
+) -> str:
     """Say how to do better.
 
     Args:
         code: Of the failure.
         remedy: What the daemon advises the owner of a job that lives on.
+        missing: The schemes of which credentials would do, where none of them was named.
         identities: Whom the command line named.
     """
     if code in _REFUSALS:
         target = _REFUSALS[code]
         named = [each for each in identities if each.target is target]
-        return _advice_to_identify(target, remedy, named, usual=remedy == kind_of(code).advice)
+        if missing or remedy == kind_of(code).advice:
+            return _advice_to_name(target, [Scheme(name) for name in missing], named)
+        if _WRONG.search(remedy):
+            prefix = _prefix(target)
+            return f"run it again with another --{prefix}user or password"
+        # The scheme knew better than the status.
+        return _END.sub(r"\1 then run it again", remedy)
     if code in _AGAIN:
         return _AGAIN[code]
     # What comes after the first clause is for a job that lives on.
     return f"what would help: {_FIRST_CLAUSE.split(remedy)[0]}"
 
 
-def _advice_to_identify(
-    target: Target, remedy: str, named: Collection[Identity], *, usual: bool
+def _advice_to_name(
+    target: Target, missing: Collection[Scheme], named: Collection[Identity]
 ) -> str:
-    """Say who else to be; *usual*: nothing but the status is known."""
-    prefix = "proxy-" if target is Target.PROXY else ""
-    found = _MISSING.search(remedy)
-    missing = [Scheme(name) for name in found[1].split(" or ")] if found else []
-    if not named and (missing or usual):
+    """Say who else to be; without *missing* schemes nothing but the status is known."""
+    prefix = _prefix(target)
+    if not named:
         return f"run it again with {_ways(prefix, missing)}"
     if missing and any(each.from_url for each in named) and target is Target.SERVER:
         return "a URL's password is for basic alone; run it again with --user NAME"
     spoken = {scheme for each in named for scheme in each.schemes}
     if missing and spoken.isdisjoint(missing):
         return f"run it again {_other_schemes(prefix, missing, named)}"
-    if missing or usual:
-        elsewhere = "if it was redirected to another server, with the URL there"
-        other = f"run it again with another --{prefix}user, password or --{prefix}auth"
-        return other if prefix else f"{other}; {elsewhere}"
-    if _WRONG.search(remedy):
-        return f"run it again with another --{prefix}user or password"
-    # The scheme knew better than the status.
-    return _END.sub(r"\1 then run it again", remedy)
+    elsewhere = "if it was redirected to another server, with the URL there"
+    other = f"run it again with another --{prefix}user, password or --{prefix}auth"
+    return other if prefix else f"{other}; {elsewhere}"
+
+
+def _prefix(target: Target) -> str:
+    """Return what options about *target* begin with, after the dashes."""
+    return "proxy-" if target is Target.PROXY else ""
 
 
 def _ways(prefix: str, schemes: Collection[Scheme]) -> str:

@@ -256,13 +256,14 @@ async def _late(job: Job, wish: Wish) -> CommandError:
 async def _failure(job: Job, failed: JobFailed, wish: Wish) -> CommandError:
     """Settle what becomes of a job in error; returns what to say."""
     code = failed.error.code if failed.error else "failed"
+    missing = failed.error.missing if failed.error else []
     remedies = [blocker.remedy for blocker in failed.job.blockers]
     remedy = remedies[0] if remedies else f"see `transferctl why {job.id}`"
     if wish.keep:
         fate, advice = f"job {job.id} is kept; to go on: {remedy}", remedy
     else:
         await _abandon(job)
-        advice = advice_for(code, remedy, wish.identities)
+        advice = advice_for(code, remedy, missing, wish.identities)
         fate = f"the job is cancelled; {advice}"
     return CommandError(Exit.FAILED, str(failed), code=code, job=job.id, advice=fate, remedy=advice)
 

@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-#: How advice begins where nobody is named for any scheme that is asked for; the schemes follow.
-MISSING_CREDENTIALS = "set credentials for"
-
 #: How credentials are set for whoever asks with that code.
 _COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -73,17 +70,19 @@ class Failure:
     file: str | None = None
     #: What the owner can do before it is tried again, where more is known than the code tells.
     advice: str | None = None
+    #: The schemes of which credentials would do, strongest first, where nobody is named for any.
+    missing: tuple[str, ...] = ()
 
     @property
     def remedy(self) -> str:
         """What the owner can do, as one clause that follows "to continue,"."""
-        if self.advice is None:
+        advice = self.advice
+        if self.missing:
+            advice = f"set credentials for {' or '.join(self.missing)} ({_COMMANDS[self.code]})"
+        if advice is None:
             return self.kind.advice
         if self.kind.transient:
-            return self.advice
-        how = _COMMANDS.get(self.code)
-        missing = how is not None and self.advice.startswith(MISSING_CREDENTIALS)
-        advice = f"{self.advice} ({how})" if missing else self.advice
+            return advice
         where = "for the proxy, " if self.code == "http_407" else ""
         return f"{where}{advice}{';' if '; ' in advice else ','} then resume"
 
@@ -192,12 +191,12 @@ TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _STATUS_ADVICE: Mapping[int, str] = MappingProxyType(
     {
         401: (
-            f"{MISSING_CREDENTIALS} a scheme that the server offers"
+            "set credentials for a scheme that the server offers"
             f" ({_COMMANDS['http_401']}), then resume"
         ),
         403: "get access to the file, then resume",
         404: "check the URL; a new job is needed for another one",
-        407: f"{MISSING_CREDENTIALS} the proxy ({_COMMANDS['http_407']}), then resume",
+        407: f"set credentials for the proxy ({_COMMANDS['http_407']}), then resume",
         410: "check the URL; a new job is needed for another one",
     }
 )

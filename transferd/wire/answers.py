@@ -159,4 +159,5 @@ def _error(failure: Failure) -> ErrorAnswer:
         http_status=failure.http_status,
         file=failure.file,
         transient=kind.transient,
+        missing=list(failure.missing),
     )

@@ -201,6 +201,8 @@ class ErrorAnswer(Struct, kw_only=True):
     file: str | None
     #: Whether the service tries again by itself.
     transient: bool
+    #: The schemes of which credentials would do, strongest first, where none of them is set.
+    missing: list[str]
 
 
 class CredentialAnswer(Struct, kw_only=True):

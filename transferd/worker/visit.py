@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from transferd.auth.challenge import Challenge
-from transferd.auth.choice import Choice, Method, choose, refusal, remedy
+from transferd.auth.choice import Choice, Method, choose, missing, refusal, remedy
 from transferd.auth.flow import (
     Attempt,
     AuthError,
@@ -128,28 +128,36 @@ class Visit:
             self.errors[-1] if self.errors else None,
         )
         if last is None and choice.cleartext_refused:
-            return self._failed(choice, (), "cleartext_refused", remedy(choice))
-        return self._failed(choice, self.errors, *_told(last, choice))
+            return self._failed(choice, (), "cleartext_refused")
+        return self._failed(choice, self.errors, None, last)
 
     def refused(self, step: Step, error: AuthError) -> TransferFailed:
         """Return the failure of a credential that was refused."""
         choice = self.choose(step)
-        return self._failed(choice, [*self.errors, error], *_told(error, choice))
+        return self._failed(choice, [*self.errors, error], None, error)
 
     def _failed(
-        self, choice: Choice, errors: Iterable[AuthError], code: str | None, advice: str | None
+        self,
+        choice: Choice,
+        errors: Iterable[AuthError],
+        code: str | None,
+        last: AuthError | None = None,
     ) -> TransferFailed:
-        text = refusal(self.door.name, choice, map(str, errors))
-        code = code or f"http_{self.door.status}"
-        status = int(code.removeprefix("http_")) if code.startswith("http_") else None
-        return TransferFailed(Failure(code=code, message=text, http_status=status, advice=advice))
-
-
-def _told(error: AuthError | None, choice: Choice) -> tuple[str | None, str | None]:
-    """Return code and advice: the error's own, where it has any."""
-    if error is None:
-        return None, remedy(choice)
-    if error.code is None:
-        return None, error.advice or remedy(choice)
-    # Without advice of its own that of the code holds.
-    return error.code, error.advice
+        """Make a failure with what *last* says of code and advice, where it says anything."""
+        advice = None if last is None else last.advice
+        own_code = None if last is None else last.code
+        # Without advice of its own that of the error's code holds.
+        usual = advice is None and own_code is None
+        schemes = missing(choice) if usual else ()
+        if usual and not schemes:
+            advice = remedy(choice, self.door.target)
+        code = code or own_code or f"http_{self.door.status}"
+        return TransferFailed(
+            Failure(
+                code=code,
+                message=refusal(self.door.name, choice, map(str, errors)),
+                http_status=int(code.removeprefix("http_")) if code.startswith("http_") else None,
+                advice=advice,
+                missing=schemes,
+            )
+        )
