@@ -69,6 +69,18 @@ class NotFound(CallerError):
     status = 404
 
 
+def job_not_found(job_id: str) -> NotFound:
+    """Return the one error for a job that is not there and for one that the caller may not see."""
+    return NotFound("job_not_found", f"cannot find job {job_id}: the queue has no such job")
+
+
+def notice_not_found(number: int) -> NotFound:
+    """Return the one error for a notice that is not there and for one of somebody else's."""
+    return NotFound(
+        "notice_not_found", f"cannot find notice {number}: there is none, or none any more"
+    )
+
+
 class Conflict(CallerError):
     """The request is right, but the present state does not allow it."""
 

@@ -194,6 +194,9 @@ class Settings:
     streams: int | None = None
     negotiate: NegotiateOptions = NegotiateOptions()
     passport: PassportOptions = PassportOptions()
+    #: Taken over: others chose where its files go, and could lead its owner there by links of
+    #: theirs. None is followed that is neither the owner's nor root's.
+    wary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

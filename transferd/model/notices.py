@@ -24,7 +24,7 @@ class NoticeKind(enum.IntFlag):
     #: Property, state or progress; never stored, merged under load.
     MODIFICATION = 0x08
     FILE_TRANSFERRED = 0x10
-    #: The job has left the queue, completed or cancelled.
+    #: The job has left the queue, completed or cancelled; or its owner, taken over by an admin.
     ENDED = 0x100
 
     @property
