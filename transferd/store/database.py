@@ -29,8 +29,8 @@ _GROUP = 256
 Observe: TypeAlias = Callable[[str, float], None]
 
 
-def _unobserved(operation: str, seconds: float) -> None:
-    pass
+def unobserved(operation: str, seconds: float) -> None:
+    """Hear nothing."""
 
 
 class Database:
@@ -46,7 +46,7 @@ class Database:
 
     @classmethod
     async def open(
-        cls, path: Path, migrations: Sequence[str] = MIGRATIONS, observe: Observe = _unobserved
+        cls, path: Path, migrations: Sequence[str] = MIGRATIONS, observe: Observe = unobserved
     ) -> Self:
         """Open the file at an absolute *path*, or make it; bring its schema up to date.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transferd.model.job import JobId
 from transferd.store.credentials import anything_sealed
-from transferd.store.database import Database
+from transferd.store.database import Database, Observe, unobserved
 from transferd.store.directory import prepare_directory
 from transferd.store.jobs import SqliteJobStore
 from transferd.store.keys import load_keys
@@ -36,6 +36,7 @@ async def open_store(
     *,
     new_id: Callable[[], JobId],
     random: Callable[[int], bytes] = os.urandom,
+    observe: Observe = unobserved,
 ) -> AsyncIterator[Store]:
     """Hold a state directory and open what is in it; make both when they are not there.
 
@@ -50,7 +51,7 @@ async def open_store(
     directory = prepare_directory(directory)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(StateLock.acquire(directory))
-        database = await Database.open(directory / QUEUE_FILE)
+        database = await Database.open(directory / QUEUE_FILE, observe=observe)
         stack.push_async_callback(database.close)
         in_use = await database.read(anything_sealed)
         vault = Vault(load_keys(directory / KEY_FILE, random, in_use=in_use), random)

@@ -31,6 +31,8 @@ from transferd.wire.link import (
     RunCommand,
     Start,
     Stop,
+    Survey,
+    Surveyed,
     ToWorker,
     WorkerSettings,
 )
@@ -38,6 +40,7 @@ from transferd.worker.command import run_command
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Equipment, Run
 from transferd.worker.publication import discard, publish
+from transferd.worker.survey import survey
 from transferd.worker.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -115,6 +118,8 @@ class Dispatcher:
                 ask = partial(discard, message.leftovers)
                 numbers = [leftover.number for leftover in message.leftovers]
                 self._spawn(self._answer(ask, numbers, partial(Discarded, message.request)))
+            case Survey():
+                self._spawn(self._survey(message))
             case Extend() | Finish() | Stop() | Recorded():
                 self._steer(message)
 
@@ -181,6 +186,11 @@ class Dispatcher:
             message = f"cannot say: the worker has a fault of its own ({kind})"
             refusals = tuple(Refusal(number, "worker_fault", message) for number in numbers)
         self._channel.post(reply(refusals))
+
+    async def _survey(self, message: Survey) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, survey, message.directories)
+        self._channel.post(Surveyed(message.request, found))
 
     async def _command(self, message: RunCommand) -> None:
         status, detail = await run_command(
