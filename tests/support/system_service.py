@@ -156,4 +156,4 @@ class SystemService(DaemonProcess):
 def status(pid: int) -> dict[str, str]:
     """Return what the kernel says of a process (/proc/PID/status), without the name of the unit."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return dict(re.findall(r"(?m)^(\w+):\s*(.*?)\s*$", text))
+    return dict(re.findall(r"(?m)^(\w+):[ \t]*(.*?)[ \t]*$", text))
