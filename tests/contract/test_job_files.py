@@ -21,6 +21,7 @@ from tests.support.store import (
 )
 from transferd.model.errors import BadRequest, Conflict, NotFound
 from transferd.model.job import Checksum, File, FileSpec, Inode, JobId, Validator
+from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change, Checkpoint
 from transferd.model.states import JobEvent
@@ -40,7 +41,9 @@ async def test_files_are_kept_in_order_as_they_were_asked_for(queue: Queue) -> N
         checksum=Checksum(algorithm="sha256", digest="ab" * 32),
     )
     job = await queue.make(replace(spec(), files=(*file_specs(1), checked)))
-    added = await queue.jobs.add_files(job.id, file_specs(2, first=7), later(2), files_per_job=4)
+    added = await queue.jobs.add_files(
+        job.id, file_specs(2, first=7), later(2), files_per_job=4, quota=Quota()
+    )
     assert [file.index for file in added] == [2, 3]
     files = await _files(queue, job.id)
     assert files[1] == File(index=1, spec=checked)
@@ -69,7 +72,7 @@ async def test_files_are_added_all_or_none(queue: Queue) -> None:
         file_specs(1, first=6) + file_specs(1, first=6),
     ):
         with pytest.raises(Conflict, match=specs[1].local) as refused:
-            await queue.jobs.add_files(job.id, specs, NOW, files_per_job=9)
+            await queue.jobs.add_files(job.id, specs, NOW, files_per_job=9, quota=Quota())
         assert refused.value.code == "duplicate_destination"
     assert await queue.jobs.job(job.id) == job
     assert len(await _files(queue, job.id)) == 2
@@ -85,7 +88,9 @@ async def test_a_job_has_a_limited_number_of_files(queue: Queue) -> None:
     """Those that it has count too."""
     job = await queue.make(spec(2))
     with pytest.raises(BadRequest) as refused:
-        await queue.jobs.add_files(job.id, file_specs(2, first=2), NOW, files_per_job=3)
+        await queue.jobs.add_files(
+            job.id, file_specs(2, first=2), NOW, files_per_job=3, quota=Quota()
+        )
     assert refused.value.code == "too_many_files"
 
 

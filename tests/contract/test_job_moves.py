@@ -29,6 +29,7 @@ from transferd.model.errors import (
     NotFound,
 )
 from transferd.model.job import Job, JobId, Priority
+from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change
 from transferd.model.states import TRANSITIONS, JobEvent, JobState
@@ -301,7 +302,9 @@ async def test_untouched_jobs_are_found_oldest_first(queue: Queue) -> None:
     await queue.jobs.change_settings(first.id, lambda now: now, later(10))
     await queue.apply(second.id, JobEvent.DISPATCH)
     await queue.jobs.checkpoint([offset(second.id, 5)], later(20))
-    await queue.jobs.add_files(third.id, file_specs(1, first=5), later(5), files_per_job=9)
+    await queue.jobs.add_files(
+        third.id, file_specs(1, first=5), later(5), files_per_job=9, quota=Quota()
+    )
     assert await queue.jobs.untouched_since(later(15), 9) == (third.id, first.id)
     assert await queue.jobs.untouched_since(NOW, 9) == ()
 

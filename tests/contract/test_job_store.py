@@ -38,6 +38,7 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.job import Job, JobId, JobSpec, Priority, Settings
+from transferd.model.limits import Quota
 from transferd.model.states import JobEvent, JobState
 
 ID = "6f1c9a52-0d6e-4b1b-9b06-000000000001"
@@ -87,15 +88,15 @@ async def test_a_job_without_files_has_no_bytes(queue: Queue) -> None:
 async def test_jobs_are_made_all_or_none(queue: Queue) -> None:
     """One bad wish of many leaves nothing behind (DESIGN 5)."""
     with pytest.raises(Conflict):
-        await queue.jobs.create(ALICE, [spec(), spec(0)], NOW, jobs_per_user=10)
+        await queue.jobs.create(ALICE, [spec(), spec(0)], NOW, quota=Quota(jobs_per_user=10))
     assert not (await queue.jobs.jobs(owner=None, states=None, after=0, limit=10)).jobs
 
 
 async def test_the_same_request_gives_the_same_job(queue: Queue) -> None:
     """A repeated request with the caller's id makes no second job (DESIGN 5)."""
     wish = replace(spec(job_id=ID), fingerprint=b"body")
-    (first,) = await queue.jobs.create(ALICE, [wish], NOW, jobs_per_user=1)
-    (again,) = await queue.jobs.create(ALICE, [wish], later(5), jobs_per_user=1)
+    (first,) = await queue.jobs.create(ALICE, [wish], NOW, quota=Quota(jobs_per_user=1))
+    (again,) = await queue.jobs.create(ALICE, [wish], later(5), quota=Quota(jobs_per_user=1))
     assert (first.new, again.new) == (True, False)
     assert again.job == first.job
 
@@ -138,12 +139,14 @@ async def test_the_id_of_a_job_that_has_left_is_not_used_again(
 async def test_a_user_has_a_limited_number_of_jobs(queue: Queue) -> None:
     """The limit counts one user's jobs, those that were just asked for among them."""
     with pytest.raises(Conflict) as refused:
-        await queue.jobs.create(ALICE, [spec(), spec(), spec()], NOW, jobs_per_user=2)
+        await queue.jobs.create(ALICE, [spec(), spec(), spec()], NOW, quota=Quota(jobs_per_user=2))
     assert refused.value.code == "too_many_jobs"
-    (_, second) = await queue.jobs.create(ALICE, [spec(), spec()], NOW, jobs_per_user=2)
-    await queue.jobs.create(BOB, [spec()], NOW, jobs_per_user=2)
+    (_, second) = await queue.jobs.create(
+        ALICE, [spec(), spec()], NOW, quota=Quota(jobs_per_user=2)
+    )
+    await queue.jobs.create(BOB, [spec()], NOW, quota=Quota(jobs_per_user=2))
     await queue.apply(second.job.id, JobEvent.CANCEL)
-    await queue.jobs.create(ALICE, [spec()], NOW, jobs_per_user=2)
+    await queue.jobs.create(ALICE, [spec()], NOW, quota=Quota(jobs_per_user=2))
 
 
 async def test_two_files_of_one_job_have_two_destinations(queue: Queue) -> None:
@@ -164,7 +167,7 @@ async def test_a_job_that_is_not_there_is_not_found(queue: Queue) -> None:
         queue.jobs.files(GONE, after=-1, limit=1),
         queue.jobs.open_files(GONE, 1),
         queue.jobs.publishable(GONE),
-        queue.jobs.add_files(GONE, file_specs(1), NOW, files_per_job=9),
+        queue.jobs.add_files(GONE, file_specs(1), NOW, files_per_job=9, quota=Quota()),
         queue.jobs.change_settings(GONE, lambda now: now, NOW),
         queue.jobs.set_credentials(GONE, [credential()], NOW),
         queue.jobs.remove_credential(GONE, Target.SERVER, Scheme.BASIC, NOW),

@@ -10,6 +10,7 @@ import pytest
 from tests.support.store import ALICE, BOB, NOW, Queue, later, open_queue, spec
 from transferd.model.errors import Conflict, NotFound
 from transferd.model.job import JobId
+from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL, Notice, NoticeKind
 from transferd.model.states import JobEvent
 
@@ -60,7 +61,7 @@ async def test_numbers_grow_by_one(queue: Queue) -> None:
 async def test_replay_is_narrowed_by_everything_at_once(queue: Queue) -> None:
     """Cursor, owner, job, kinds and limit hold together."""
     alices = await queue.transferred()
-    (made,) = await queue.jobs.create(BOB, [spec()], NOW, jobs_per_user=9)
+    (made,) = await queue.jobs.create(BOB, [spec()], NOW, quota=Quota(jobs_per_user=9))
     bobs = made.job.id
     await queue.apply(bobs, JobEvent.DISPATCH, JobEvent.FAIL)
     await queue.apply(alices.id, JobEvent.CANCEL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,11 @@ from tests.support.store import (
 )
 from transferd.model.errors import Conflict, NotFound
 from transferd.model.job import JobId, Priority
+from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change
 from transferd.model.states import TRANSITIONS, JobEvent, JobState
+from transferd.store.opening import QUEUE_FILE
 
 _OF_STATE = {JobState.TRANSFERRED: NoticeKind.TRANSFERRED, JobState.ERROR: NoticeKind.ERROR}
 _CHANGES = {
@@ -50,6 +54,7 @@ _CHANGES = {
     JobEvent.FAIL: Change(failure=MISSING),
 }
 _ALL = NoticeKind(0x1FF)
+_MOST_BYTES = 20
 
 
 @dataclass
@@ -118,7 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
             spec(count, start=start, job_id=job_id)
             for count, job_id in zip(files, ids, strict=True)
         ]
-        making = self.queue.jobs.create(owner, wishes, NOW, jobs_per_user=1000)
+        making = self.queue.jobs.create(owner, wishes, NOW, quota=Quota(jobs_per_user=1000))
         if start and not all(files):
             self._refused(making, Conflict)
             return multiple()
@@ -139,7 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.model.get(job)
         first = len(known.files) if known else 0
         adding = self.queue.jobs.add_files(
-            job, file_specs(count, first=first), NOW, files_per_job=1000
+            job, file_specs(count, first=first), NOW, files_per_job=1000, quota=Quota()
         )
         if known is None:
             self._refused(adding, NotFound)
@@ -204,6 +209,26 @@ class QueueMachine(RuleBasedStateMachine):
             known.attempts = 0
         now.offset, now.total = bytes_, total
 
+    @rule(job=jobs, file=st.integers(0, 3), total=st.integers(1, 9))
+    def size(self, job: JobId, file: int, total: int) -> None:
+        """A server names a size; here, nobody may have more than so many bytes."""
+        sizing = self.queue.jobs.size(job, file, total, quota=Quota(bytes_per_user=_MOST_BYTES))
+        known = self.model.get(job)
+        if known is None or file >= len(known.files):
+            self._refused(sizing, NotFound)
+            return
+        there = known.files[file]
+        if there.completed or there.total == total:
+            self.runner.run(sizing)
+            return
+        others = [each for each in self.model.values() if each.owner == known.owner]
+        before = sum(each.total or 0 for other in others for each in other.files)
+        if before - (there.total or 0) + total > _MOST_BYTES:
+            self._refused(sizing, Conflict)
+            return
+        self.runner.run(sizing)
+        there.total = total
+
     @rule(job=jobs, file=st.integers(0, 3), size=st.integers(0, 9))
     def file_done(self, job: JobId, file: int, size: int) -> None:
         """A file is whole."""
@@ -245,7 +270,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=consumes(jobs))
     def use_id_again(self, job: JobId) -> None:
         """An id stays used, whether its job is there or not."""
-        making = self.queue.jobs.create(BOB, [spec(3, job_id=job)], NOW, jobs_per_user=1000)
+        making = self.queue.jobs.create(
+            BOB, [spec(3, job_id=job)], NOW, quota=Quota(jobs_per_user=1000)
+        )
         known = self.model.get(job)
         if known is not None and known.owner == BOB:
             (created,) = self.runner.run(making)
@@ -290,14 +317,40 @@ class QueueMachine(RuleBasedStateMachine):
         counts = self.runner.run(self.queue.jobs.counts())
         states = [known.state for known in self.model.values()]
         assert counts == {state: states.count(state) for state in counts}
+        tallies = self.runner.run(self.queue.jobs.tallies())
+        each = {(owner, state): n for owner, of in tallies.items() for state, n in of.items()}
+        assert each == Counter((known.owner, known.state) for known in self.model.values())
+
+    @invariant()
+    def bytes_are_those_of_the_model(self) -> None:
+        """What limits are held against: known sizes, of each owner and of all."""
+        owned: Counter[int] = Counter()
+        for known in self.model.values():
+            owned[known.owner] += sum(file.total or 0 for file in known.files)
+        with closing(sqlite3.connect(self.directory / QUEUE_FILE)) as cx:
+            each = dict(cx.execute("SELECT owner, sum(bytes) FROM tallies GROUP BY owner"))
+            everybody = cx.execute("SELECT jobs, bytes FROM machine").fetchone()
+        assert {owner: each.get(owner, 0) for owner in (ALICE, BOB)} == {
+            owner: owned[owner] for owner in (ALICE, BOB)
+        }
+        assert everybody == (len(self.model), owned.total())
 
     @invariant()
     def the_queue_has_the_order_of_the_model(self) -> None:
         """Who runs next."""
         runnable = self.runner.run(self.queue.jobs.runnable(Priority.NORMAL, 1000))
         queued = [job for job, known in self.model.items() if known.state is JobState.QUEUED]
-        expected = sorted(queued, key=lambda job: self.model[job].position)
-        assert [each.job_id for each in runnable] == expected
+        assert [each.job_id for each in runnable] == self._in_turn(queued)
+
+    def _in_turn(self, queued: list[JobId]) -> list[JobId]:
+        """Everybody's first in the order of their positions, everybody's second…"""
+        met: Counter[int] = Counter()
+        ranked: list[tuple[int, int, JobId]] = []
+        for job in sorted(queued, key=lambda job: self.model[job].position):
+            known = self.model[job]
+            met[known.owner] += 1
+            ranked.append((met[known.owner], known.position, job))
+        return [job for _, _, job in sorted(ranked)]
 
     @invariant()
     def notices_are_those_of_the_model(self) -> None:

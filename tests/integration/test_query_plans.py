@@ -25,6 +25,7 @@ from tests.support.store import (
 )
 from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobId, Priority
+from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
 from transferd.model.states import JobEvent, JobState
 from transferd.store.connection import Operation, T
@@ -104,7 +105,7 @@ class Plans:
     async def fill(self) -> None:
         """Make the job, unseen."""
         self._database.asked = []
-        await self.jobs.create(ALICE, [spec(3)], NOW, jobs_per_user=9)
+        await self.jobs.create(ALICE, [spec(3)], NOW, quota=Quota(jobs_per_user=9))
         await self.jobs.set_credentials(JOB, [credential()], NOW)
         self._database.asked = []
 
@@ -156,7 +157,9 @@ QUESTIONS: dict[str, Question] = {
     "secrets": lambda p: p.jobs.secrets(JOB, NOW),
     "strays": lambda p: p.jobs.strays(9),
     "forget strays": lambda p: p.jobs.forget_strays([1]),
-    "add files": lambda p: p.jobs.add_files(JOB, file_specs(2, first=5), NOW, files_per_job=9),
+    "add files": lambda p: p.jobs.add_files(
+        JOB, file_specs(2, first=5), NOW, files_per_job=9, quota=Quota()
+    ),
     "settings": lambda p: p.jobs.change_settings(JOB, lambda now: now, NOW),
     "remove credential": lambda p: p.jobs.remove_credential(JOB, Target.SERVER, Scheme.BASIC, NOW),
     "checkpoint": lambda p: p.jobs.checkpoint([offset(JOB, 5)], NOW),
@@ -197,7 +200,7 @@ async def test_no_question_reads_a_whole_table(plans: Plans, question: Question)
 async def test_making_a_job_reads_no_table(plans: Plans) -> None:
     """Ids, destinations and the user's count are looked up."""
     wish = replace(spec(2, job_id="another"), settings=settings(priority=Priority.LOW))
-    await plans.jobs.create(ALICE, [wish], NOW, jobs_per_user=9)
+    await plans.jobs.create(ALICE, [wish], NOW, quota=Quota(jobs_per_user=9))
     await plans.jobs.apply(JobId("another"), JobEvent.DISPATCH, NOW)
     await plans.jobs.apply(JobId("another"), JobEvent.STUMBLE, NOW, stumble())
     assert await plans.walks() == []

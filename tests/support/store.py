@@ -22,6 +22,7 @@ from transferd.model.job import (
     Settings,
     Timers,
 )
+from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change, Checkpoint, Retry
 from transferd.model.states import JobEvent
@@ -97,7 +98,9 @@ class Queue:
 
     async def make(self, wish: JobSpec | None = None, *, owner: int = ALICE) -> Job:
         """Make one job."""
-        (created,) = await self.jobs.create(owner, [wish or spec()], NOW, jobs_per_user=1000)
+        (created,) = await self.jobs.create(
+            owner, [wish or spec()], NOW, quota=Quota(jobs_per_user=1000)
+        )
         return created.job
 
     async def apply(self, job_id: JobId, *events: JobEvent, change: Change | None = None) -> Job:

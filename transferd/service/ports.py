@@ -299,6 +299,15 @@ class JobStore(Protocol):
         """Keep which temporary file a file has."""
         ...
 
+    async def size(self, job_id: JobId, file: int, total: int, *, quota: Quota) -> None:
+        """Keep the size that a server has named for a file, before the first byte of it.
+
+        Raises:
+            Conflict: `queue_full` (with it, the owner or the machine would have too many bytes);
+                what is wrong, to follow "cannot fetch URL: ". Nothing is kept then.
+        """
+        ...
+
     async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
         """Keep durable offsets; progress clears error, attempts, retry_at and stuck_seconds.
 
@@ -332,6 +341,7 @@ class JobStore(Protocol):
 
         Owners take turns: everybody's first in the order in which those were queued, then
         everybody's second…, so that a long queue of one owner keeps nobody else waiting.
+        Everybody's first is always among them, even if these are more than *limit*.
         """
         ...
 

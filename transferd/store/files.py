@@ -8,8 +8,10 @@ from datetime import datetime
 
 from transferd.model.errors import BadRequest, Conflict, NotFound
 from transferd.model.job import File, FileSpec, Inode
+from transferd.model.limits import Quota
 from transferd.model.queue import Checkpoint, FilePage
 from transferd.model.states import JobState
+from transferd.store.quota import check_bytes, check_size
 from transferd.store.rows import SELECT_FILE, Row, file_of, microseconds, signed, text_of
 
 _INSERT = "INSERT INTO files (job, file, remote, local, checksum) VALUES (?, ?, ?, ?, ?)"
@@ -64,20 +66,24 @@ def add_files(
     now: datetime,
     *,
     files_per_job: int,
+    quota: Quota,
 ) -> tuple[File, ...]:
     """Append files to a job, with its sums.
 
     Raises:
-        Conflict: `duplicate_destination`.
+        Conflict: `duplicate_destination`, `queue_full`.
         BadRequest: `too_many_files`.
     """
-    (there,) = cx.execute("SELECT files_total FROM jobs WHERE number = ?", [job]).fetchone()
+    there, owner = cx.execute(
+        "SELECT files_total, owner FROM jobs WHERE number = ?", [job]
+    ).fetchone()
     if there + len(specs) > files_per_job:
         raise BadRequest(
             "too_many_files",
             f"cannot add {len(specs)} files to the {there} that the job has:"
             f" {files_per_job} are allowed; use another job",
         )
+    check_bytes(cx, owner, "add files", quota)
     files = append_files(cx, job, there, specs)
     cx.execute(
         """
@@ -144,6 +150,21 @@ def _keep_offset(cx: sqlite3.Connection, row: Row, checkpoint: Checkpoint, now: 
     _count(cx, row, offset=checkpoint.offset, total=checkpoint.total)
     if checkpoint.offset > row["offset"]:
         _progressed(cx, row["job"], now)
+
+
+def size_file(cx: sqlite3.Connection, job: int, file: int, total: int, quota: Quota) -> None:
+    """Keep the size that a server has named for a file, before the first byte of it.
+
+    Raises:
+        Conflict: `queue_full`: with it, the job's owner or the machine would have too many bytes.
+    """
+    row = _get(cx, job, file)
+    if row["completed"] or row["total"] == total:
+        return
+    cx.execute("UPDATE files SET total = ? WHERE job = ? AND file = ?", [total, job, file])
+    _count(cx, row, offset=row["offset"], total=total)
+    (owner,) = cx.execute("SELECT owner FROM jobs WHERE number = ?", [job]).fetchone()
+    check_size(cx, owner, total, quota)
 
 
 def reset_file(cx: sqlite3.Connection, job: int, file: int) -> None:
@@ -219,14 +240,17 @@ def _get(cx: sqlite3.Connection, job: int, file: int) -> Row:
 def _count(
     cx: sqlite3.Connection, before: Row, *, offset: int, total: int | None, completed: bool = False
 ) -> None:
-    """Bring the job's sums up to date with one file that has changed."""
+    """Bring the job's sums up to date with one file that has changed.
+
+    Sums stop where integers do: sizes are what servers say.
+    """
     cx.execute(
         """
-        UPDATE jobs SET files_transferred = files_transferred + ?,
-                        sizes_unknown = sizes_unknown + ?,
-                        bytes_known = bytes_known + ?,
-                        bytes_transferred = bytes_transferred + ?
-        WHERE number = ?
+        UPDATE jobs SET files_transferred = files_transferred + ?1,
+                        sizes_unknown = sizes_unknown + ?2,
+                        bytes_known = max(min(bytes_known + ?3, 9223372036854775807), 0),
+                        bytes_transferred = max(min(bytes_transferred + ?4, 9223372036854775807), 0)
+        WHERE number = ?5
         """,
         [
             completed - before["completed"],

@@ -20,6 +20,7 @@ from transferd.model.job import (
     Seconds,
     Settings,
 )
+from transferd.model.limits import Quota
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.queue import (
     Change,
@@ -52,12 +53,12 @@ class SqliteJobStore:
         self._new_id = new_id
 
     async def create(
-        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, jobs_per_user: int
+        self, owner: int, specs: Sequence[JobSpec], now: datetime, *, quota: Quota
     ) -> tuple[Created, ...]:
         """Make jobs, all or none."""
         drafts = [queue.draft(spec, self._vault, self._new_id, now) for spec in specs]
         return await self._database.write(
-            partial(queue.create, owner=owner, drafts=drafts, now=now, jobs_per_user=jobs_per_user)
+            partial(queue.create, owner=owner, drafts=drafts, now=now, quota=quota)
         )
 
     async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
@@ -81,6 +82,10 @@ class SqliteJobStore:
         return await self._database.read(
             partial(queries.page_of_jobs, owner=owner, states=states, after=after, limit=limit)
         )
+
+    async def tallies(self) -> Mapping[int, Mapping[JobState, int]]:
+        """Return how many jobs each owner has in each state."""
+        return await self._database.read(queries.tallies)
 
     async def verify(self) -> tuple[str, ...]:
         """Read the queue file through, beside what goes on; returns what is wrong with it."""
@@ -114,12 +119,19 @@ class SqliteJobStore:
         return await self._read(job_id, file_rows.publishable_files)
 
     async def add_files(
-        self, job_id: JobId, specs: Sequence[FileSpec], now: datetime, *, files_per_job: int
+        self,
+        job_id: JobId,
+        specs: Sequence[FileSpec],
+        now: datetime,
+        *,
+        files_per_job: int,
+        quota: Quota,
     ) -> tuple[File, ...]:
         """Append files, all or none."""
-        return await self._write(
-            job_id, partial(file_rows.add_files, specs=specs, now=now, files_per_job=files_per_job)
+        add = partial(
+            file_rows.add_files, specs=specs, now=now, files_per_job=files_per_job, quota=quota
         )
+        return await self._write(job_id, add)
 
     async def change_settings(
         self, job_id: JobId, change: Callable[[Settings], Settings], now: datetime
@@ -179,6 +191,10 @@ class SqliteJobStore:
         """Keep which temporary file a file has; NotFound(`file_not_found`)."""
         await self._write(job_id, partial(file_rows.set_inode, file=file, inode=inode))
 
+    async def size(self, job_id: JobId, file: int, total: int, *, quota: Quota) -> None:
+        """Keep the size that a server has named for a file, before the first byte of it."""
+        await self._write(job_id, partial(file_rows.size_file, file=file, total=total, quota=quota))
+
     async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
         """Keep durable offsets."""
         await self._database.write(partial(file_rows.checkpoint, checkpoints=checkpoints, now=now))
@@ -215,7 +231,7 @@ class SqliteJobStore:
         await self._write(job_id, partial(file_rows.publish_files, files=files))
 
     async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
-        """Return queued jobs of one priority, in the order in which they were queued."""
+        """Return queued jobs of one priority that may run next, owners in turn."""
         return await self._database.read(partial(queries.runnable, priority=priority, limit=limit))
 
     async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:

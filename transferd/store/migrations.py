@@ -47,28 +47,50 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_state ON jobs (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, state);
 CREATE INDEX jobs_by_modified ON jobs (modified);
-CREATE INDEX jobs_queued ON jobs (priority, position) WHERE state = 0;
+CREATE INDEX jobs_queued ON jobs (priority, owner, position) WHERE state = 0;
 CREATE INDEX jobs_waiting ON jobs (retry_at) WHERE state = 5 AND retry_at IS NOT NULL;
 
--- How many jobs each owner has in each state, so that nobody ever counts them.
+-- How many jobs each owner has in each state, and how many bytes their files have as far as that is
+-- known, so that nobody ever counts them. Sums stop where integers do: no server's lie is an error.
 CREATE TABLE tallies (
     owner INTEGER NOT NULL,
     state INTEGER NOT NULL,
     jobs  INTEGER NOT NULL CHECK (jobs >= 0),
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
     PRIMARY KEY (owner, state)
 ) STRICT, WITHOUT ROWID;
 
+-- One row: the same over all owners and states.
+CREATE TABLE machine (
+    jobs  INTEGER NOT NULL CHECK (jobs >= 0),
+    bytes INTEGER NOT NULL CHECK (bytes >= 0)
+) STRICT;
+INSERT INTO machine (jobs, bytes) VALUES (0, 0);
+
 CREATE TRIGGER jobs_made AFTER INSERT ON jobs BEGIN
-    INSERT INTO tallies (owner, state, jobs) VALUES (new.owner, new.state, 1)
-        ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+    INSERT INTO tallies (owner, state, jobs, bytes)
+        VALUES (new.owner, new.state, 1, new.bytes_known)
+        ON CONFLICT DO UPDATE
+        SET jobs = jobs + 1, bytes = min(bytes + excluded.bytes, 9223372036854775807);
+    UPDATE machine
+        SET jobs = jobs + 1, bytes = min(bytes + new.bytes_known, 9223372036854775807);
 END;
-CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
-    UPDATE tallies SET jobs = jobs - 1 WHERE owner = old.owner AND state = old.state;
-    INSERT INTO tallies (owner, state, jobs) VALUES (new.owner, new.state, 1)
-        ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+CREATE TRIGGER jobs_moved AFTER UPDATE OF state, owner, bytes_known ON jobs
+WHEN old.state <> new.state OR old.owner <> new.owner OR old.bytes_known <> new.bytes_known BEGIN
+    UPDATE tallies SET jobs = jobs - 1, bytes = max(bytes - old.bytes_known, 0)
+        WHERE owner = old.owner AND state = old.state;
+    INSERT INTO tallies (owner, state, jobs, bytes)
+        VALUES (new.owner, new.state, 1, new.bytes_known)
+        ON CONFLICT DO UPDATE
+        SET jobs = jobs + 1, bytes = min(bytes + excluded.bytes, 9223372036854775807);
+    UPDATE machine
+        SET bytes = max(min(bytes - old.bytes_known + new.bytes_known, 9223372036854775807), 0)
+        WHERE old.bytes_known <> new.bytes_known;
 END;
 CREATE TRIGGER jobs_gone AFTER DELETE ON jobs BEGIN
-    UPDATE tallies SET jobs = jobs - 1 WHERE owner = old.owner AND state = old.state;
+    UPDATE tallies SET jobs = jobs - 1, bytes = max(bytes - old.bytes_known, 0)
+        WHERE owner = old.owner AND state = old.state;
+    UPDATE machine SET jobs = jobs - 1, bytes = max(bytes - old.bytes_known, 0);
 END;
 
 -- One row: the last position that was given.

@@ -7,7 +7,7 @@ would rather take all jobs of a state and sort them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import merge
 from itertools import islice
@@ -16,7 +16,7 @@ from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.queue import JobPage, Runnable, Stray
 from transferd.model.states import FINAL, JobState
 from transferd.store.queue import load
-from transferd.store.rows import microseconds
+from transferd.store.rows import Row, microseconds
 
 _IN_QUEUE = frozenset(JobState) - FINAL
 
@@ -83,18 +83,59 @@ def counts(cx: sqlite3.Connection) -> Mapping[JobState, int]:
     return found
 
 
+def tallies(cx: sqlite3.Connection) -> Mapping[int, Mapping[JobState, int]]:
+    """Return how many jobs each owner has in each state; owners without a job are left out."""
+    found: dict[int, dict[JobState, int]] = {}
+    for row in cx.execute("SELECT owner, state, jobs FROM tallies WHERE jobs > 0"):
+        found.setdefault(row["owner"], {})[JobState(row["state"])] = row["jobs"]
+    return found
+
+
 def runnable(cx: sqlite3.Connection, priority: Priority, limit: int) -> tuple[Runnable, ...]:
-    """Return queued jobs of one priority, in the order in which they were queued."""
-    rows = cx.execute(
-        """
-        SELECT id, owner FROM jobs INDEXED BY jobs_queued
-        WHERE state = 0 AND priority = ? ORDER BY position LIMIT ?
-        """,
-        [priority, limit],
-    )
+    """Return queued jobs of one priority: each owner's first, then each one's second…
+
+    Every owner's first is among them, and beyond that as many as *limit*. It takes one look into
+    the index for each owner and one for each job: how many jobs an owner has makes no difference.
+    """
+    turn = sorted(_firsts(cx, priority), key=_position)
+    found = list(turn)
+    while turn and len(found) < limit:
+        behind = [_behind(cx, priority, row) for row in turn]
+        turn = sorted((row for row in behind if row is not None), key=_position)
+        found += turn[: limit - len(found)]
     return tuple(
-        Runnable(job_id=JobId(row["id"]), owner=row["owner"], priority=priority) for row in rows
+        Runnable(job_id=JobId(row["id"]), owner=row["owner"], priority=priority) for row in found
     )
+
+
+def _position(row: Row) -> int:
+    return int(row["position"])
+
+
+def _firsts(cx: sqlite3.Connection, priority: Priority) -> Iterator[Row]:
+    """Yield the first queued job of each owner."""
+    owner = -1
+    while row := cx.execute(
+        """
+        SELECT id, owner, position FROM jobs INDEXED BY jobs_queued
+        WHERE state = 0 AND priority = ? AND owner > ? ORDER BY owner, position LIMIT 1
+        """,
+        [priority, owner],
+    ).fetchone():
+        yield row
+        owner = row["owner"]
+
+
+def _behind(cx: sqlite3.Connection, priority: Priority, row: Row) -> Row | None:
+    """Return the job of the same owner that was queued next."""
+    found: Row | None = cx.execute(
+        """
+        SELECT id, owner, position FROM jobs INDEXED BY jobs_queued
+        WHERE state = 0 AND priority = ? AND owner = ? AND position > ? ORDER BY position LIMIT 1
+        """,
+        [priority, row["owner"], row["position"]],
+    ).fetchone()
+    return found
 
 
 def due(cx: sqlite3.Connection, steady: Seconds, limit: int) -> tuple[JobId, ...]:

@@ -9,10 +9,12 @@ from datetime import datetime
 
 from transferd.model.errors import Conflict, NotFound
 from transferd.model.job import Job, JobId, JobSpec
+from transferd.model.limits import Quota
 from transferd.model.queue import Created
 from transferd.model.states import JobEvent, JobState, advance
 from transferd.store.credentials import SealedCredential, put_credentials, put_headers, seal
 from transferd.store.files import append_files
+from transferd.store.quota import check_bytes, check_jobs
 from transferd.store.rows import SELECT_JOB, job_of, microseconds, text_of
 from transferd.store.vault import Vault
 
@@ -47,21 +49,18 @@ def create(
     drafts: Sequence[Draft],
     now: datetime,
     *,
-    jobs_per_user: int,
+    quota: Quota,
 ) -> tuple[Created, ...]:
     """Make jobs, all or none.
 
     Raises:
-        Conflict: `id_used`, `too_many_jobs`, `job_empty`, `duplicate_destination`.
+        Conflict: `id_used`, `too_many_jobs`, `queue_full`, `job_empty`, `duplicate_destination`.
     """
     created = tuple(_create(cx, owner, each, now) for each in drafts)
-    row = cx.execute("SELECT sum(jobs) FROM tallies WHERE owner = ?", [owner]).fetchone()
-    if any(each.new for each in created) and (row[0] or 0) > jobs_per_user:
-        raise Conflict(
-            "too_many_jobs",
-            f"cannot make more than {jobs_per_user} jobs for one user;"
-            " complete or cancel some first",
-        )
+    new = sum(each.new for each in created)
+    if new:
+        check_jobs(cx, owner, new, quota)
+        check_bytes(cx, owner, "make another job", quota)
     return created
 
 

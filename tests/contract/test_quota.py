@@ -1,0 +1,178 @@
+"""How full the queue may be: jobs and bytes, of one user and of all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.store import ALICE, BOB, INODE, NOW, Queue, file_specs, offset, open_queue, spec
+from transferd.model.errors import Conflict
+from transferd.model.job import JobId, Priority
+from transferd.model.limits import Quota
+from transferd.model.states import JobEvent
+from transferd.store.opening import QUEUE_FILE
+
+
+async def _refusal(queue: Queue, owner: int, quota: Quota, jobs: int = 1) -> tuple[str, str]:
+    """Return code and text of a refusal to make so many jobs."""
+    with pytest.raises(Conflict) as refused:
+        await queue.jobs.create(owner, [spec()] * jobs, NOW, quota=quota)
+    return refused.value.code, refused.value.detail
+
+
+async def _sized(queue: Queue, owner: int, *sizes: int) -> JobId:
+    """Make a job with files of these sizes."""
+    job = await queue.make(spec(len(sizes)), owner=owner)
+    for file, size in enumerate(sizes):
+        await queue.jobs.size(job.id, file, size, quota=Quota())
+    return job.id
+
+
+async def test_a_user_has_so_many_jobs(queue: Queue) -> None:
+    """BITS 1.18 MaxJobsPerUser; the refusal names the figures, and is nobody else's."""
+    quota = Quota(jobs_per_user=2)
+    await queue.make()
+    code, text = await _refusal(queue, ALICE, quota, jobs=2)
+    assert code == "too_many_jobs"
+    assert text == (
+        "cannot make 2 jobs beside the 1 in the queue: one user may have 2;"
+        " complete or cancel some jobs first"
+    )
+    await queue.jobs.create(ALICE, [spec()], NOW, quota=quota)
+    await queue.jobs.create(BOB, [spec(), spec()], NOW, quota=quota)
+
+
+async def test_a_machine_has_so_many_jobs(queue: Queue) -> None:
+    """BITS 1.18 MaxJobsPerMachine: whoever comes last is refused, and those who may go on."""
+    quota = Quota(jobs_per_machine=2)
+    first = await queue.make()
+    await queue.make(owner=BOB)
+    code, text = await _refusal(queue, BOB, quota)
+    assert code == "queue_full"
+    assert "beside the 2 that all users have" in text
+    await queue.jobs.create(BOB, [spec()], NOW, quota=Quota())
+    await queue.apply(first.id, JobEvent.CANCEL)
+    await _refusal(queue, BOB, quota)
+    await queue.jobs.create(BOB, [spec()], NOW, quota=Quota(jobs_per_machine=3))
+
+
+async def test_a_repeated_request_is_refused_by_no_limit(queue: Queue) -> None:
+    """It makes nothing."""
+    wish = spec(job_id="wanted")
+    await queue.make(wish)
+    full = Quota(jobs_per_user=0, jobs_per_machine=0, bytes_per_user=0, bytes_per_machine=0)
+    (again,) = await queue.jobs.create(ALICE, [wish], NOW, quota=full)
+    assert not again.new
+
+
+@pytest.mark.parametrize("quota", [Quota(bytes_per_user=30), Quota(bytes_per_machine=50)])
+async def test_with_no_byte_left_nothing_is_added(queue: Queue, quota: Quota) -> None:
+    """Neither jobs nor files, until others have gone; the text names the figures."""
+    await _sized(queue, BOB, 20)
+    job = await _sized(queue, ALICE, 10, 20)
+    limit = quota.bytes_per_user or quota.bytes_per_machine
+    code, text = await _refusal(queue, ALICE, quota)
+    assert (code, f"have {limit} bytes, and {limit} are allowed" in text) == ("queue_full", True)
+    with pytest.raises(Conflict) as refused:
+        await queue.jobs.add_files(job, file_specs(1, first=5), NOW, files_per_job=9, quota=quota)
+    assert refused.value.code == "queue_full"
+    assert (await queue.jobs.job(job)).files_total == 2
+    await queue.jobs.reset_file(job, 0)
+    await queue.jobs.create(ALICE, [spec()], NOW, quota=quota)
+
+
+async def test_a_size_is_kept_while_there_is_room(queue: Queue) -> None:
+    """Named before the first byte, refused when it is too much with the others of the owner."""
+    await _sized(queue, BOB, 1000)
+    await _sized(queue, ALICE, 60)
+    job = (await queue.make()).id
+    quota = Quota(bytes_per_user=100)
+    with pytest.raises(Conflict) as refused:
+        await queue.jobs.size(job, 0, 41, quota=quota)
+    assert refused.value.code == "queue_full"
+    assert refused.value.detail == (
+        "it has 41 bytes, the other files of this user's jobs in the queue have 60,"
+        " and 100 are allowed together"
+    )
+    assert (await queue.jobs.job(job)).bytes_total is None
+    await queue.jobs.size(job, 0, 40, quota=quota)
+    assert (await queue.jobs.job(job)).bytes_total == 40
+    await queue.jobs.size(job, 0, 40, quota=Quota(bytes_per_user=1))  # it is counted already
+
+
+async def test_all_users_together_have_so_many_bytes(queue: Queue) -> None:
+    """The machine's limit is held against everybody's files."""
+    await _sized(queue, BOB, 60)
+    job = (await queue.make()).id
+    with pytest.raises(Conflict, match="all users' jobs in the queue have 60"):
+        await queue.jobs.size(job, 0, 41, quota=Quota(bytes_per_machine=100))
+
+
+async def test_a_file_that_is_whole_takes_no_other_size(queue: Queue) -> None:
+    """What comes late of an earlier run changes nothing."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.done(job.id, size=7)
+    await queue.jobs.size(job.id, 0, 9, quota=Quota())
+    assert (await queue.jobs.job(job.id)).bytes_total == 7
+
+
+async def test_sizes_beyond_every_disk_break_nothing(queue: Queue) -> None:
+    """Sums stop at what the queue file can hold: a lie of one server is no error of the queue."""
+    largest = 2**63 - 1
+    first = await _sized(queue, ALICE, largest, largest)
+    await _sized(queue, BOB, largest)
+    assert (await queue.jobs.job(first)).bytes_total == largest
+    await queue.jobs.checkpoint([offset(first, largest, total=largest)] * 2, NOW)
+    await queue.jobs.file_done(first, 1, largest, INODE, length_unverified=False, now=NOW)
+    await queue.jobs.reset_file(first, 0)
+    await queue.jobs.reset_file(first, 1)
+    await queue.apply(first, JobEvent.CANCEL)
+    await _sized(queue, BOB, 5)
+
+
+async def test_a_job_that_changes_hands_counts_for_its_new_owner(tmp_path: Path) -> None:
+    """take-ownership is an UPDATE of the owner, of the state, or of both; the sums follow."""
+    async with open_queue(tmp_path) as queue:
+        await _sized(queue, ALICE, 10)
+        await _sized(queue, ALICE, 5)
+    with closing(sqlite3.connect(tmp_path / QUEUE_FILE)) as cx:
+        assert _sums(cx) == [(ALICE, 2, 15)]
+        cx.execute("UPDATE jobs SET owner = ? WHERE bytes_known = 10", [BOB])
+        assert _sums(cx) == [(ALICE, 1, 5), (BOB, 1, 10)]
+        cx.execute("UPDATE jobs SET owner = ?, state = 3, bytes_known = 7", [BOB])
+        assert _sums(cx) == [(ALICE, 0, 0), (BOB, 2, 14)]
+        assert cx.execute("SELECT jobs, bytes FROM machine").fetchall() == [(2, 14)]
+        cx.execute("DELETE FROM jobs")
+        assert _sums(cx) == [(ALICE, 0, 0), (BOB, 0, 0)]
+        assert cx.execute("SELECT jobs, bytes FROM machine").fetchall() == [(0, 0)]
+
+
+def _sums(cx: sqlite3.Connection) -> Sequence[tuple[int, int, int]]:
+    query = "SELECT owner, sum(jobs), sum(bytes) FROM tallies GROUP BY owner ORDER BY owner"
+    return cx.execute(query).fetchall()
+
+
+async def test_owners_take_turns(queue: Queue) -> None:
+    """Everybody's first, then everybody's second: a long queue keeps nobody else waiting."""
+    alice = [(await queue.make()).id for _ in range(4)]
+    bob = [(await queue.make(owner=BOB)).id for _ in range(2)]
+    carol = (await queue.make(owner=BOB + 1)).id
+    normal = Priority.NORMAL
+
+    async def order(limit: int) -> list[JobId]:
+        return [each.job_id for each in await queue.jobs.runnable(normal, limit)]
+
+    assert await order(9) == [alice[0], bob[0], carol, alice[1], bob[1], alice[2], alice[3]]
+    assert await order(4) == [alice[0], bob[0], carol, alice[1]]
+    assert await order(1) == [alice[0], bob[0], carol]
+    await queue.apply(bob[0], JobEvent.DISPATCH, JobEvent.REQUEUE)
+    assert await order(5) == [alice[0], bob[1], carol, alice[1], bob[0]]
+    low = replace(spec(), settings=replace(spec().settings, priority=Priority.LOW))
+    await queue.make(low)
+    assert len(await order(99)) == 7
