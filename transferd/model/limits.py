@@ -31,6 +31,16 @@ class Limits:
     jobs_per_request: int = 1_000
     body_bytes: int = 64 * 1024 * 1024
 
+    @property
+    def quota(self) -> Quota:
+        """What of it is for a caller who is not exempt."""
+        return Quota(
+            jobs_per_user=self.jobs_per_user,
+            jobs_per_machine=self.jobs_per_machine,
+            bytes_per_user=self.bytes_per_user,
+            bytes_per_machine=self.bytes_per_machine,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
@@ -43,3 +53,8 @@ class Quota:
     jobs_per_machine: int | None = None
     bytes_per_user: int | None = None
     bytes_per_machine: int | None = None
+
+    @property
+    def bounds_bytes(self) -> bool:
+        """Whether it matters how large files are."""
+        return self.bytes_per_user is not None or self.bytes_per_machine is not None

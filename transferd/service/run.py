@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
+from transferd.model.limits import Quota
 from transferd.service.chronicle import Chronicle
 from transferd.service.ports import Runnable, Secrets
 from transferd.service.progress import Progress
@@ -19,6 +20,7 @@ RunMessage: TypeAlias = (
     | link.Opened
     | link.Progress
     | link.Durable
+    | link.Sized
     | link.Reset
     | link.FileDone
     | link.Drained
@@ -42,6 +44,8 @@ class Run:
         self.chronicle = chronicle
         self.inbox: asyncio.Queue[RunMessage | Lost] = asyncio.Queue()
         self.progress = Progress.fresh()
+        #: What its owner may fill of the queue.
+        self.quota = Quota()
         self.moved_bytes = False
         self.connected = False
         self.stopping = False
@@ -59,7 +63,7 @@ def start_message(
     secrets: Secrets,
     passport: PassportOptions,
 ) -> link.Start:
-    """Return what hands a job over to a worker; *passport* counts where the job says nothing."""
+    """Return what hands a run's job over to a worker; *passport* counts where it says nothing."""
     settings = replace(job.settings, passport=job.settings.passport.over(passport))
     return link.Start(
         job=job.id,
@@ -71,4 +75,5 @@ def start_message(
             for c in secrets.credentials
         ),
         headers=tuple(link.LinkHeader(h.name, h.value) for h in secrets.headers),
+        bounded=run.quota.bounds_bytes,
     )

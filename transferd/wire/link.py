@@ -5,7 +5,8 @@
 
 A run, from the daemon's side:
 
-    Start ─► Connected, Opened, Progress, Durable, Reset/Recorded, FileDone … ─► Drained
+    Start ─► Connected, Opened, Sized/Recorded, Progress, Durable, Reset/Recorded, FileDone …
+          ─► Drained
           Drained ─► Extend (more files, the run goes on) or Finish (the run is over)
           Failed ends the run; Stop is answered with Stopped, after the last Durable.
 """
@@ -82,6 +83,8 @@ class Start(Message, frozen=True, tag="start"):
     files: tuple[File, ...]
     credentials: tuple[LinkCredential, ...] = ()
     headers: tuple[LinkHeader, ...] = ()
+    #: Whether no body is fetched before its size is Recorded: there is a limit on bytes.
+    bounded: bool = False
 
 
 class Extend(Message, frozen=True, tag="extend"):
@@ -107,7 +110,7 @@ class Stop(Message, frozen=True, tag="stop"):
 
 
 class Recorded(Message, frozen=True, tag="recorded"):
-    """A Reset is in the queue file: the partial data may be overwritten now."""
+    """A Reset or Sized is in the queue file: bytes of the file may be written now."""
 
     job: JobId
     run: int
@@ -236,6 +239,18 @@ class Durable(Message, frozen=True, tag="durable"):
     validator: Validator | None = None
 
 
+class Sized(Message, frozen=True, tag="sized"):
+    """A server has named the size of a file; in a bounded run its body waits for Recorded.
+
+    Where there is no room for it in the queue, Stop comes instead.
+    """
+
+    job: JobId
+    run: int
+    file: int
+    total: int
+
+
 class Reset(Message, frozen=True, tag="reset"):
     """The partial data of a file is worthless. Nothing is overwritten before Recorded."""
 
@@ -360,6 +375,7 @@ FromWorker: TypeAlias = (
     | Opened
     | Progress
     | Durable
+    | Sized
     | Reset
     | FileDone
     | Drained
