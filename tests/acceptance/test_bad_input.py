@@ -111,9 +111,9 @@ def test_destinations_are_looked_at_as_their_owner(
     """A missing, an unwritable directory and one in place of the file are refused at once."""
     good = file(str(tmp_path / "good"))
     for local, code in (
-        (tmp_path / "missing" / "x", "directory_missing"),
-        (read_only / "x", "directory_not_writable"),
-        (tmp_path, "destination_is_directory"),
+        (tmp_path / "missing" / "x", "local_directory_missing"),
+        (read_only / "x", "local_access_denied"),
+        (tmp_path, "local_not_regular"),
     ):
         status, problem = asking.ask("POST", "/v1/jobs", job(files=[good, file(str(local))]))
         assert (status, problem["code"]) == (400, code)

@@ -71,7 +71,9 @@ def test_callers_never_take_the_last_descriptor(tmp_path: Path) -> None:
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         answer = early.recv(65536)
-        assert b"directory_missing" in answer, answer  # says a worker, which was started for it
+        assert b"local_directory_missing" in answer, (
+            answer
+        )  # says a worker, which was started for it
         assert daemon.logged().count("warning") == daemon.logged().count("api.full") == 1
         for caller in crowd:
             caller.close()

@@ -17,7 +17,8 @@ from tests.support.isolation import ordinary_user, run_on_small_disk, run_traced
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import kind_of
 from transferd.model.job import CHECKSUM_ALGORITHMS, Inode
-from transferd.worker.partfile import DigestStopped, PartFile, local_failure
+from transferd.worker.local_faults import local_failure
+from transferd.worker.partfile import DigestStopped, PartFile
 
 
 class Place:
@@ -138,7 +139,7 @@ def test_a_file_with_a_second_name_is_not_touched(place: Place) -> None:
     victim = place.directory / "victim"
     victim.write_bytes(b"precious")
     os.link(victim, place.path)
-    assert place.refusal() == "local_not_regular"
+    assert place.refusal() == "local_hard_link"
     assert victim.read_bytes() == b"precious"
 
 
@@ -342,7 +343,7 @@ with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as pa
     except TransferFailed as failed:
         print(failed.failure.code, part.size)
 """
-    assert run_on_small_disk(code, size="1m").split() == ["local_io", "4096"]
+    assert run_on_small_disk(code, size="1m").split() == ["local_too_large", "4096"]
 
 
 def test_truncating_starts_anew(place: Place) -> None:
@@ -397,6 +398,7 @@ def test_a_digest_can_be_stopped(place: Place) -> None:
     [
         (errno.ENOSPC, "disk_full"),
         (errno.EDQUOT, "disk_full"),
+        (errno.EFBIG, "local_too_large"),
         (errno.ENOENT, "local_directory_missing"),
         (errno.EROFS, "local_access_denied"),
         (errno.EMFILE, "local_busy"),

@@ -145,7 +145,7 @@ def test_a_file_that_got_the_number_of_ours_is_not_ours(
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_directories_and_special_files_are_not_replaced(tmp_path: Path, overwrite: bool) -> None:
-    """Only a regular file may stand where the file goes; links are judged by their targets."""
+    """Only a regular file may stand where the file goes."""
     places = [tmp_path / name for name in ("directory", "fifo", "link", "null")]
     places[0].mkdir()
     os.mkfifo(places[1])
@@ -159,20 +159,52 @@ def test_directories_and_special_files_are_not_replaced(tmp_path: Path, overwrit
     assert os.readlink(places[3]) == "/dev/null"
 
 
-@pytest.mark.parametrize("dangling", [True, False])
-def test_a_link_at_the_destination_is_replaced_itself(tmp_path: Path, dangling: bool) -> None:
-    """What it points to stays as it was; without overwrite a link counts as existing."""
-    target, local = tmp_path / "target", tmp_path / "a.iso"
-    if not dangling:
-        target.write_bytes(b"precious")
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("target", ["target", "nothing", "."])
+def test_a_link_at_the_destination_is_neither_followed_nor_replaced(
+    tmp_path: Path, target: str, overwrite: bool
+) -> None:
+    """Nothing but regular files is replaced: a link would part from its file silently."""
+    (tmp_path / "target").write_bytes(b"precious")
+    local = tmp_path / "a.iso"
     local.symlink_to(target)
     file = whole(local)
-    assert codes(publish([file], False)) == [(0, "local_exists")]
+    assert codes(publish([file], overwrite)) == [(0, "local_not_regular")]
+    assert os.readlink(local) == target
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    local.unlink()
+    assert publish([file], overwrite) == ()
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_with_a_second_name_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    """Whoever reads it under the other name would go on with the old content."""
+    local = tmp_path / "a.iso"
+    local.write_bytes(b"old")
+    os.link(local, tmp_path / "other")
+    file = whole(local)
+    assert codes(publish([file], overwrite)) == [(0, "local_hard_link")]
+    assert local.read_bytes() == b"old"
+    (tmp_path / "other").unlink()
     assert publish([file], True) == ()
-    assert not local.is_symlink()
     assert local.read_bytes() == b"new"
-    assert target.exists() is not dangling
-    assert dangling or target.read_bytes() == b"precious"
+
+
+def test_what_was_put_in_place_meanwhile_is_not_called_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the directory can swap names between two looks at them."""
+    file = whole(tmp_path / "a.iso")
+    real = os.rename
+
+    def swap(name: str, final: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        real(file.temporary, tmp_path / "aside")
+        Path(file.temporary).symlink_to("aside")
+        real(name, final, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "rename", swap)
+    assert codes(publish([file], True)) == [(0, "local_lost")]
+    assert (tmp_path / "aside").read_bytes() == b"new"
 
 
 def test_one_refusal_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ async def test_a_repeated_request_gives_its_job_whatever_has_become_of_the_desti
     job = await service.create(wish)
     worker = await service.worker()
     message = "cannot write into /gone: no such directory"
-    worker.invalid = [link.Refusal(0, "directory_missing", message)]
+    worker.invalid = [link.Refusal(0, "local_directory_missing", message)]
     assert (await service.create(wish)).id == job.id
     with pytest.raises(BadRequest, match="no such directory"):
         await service.parts.jobs.create(ME, [wish, spec("/gone/b")])
@@ -404,7 +404,8 @@ async def test_a_refused_destination_leaves_no_job(service: Service) -> None:
 
     async def refuse(message: link.ToWorker) -> None:
         assert isinstance(message, link.Inspect)
-        refusal = link.Refusal(0, "directory_missing", "cannot write to /no/x: no such directory")
+        message_text = "cannot write to /no/x: no such directory"
+        refusal = link.Refusal(0, "local_directory_missing", message_text)
         await worker.say(link.Inspected(message.request, (refusal,)))
 
     worker._answer = refuse  # type: ignore[method-assign]

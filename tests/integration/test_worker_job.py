@@ -280,7 +280,7 @@ async def test_questions_are_answered_beside_the_runs(
     await desk.channel.send(link.Inspect(11, (local, str(tmp_path / "no" / "f"))))
     inspected = await desk.until(book, link.Inspected)
     assert inspected.request == 11
-    assert [(r.number, r.code) for r in inspected.refusals] == [(1, "directory_missing")]
+    assert [(r.number, r.code) for r in inspected.refusals] == [(1, "local_directory_missing")]
     publication = link.Publication(0, local, temporary, file.inode)
     await desk.channel.send(link.Publish(12, (publication,), True))
     published = await desk.until(book, link.Published)

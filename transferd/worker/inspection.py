@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from transferd.wire.link import Refusal
+from transferd.worker.destination import Flaw, find, flaw_of
+from transferd.worker.directory import ForbiddenDirectory, open_directory
+
+#: What nobody can name a file.
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 class _Finding(NamedTuple):
@@ -25,76 +29,91 @@ class _Finding(NamedTuple):
 def inspect(paths: Sequence[str]) -> tuple[Refusal, ...]:
     """Return what is wrong with destinations, by their positions.
 
-    A missing destination and a regular file are right, and so is a symbolic link to one of these;
-    whether a file that exists may be replaced is decided when the job is completed.
+    A missing destination and a regular file with one name are right; whether a file that exists
+    may be replaced is decided when the job is completed. Nothing is opened but directories, and
+    no link in place of a destination is followed.
 
-    Returns: refusals with `directory_missing`, `directory_not_writable`,
-        `destination_is_directory`, `destination_not_regular` or `path_too_long`.
+    Returns: refusals with the codes that the transfer would fail with:
+        `local_directory_missing`, `local_access_denied`, `local_forbidden`, `local_not_regular`,
+        `local_hard_link`; or `path_too_long`.
     """
-    directories: dict[str, _Finding | None] = {}
-    refusals: list[Refusal] = []
+    directories: dict[str, list[int]] = {}
     for position, path in enumerate(paths):
-        directory = os.path.dirname(path)
-        if directory not in directories:
-            directories[directory] = _inspect_directory(directory)
-        finding = directories[directory] or _inspect_destination(path)
-        if finding is not None:
-            refusals.append(Refusal(position, finding.code, finding.message))
-    return tuple(refusals)
+        directories.setdefault(os.path.dirname(path), []).append(position)
+    refusals: list[Refusal] = []
+    for directory, positions in directories.items():
+        refusals.extend(_inspect_in(directory, positions, paths))
+    return tuple(sorted(refusals, key=lambda refusal: refusal.number))
 
 
-def _inspect_directory(path: str) -> _Finding | None:
+def _inspect_in(path: str, positions: list[int], paths: Sequence[str]) -> Iterator[Refusal]:
     try:
-        found = os.stat(path)
+        directory = open_directory(path)
     except OSError as error:
-        return _unreachable_directory(path, error)
-    if not stat.S_ISDIR(found.st_mode):
-        return _Finding(
-            "directory_missing",
-            f"cannot write into {path}: it is not a directory; name another one",
-        )
+        finding = _unreachable(path, error)
+        yield from (Refusal(position, *finding) for position in positions)
+        return
+    try:
+        refused = _inspect_directory(directory, path)
+        for position in positions:
+            found = refused or _inspect_destination(directory, paths[position])
+            if found is not None:
+                yield Refusal(position, *found)
+    finally:
+        os.close(directory)
+
+
+def _inspect_directory(directory: int, path: str) -> _Finding | None:
     # Asks the kernel with the effective identity, which knows of ACLs and read-only mounts.
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
-        return _Finding(
-            "directory_not_writable",
-            f"cannot write into {path}: user {os.geteuid()} may not make files there; "
-            "change its permissions or name another directory",
-        )
-    return None
-
-
-def _unreachable_directory(path: str, error: OSError) -> _Finding:
-    if error.errno == errno.ENAMETOOLONG:
-        return _too_long(path)
-    if isinstance(error, PermissionError):
-        return _Finding(
-            "directory_not_writable",
-            f"cannot reach {path}: user {os.geteuid()} may not pass through a directory above it; "
-            "change its permissions or name another directory",
-        )
+    if os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
+        return None
     return _Finding(
-        "directory_missing",
+        "local_access_denied",
+        f"cannot write into {path}: user {os.geteuid()} may not make files there; "
+        "change its permissions or name another directory",
+    )
+
+
+def _unreachable(path: str, error: OSError) -> _Finding:
+    if isinstance(error, ForbiddenDirectory):
+        return _Finding(
+            "local_forbidden", f"cannot write into {path}: {error.strerror}; name another directory"
+        )
+    match error.errno:
+        case errno.ENAMETOOLONG:
+            return _too_long(path)
+        case errno.EACCES | errno.EPERM:
+            return _Finding(
+                "local_access_denied",
+                f"cannot reach {path}: user {os.geteuid()} may not pass through a directory above "
+                "it; change its permissions or name another directory",
+            )
+        case errno.ENOTDIR:
+            return _Finding(
+                "local_directory_missing",
+                f"cannot write into {path}: it is not a directory; name another one",
+            )
+    return _Finding(
+        "local_directory_missing",
         f"cannot write into {path}: {error.strerror}; make the directory first",
     )
 
 
-def _inspect_destination(path: str) -> _Finding | None:
+def _inspect_destination(directory: int, path: str) -> _Finding | None:
+    name = os.path.basename(path)
+    if name in _NO_NAMES:
+        return _in_place(path, Flaw("local_not_regular", "a directory"))
     try:
-        found = os.stat(path)
+        found = find(directory, name)
     except OSError as error:
-        # Nothing there, or a link that leads nowhere: it would be replaced.
         return _too_long(path) if error.errno == errno.ENAMETOOLONG else None
-    if stat.S_ISDIR(found.st_mode):
-        return _Finding(
-            "destination_is_directory",
-            f"cannot write to {path}: it is a directory; name a file in it",
-        )
-    if not stat.S_ISREG(found.st_mode):
-        return _Finding(
-            "destination_not_regular",
-            f"cannot write to {path}: it is not a regular file; name another one",
-        )
-    return None
+    flaw = None if found is None else flaw_of(found)
+    return None if flaw is None else _in_place(path, flaw)
+
+
+def _in_place(path: str, flaw: Flaw) -> _Finding:
+    message = f"cannot write to {path}: {flaw.what} is there; move it away or name another file"
+    return _Finding(flaw.code, message)
 
 
 def _too_long(path: str) -> _Finding:

@@ -1,8 +1,15 @@
 """The file that a transfer writes to, under its temporary name beside its destination.
 
-Everything here blocks: the caller runs it in threads, one call at a time for one file. A path is
-walked once, when its directory is opened; from then on names are looked up in that directory only,
-and no link is followed.
+Everything here blocks: the caller runs it in threads, one call at a time for one file.
+
+The directory may be swapped for another one, or for a link, at any moment:
+
+- before the file is opened: the walk leads where it leads, and the kernel says whether the owner
+  may write there. From then on the directory is held open, and names are looked up in it;
+- while bytes move: they go to the file that was opened, wherever it is by now;
+- before it is called whole: `finish` walks the path once more. A file that is not where its path
+  leads is lost, since nobody could publish it there;
+- before it is published: the same, see `publication`.
 """
 
 from __future__ import annotations
@@ -14,92 +21,28 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable
+from types import TracebackType
 from typing import TypeAlias
 
 from transferd.model.errors import TransferdError, TransferFailed
-from transferd.model.failures import Failure
 from transferd.model.job import Inode
+from transferd.worker.destination import check_replaceable, find
+from transferd.worker.directory import flush_directory, open_directory
 from transferd.worker.inode import inode_of
+from transferd.worker.local_faults import refused_locally, translating
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _BLOCK = 1024 * 1024
 _VECTORS = os.sysconf("SC_IOV_MAX")
 
-_CODES: Mapping[int, str] = MappingProxyType(
-    {
-        errno.ENOSPC: "disk_full",
-        errno.EDQUOT: "disk_full",
-        errno.ENOENT: "local_directory_missing",
-        errno.ENOTDIR: "local_directory_missing",
-        errno.EACCES: "local_access_denied",
-        errno.EPERM: "local_access_denied",
-        errno.EROFS: "local_access_denied",
-        errno.ELOOP: "local_not_regular",
-        errno.EISDIR: "local_not_regular",
-        errno.ENXIO: "local_not_regular",
-        errno.ENODEV: "local_not_regular",
-        errno.ENOTEMPTY: "local_not_regular",
-        errno.EEXIST: "local_exists",
-        # What the machine lacks at the moment is neither the disk's fault nor the owner's.
-        errno.EMFILE: "local_busy",
-        errno.ENFILE: "local_busy",
-        errno.ENOMEM: "local_busy",
-        errno.EAGAIN: "local_busy",
-        errno.EBUSY: "local_busy",
-        errno.ETXTBSY: "local_busy",
-    }
-)
 #: File systems without locks answer one of these.
 _LOCKLESS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-#: A directory that may not be listed, and file systems that cannot flush one.
-_NOT_FLUSHABLE = frozenset({errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class DigestStopped(TransferdError):
     """The digest was not finished, because its stop event was set."""
-
-
-def local_failure(error: OSError, doing: str, path: str, file: str) -> TransferFailed:
-    """Return the failure that *error* means, for *file*, where "cannot *doing* *path*" happened."""
-    code = _CODES.get(error.errno or 0, "local_io")
-    return refused_locally(code, f"cannot {doing} {path}: {error.strerror or error}", file)
-
-
-def refused_locally(code: str, message: str, file: str) -> TransferFailed:
-    """Return the failure *code* of the local *file*."""
-    return TransferFailed(Failure(code=code, message=message, file=file))
-
-
-def open_directory(path: str) -> int:
-    """Open a directory to look names up in.
-
-    One that its owner may use but not list (mode -wx) is opened as well.
-
-    Raises:
-        OSError: it is not there, not a directory, or may not be passed through.
-    """
-    flags = os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return os.open(path, os.O_RDONLY | flags)
-    except PermissionError:
-        return os.open(path, os.O_PATH | flags)
-
-
-def flush_directory(directory: int) -> None:
-    """Make the names in an open directory durable.
-
-    Raises:
-        OSError: the disk failed; the names may be lost.
-    """
-    try:
-        os.fsync(directory)
-    except OSError as error:
-        if error.errno not in _NOT_FLUSHABLE:
-            raise
-        os.sync()
 
 
 class PartFile:
@@ -127,21 +70,25 @@ class PartFile:
     def open(cls, local: str, temporary: str, offset: int, inode: Inode | None = None) -> PartFile:
         """Open the partial file of *local*, or make it, and keep its first *offset* bytes.
 
+        What stands at *local* itself, and could not be replaced, is refused before a byte moves.
         Bytes behind the offset are cut off: nobody knows whether they are sound. When there are
         fewer than *offset*, or *inode* says that this is another file, none are kept (`kept` is 0)
         and the caller must have that recorded before it writes, as after every reset.
 
         Raises:
-            TransferFailed: `local_directory_missing`, `local_access_denied`, `local_not_regular`
-                (a link, a second name, another owner's file), `local_busy` (another process
+            TransferFailed: `local_directory_missing`, `local_access_denied`, `local_forbidden` (a
+                file system without files, a magic link), `local_not_regular` (a link, another
+                owner's file), `local_hard_link` (a second name), `local_busy` (another process
                 writes to it; wait), `disk_full`, `local_io`.
         """
         path, name = os.path.split(temporary)
         with contextlib.ExitStack() as undo:
-            with _translating("open the directory", path, local):
+            with translating("open the directory", path, local):
                 directory = open_directory(path)
             undo.callback(os.close, directory)
-            with _translating("open the partial file", temporary, local):
+            with translating("look at", local, local):
+                check_replaceable(directory, os.path.basename(local), local)
+            with translating("open the partial file", temporary, local):
                 descriptor = _open_locked(directory, name, temporary, local)
                 undo.callback(os.close, descriptor)
                 part = cls(directory, descriptor, temporary, local)
@@ -191,7 +138,7 @@ class PartFile:
         `local_lost` when somebody else has cut or lengthened the file: there would be a hole.
         """
         views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-        with _translating("write to", self._path, self._local):
+        with translating("write to", self._path, self._local):
             self._check_size()
             while views:
                 written = os.writev(self._descriptor, views[:_VECTORS])
@@ -200,7 +147,7 @@ class PartFile:
 
     def truncate(self, size: int) -> None:
         """Cut the file to *size* bytes and go on from there."""
-        with _translating("truncate", self._path, self._local):
+        with translating("truncate", self._path, self._local):
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
         self.end = size
@@ -224,7 +171,7 @@ class PartFile:
         if mtime is not None:
             self.set_time(mtime)
         self._flush(os.fsync)
-        with _translating("look at", self._path, self._local):
+        with translating("look at", self._path, self._local):
             self._check_size()
             self._check_name()
 
@@ -241,13 +188,20 @@ class PartFile:
             raise self._lost(f"it has {self.size} bytes, not the {self.end} that were written")
 
     def _check_name(self) -> None:
-        name = os.path.basename(self._path)
+        path, name = os.path.split(self._path)
+        directory = open_directory(path)
         try:
-            found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-        except FileNotFoundError:
-            raise self._lost("it was removed meanwhile") from None
-        if found.st_ino != self.inode.number:
-            raise self._lost("another file is there in its place")
+            moved = not os.path.sameopenfile(directory, self._directory)
+            found = find(directory, name)
+        finally:
+            os.close(directory)
+        if found is not None and os.path.samestat(found, os.fstat(self._descriptor)):
+            return
+        if moved:
+            raise self._lost("its directory was replaced by another one meanwhile")
+        if found is None:
+            raise self._lost("it was removed meanwhile")
+        raise self._lost("another file is there in its place")
 
     def _lost(self, what: str) -> TransferFailed:
         message = f"cannot go on with {self._path}: {what}"
@@ -258,7 +212,7 @@ class PartFile:
             message = f"cannot make {self._path} durable: an earlier flush of it failed"
             raise refused_locally("local_io", message, self._local)
         self._damaged = True
-        with _translating("flush", self._path, self._local):
+        with translating("flush", self._path, self._local):
             flush(self._descriptor)
             if not self._named_durably:
                 flush_directory(self._directory)
@@ -280,7 +234,7 @@ class PartFile:
         block = bytearray(_BLOCK)
         view = memoryview(block)
         position = 0
-        with _translating("read", self._path, self._local):
+        with translating("read", self._path, self._local):
             while not stop.is_set():
                 count = os.preadv(self._descriptor, [block], position)
                 if count == 0:
@@ -291,24 +245,16 @@ class PartFile:
 
     def free_space(self) -> int:
         """Return how many bytes the owner may still write to this file system."""
-        with _translating("look at the file system of", self._path, self._local):
+        with translating("look at the file system of", self._path, self._local):
             found = os.fstatvfs(self._descriptor)
         return found.f_bavail * found.f_frsize
-
-
-@contextlib.contextmanager
-def _translating(doing: str, path: str, local: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise local_failure(error, doing, path, local) from error
 
 
 def _open_locked(directory: int, name: str, path: str, local: str) -> int:
     """Open or make the file and lock it; it still has its name when this returns."""
     while True:
         with contextlib.ExitStack() as undo:
-            descriptor = _open_any(directory, name)
+            descriptor = _open_any(directory, name, path, local)
             undo.callback(os.close, descriptor)
             _lock(descriptor, path, local)
             # Without a name: published or discarded by the process that had the lock before.
@@ -317,13 +263,18 @@ def _open_locked(directory: int, name: str, path: str, local: str) -> int:
                 return descriptor
 
 
-def _open_any(directory: int, name: str) -> int:
+def _open_any(directory: int, name: str, path: str, local: str) -> int:
     common = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         with contextlib.suppress(FileExistsError):
             return os.open(name, common | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=directory)
+        found = find(directory, name)
+        if found is None:
+            continue
+        # To open a device is to use it, and a FIFO keeps waiting whoever opens it.
+        if not stat.S_ISREG(found.st_mode):
+            raise _unusable("local_not_regular", "it is not a regular file", path, local)
         with contextlib.suppress(FileNotFoundError):
-            # Not to be kept waiting by a FIFO or a device that somebody has put there.
             return os.open(name, common | os.O_NONBLOCK, dir_fd=directory)
 
 
@@ -344,15 +295,16 @@ def _check_ours(found: os.stat_result, known: bool, path: str, local: str) -> No
     On shares that give every file one owner it is *known* by its inode.
     """
     if not stat.S_ISREG(found.st_mode):
-        what = "it is not a regular file"
-    elif found.st_nlink != 1:
-        what = "it has a second name"
-    elif found.st_uid != os.geteuid() and not known:
-        what = f"it belongs to user {found.st_uid}"
-    else:
-        return
+        raise _unusable("local_not_regular", "it is not a regular file", path, local)
+    if found.st_nlink != 1:
+        raise _unusable("local_hard_link", "it has a second name", path, local)
+    if found.st_uid != os.geteuid() and not known:
+        raise _unusable("local_not_regular", f"it belongs to user {found.st_uid}", path, local)
+
+
+def _unusable(code: str, what: str, path: str, local: str) -> TransferFailed:
     message = f"cannot use {path} as the partial file: {what}; move it away"
-    raise refused_locally("local_not_regular", message, local)
+    return refused_locally(code, message, local)
 
 
 def _after(views: list[memoryview], written: int) -> list[memoryview]:

@@ -2,6 +2,12 @@
 
 A name is given by one rename within one directory, so that there is either the whole file under it
 or what was there before. Everything here blocks: the caller runs it in a thread.
+
+Both names are looked up in one directory, which is opened once. When the path leads to another
+directory by now, the partial file is not in it, by its inode: it is lost, and nothing is renamed,
+replaced or removed there. What is swapped after it was looked at is the doing of somebody who may
+write to the directory: a link is then renamed or replaced as a link and never followed, and what
+has got the final name in the end is looked at once more before it is called published.
 """
 
 from __future__ import annotations
@@ -16,13 +22,10 @@ from typing import NamedTuple, TypeVar
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode
 from transferd.wire.link import Leftover, Publication, Refusal
+from transferd.worker.destination import check_replaceable
+from transferd.worker.directory import flush_directory, open_directory
 from transferd.worker.inode import inode_of
-from transferd.worker.partfile import (
-    flush_directory,
-    local_failure,
-    open_directory,
-    refused_locally,
-)
+from transferd.worker.local_faults import local_failure, refused_locally
 
 Item = TypeVar("Item")
 
@@ -36,13 +39,13 @@ def publish(files: Sequence[Publication], overwrite: bool) -> tuple[Refusal, ...
     """Give whole temporary files their final names, durably.
 
     What is published already counts as published, so the call can be repeated after a crash. One
-    refusal does not stop the others (BITS.md K4). With *overwrite* a regular file is replaced, and
-    so is a symbolic link to one or to nothing: the link itself, never its target. Directories and
-    special files are not replaced, nor are links to them.
+    refusal does not stop the others (BITS.md K4). With *overwrite* a regular file is replaced;
+    nothing else ever is: no directory, special file or symbolic link, and no file that has a
+    second name.
 
     Returns: what was refused, by the files' indexes: `local_lost` (the temporary is gone, or is
-        another file), `local_exists`, `local_not_regular`, `local_directory_missing`,
-        `local_access_denied`, `disk_full`, `local_busy`, `local_io`.
+        another file), `local_exists`, `local_not_regular`, `local_hard_link`, `local_forbidden`,
+        `local_directory_missing`, `local_access_denied`, `disk_full`, `local_busy`, `local_io`.
     """
     refusals: list[Refusal] = []
     for path, group in _by_directory(files, lambda file: file.temporary):
@@ -116,20 +119,22 @@ def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
     try:
         temporary, there = _look(directory, name), _look(directory, final)
         if temporary is None:
-            if there is None or not there.regular or not there.inode.same(file.inode):
+            if not _is_ours(there, file):
                 raise _lost(file, "it is not there any more")
             return
-        if not temporary.regular or not temporary.inode.same(file.inode):
+        if not _is_ours(temporary, file):
             raise _lost(file, "another file is there in its place")
         if temporary == there:
             # Linked by an earlier call. A rename between two names of one file does nothing.
             os.unlink(name, dir_fd=directory)
             return
-        _check_replaceable(directory, final, file.local)
+        check_replaceable(directory, final, file.local)
         if overwrite:
             os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
         else:
             _rename_new(directory, name, final)
+        if not _is_ours(_look(directory, final), file):
+            raise _lost(file, "another file was put in its place meanwhile")
     except OSError as error:
         raise local_failure(error, "put the transferred file at", file.local, file.local) from error
 
@@ -152,22 +157,13 @@ def _look(directory: int, name: str) -> _Found | None:
         os.close(descriptor)
 
 
+def _is_ours(found: _Found | None, file: Publication) -> bool:
+    return found is not None and found.regular and found.inode.same(file.inode)
+
+
 def _lost(file: Publication, what: str) -> TransferFailed:
     message = f"cannot publish {file.local} from {file.temporary}: {what}"
     return refused_locally("local_lost", message, file.local)
-
-
-def _check_replaceable(directory: int, final: str, local: str) -> None:
-    """Refuse to replace what is not a regular file, links judged by their targets."""
-    try:
-        found = os.stat(final, dir_fd=directory)
-    except OSError:
-        # Nothing there, or a link that leads nowhere.
-        return
-    if not stat.S_ISREG(found.st_mode):
-        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a special file"
-        message = f"cannot put the transferred file at {local}: {what} is there; move it away"
-        raise refused_locally("local_not_regular", message, local)
 
 
 def _rename_new(directory: int, name: str, final: str) -> None:
