@@ -71,6 +71,8 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "worker.ended": _event("a worker process is gone", "owner pid status"),
         "worker.link_broken": _event("a worker spoke nonsense", "owner reason"),
         "worker.fault": _event("a fault of the worker's own"),
+        "worker.session": _event("the owner's umask or limits could not be taken", "reason"),
+        "log.suppressed": _event("a worker had more to say than is taken", "records"),
         "question.fault": _event("a fault of the worker's own in an answer", "kind"),
         "link.broken": _event("the daemon spoke nonsense to a worker", "reason"),
         # ── the daemon ──

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
 import secrets
@@ -13,53 +12,49 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from transferd.logs import set_up_logging
-from transferd.process import DESCRIPTORS, hide_memory
+from transferd.process import DESCRIPTORS
 from transferd.wire.channel import Channel
 from transferd.wire.link import decode_to_worker
+from transferd.worker.confinement import confine
 from transferd.worker.dispatcher import Dispatcher
+from transferd.worker.report import Report, set_up_report
 from transferd.worker.security import open_security_threads
+from transferd.worker.session import open_session
 
 log = logging.getLogger(__name__)
 
 #: Threads for disk calls, made as they are needed; each file that moves uses two at most.
 DISK_THREADS = 64
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the daemon at the other end of the socket `--fd N`, and end the process."""
-    parser = argparse.ArgumentParser(prog="transferd-worker")
-    parser.add_argument("--fd", type=int, required=True, help="socket of the worker link")
-    descriptor = parser.parse_args(argv).fd
-    confine()
+    """Serve the daemon at the other end of the socket `--fd N`, and end the process.
+
+    What is wrong before there is a link to say it over goes to standard error.
+
+    Raises:
+        SystemExit: it cannot be the owner's worker.
+    """
+    arguments = _parser().parse_args(argv)
+    confine(arguments.owner)
+    link = _take_link(arguments.fd)
+    report = set_up_report()
+    if arguments.owner is not None and (complaint := open_session()):
+        log.warning("worker.session", extra={"fields": {"reason": complaint}})
+    # Not before the session, which may set it.
     DESCRIPTORS.lift()
-    set_up_logging("key=value", "info", os.environ)
-    status = 0
     runner = asyncio.Runner()
-    try:
-        runner.run(serve(socket.socket(fileno=descriptor)))
-    except Exception:
-        log.exception("worker.fault")
-        status = 1
+    status = runner.run(serve(link, report))
     logging.shutdown()
     # At once: a thread may wait for a dead name server, KDC or disk for minutes.
     os._exit(status)
 
 
-def confine() -> None:
-    """Die with the daemon, and let no process of the owner's read this one's memory."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    hide_memory()
-    if os.getppid() != parent:
-        # It died before the kernel was told; its end of the link is closed as well.
-        raise SystemExit("the daemon is gone")
+async def serve(sock: socket.socket, report: Report) -> int:
+    """Serve the daemon at the other end of *sock* until it is gone or SIGTERM comes.
 
-
-async def serve(sock: socket.socket) -> None:
-    """Serve the daemon at the other end of *sock* until it is gone or SIGTERM comes."""
+    Returns: the exit status; 1 after a fault of our own, which was reported.
+    """
     loop = asyncio.get_running_loop()
     threads = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
     security = open_security_threads()
@@ -68,8 +63,43 @@ async def serve(sock: socket.socket) -> None:
     loop.add_signal_handler(signal.SIGTERM, dispatcher.leave)
     # A terminal's Ctrl-C is for the daemon. Not ignored, or commands would inherit that.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
+    # From Hello on the link has messages only; standard error may have been the link so far.
+    _silence(2)
+    # The dispatcher says Hello before anything else has a turn.
+    loop.call_soon(report.attach, channel.post)
     try:
         await dispatcher.serve()
+    except Exception:
+        log.exception("worker.fault")
+        await channel.close()
+        return 1
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         security.shutdown(wait=False, cancel_futures=True)
+    return 0
+
+
+def _take_link(descriptor: int) -> socket.socket:
+    """Take over the link; where it is standard input, nothing else will read it by mistake."""
+    if descriptor > 2:
+        os.set_inheritable(descriptor, False)
+        return socket.socket(fileno=descriptor)
+    link = socket.socket(fileno=os.dup(descriptor))
+    _silence(descriptor)
+    return link
+
+
+def _silence(descriptor: int) -> None:
+    """Put /dev/null in the place of a standard descriptor."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="transferd-worker")
+    parser.add_argument("--fd", type=int, required=True, help="socket of the worker link")
+    parser.add_argument(
+        "--owner", type=int, help="be sure to be that uid, with its umask and limits"
+    )
+    return parser
