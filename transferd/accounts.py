@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -47,3 +48,16 @@ def find_account(uid: int) -> Account:
         home=Path(entry.pw_dir),
         shell=entry.pw_shell,
     )
+
+
+def is_member(uid: int, group: str) -> bool:
+    """Whether a user is root or in a group, as admins are; "" is the group of nobody.
+
+    May wait for a directory service, so that it is called in a thread.
+    """
+    if uid == 0 or not group:
+        return uid == 0
+    try:
+        return grp.getgrnam(group).gr_gid in find_account(uid).groups
+    except (KeyError, UnknownAccount):
+        return False

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 
 from transferd import __version__
+from transferd.accounts import is_member
 from transferd.config import Config
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
@@ -16,12 +17,14 @@ from transferd.service.carrier import Carrier
 from transferd.service.chronicle import Chronicle
 from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
-from transferd.service.jobs import Jobs, Organs
+from transferd.service.jobs import Jobs
 from transferd.service.locks import JobLocks
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
+from transferd.service.organs import Organs
 from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore, Meter, NoticeStore, Runnable
+from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler, Slots
@@ -60,7 +63,9 @@ def assemble(
     def chronicle(claim: Runnable) -> Chronicle:
         return Chronicle(claim, meter, clock)
 
-    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport)
+    limits = config.limits.limits()
+    quotas = Quotas(limits, partial(is_member, group=config.api.admin_group))
+    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
     runs = Runs(carrier, chronicle)
     workers.listen(runs)
 
@@ -83,11 +88,12 @@ def assemble(
         closing=closing,
         outcomes=outcomes,
         locks=locks,
+        quotas=quotas,
         clock=clock,
     )
     return Parts(
         # One daemon works for one user: whoever asks, the jobs are its own.
-        jobs=Jobs(organs, config.limits.limits(), lambda caller: os.getuid()),
+        jobs=Jobs(organs, limits, lambda caller: os.getuid()),
         notifier=notifier,
         workers=workers,
         runs=runs,

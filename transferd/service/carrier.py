@@ -18,6 +18,7 @@ from transferd.model.errors import (
     InvalidTransition,
     NotFound,
     StoreError,
+    TransferFailed,
     VaultError,
 )
 from transferd.model.failures import Failure, Remedy
@@ -32,6 +33,7 @@ from transferd.service.ports import (
     Retry,
     Runnable,
 )
+from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Lost, Run, RunMessage, start_message
 from transferd.service.workers import WorkerGone, Workers
@@ -72,6 +74,7 @@ class Carrier:
         times: RetryTimes,
         jitter: Callable[[], float],
         passport: PassportOptions,
+        quotas: Quotas,
     ) -> None:
         """Take the *passport* options of jobs that say nothing, beside whom to talk to."""
         self._store = store
@@ -80,6 +83,7 @@ class Carrier:
         self._times = times
         self._jitter = jitter
         self._passport = passport
+        self._quotas = quotas
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -101,6 +105,10 @@ class Carrier:
             return
         self._tell(moved)
         try:
+            if moved.job.owner != run.claim.owner:
+                # Taken over since it was claimed: this is no business of the former owner's worker.
+                self._tell(await self._move(run, JobEvent.REQUEUE, Change()))
+                return
             await self._see_through(run, moved.job, started)
         except StoreError as error:
             await self._give_back(run, str(error), started)
@@ -123,6 +131,10 @@ class Carrier:
             await self._drain(run)
         except WorkerGone as error:
             await self._stumble(run, _worker_lost(str(error)), None, started)
+        except TransferFailed as failed:
+            await self.halt(run)
+            await self._drain(run)
+            await self._fail(run, failed.failure, started)
         except StoreError:
             raise
         except Exception as error:
@@ -191,6 +203,7 @@ class Carrier:
         for file in files:
             run.progress.kept(file.index, file.bytes_transferred)
         run.worker = await self._workers.hold(run.claim.owner, run.number)
+        run.quota = await self._quotas.of_owner(run.claim.owner)
         run.live = True
         try:
             start = start_message(run, job, files, secrets, self._passport)
@@ -212,6 +225,8 @@ class Carrier:
                 await self._store.opened(job_id, message.file, message.inode)
             case link.Durable():
                 await self._checkpoint(run, message)
+            case link.Sized():
+                await self._size(run, message)
             case link.Reset():
                 await self._store.reset_file(job_id, message.file)
                 run.progress.lost(message.file)
@@ -222,6 +237,19 @@ class Carrier:
                 _audit(run.claim, message)
             case _:
                 pass
+
+    async def _size(self, run: Run, message: link.Sized) -> None:
+        """Let the worker fetch a file of that size.
+
+        Raises:
+            TransferFailed: `queue_full`.
+        """
+        job_id = run.claim.job_id
+        try:
+            await self._store.size(job_id, message.file, message.total, quota=run.quota)
+        except Conflict as full:
+            raise TransferFailed(Failure(code=full.code, message=full.detail)) from full
+        await self._reply(run, link.Recorded(job_id, run.number, message.file))
 
     async def _checkpoint(self, run: Run, message: link.Durable) -> None:
         checkpoint = Checkpoint(

@@ -303,8 +303,8 @@ class JobStore(Protocol):
         """Keep the size that a server has named for a file, before the first byte of it.
 
         Raises:
-            Conflict: `queue_full` (with it, the owner or the machine would have too many bytes);
-                what is wrong, to follow "cannot fetch URL: ". Nothing is kept then.
+            Conflict: `queue_full`; with it, the owner or the machine would have too many bytes,
+                and nothing is kept.
         """
         ...
 

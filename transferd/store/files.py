@@ -9,6 +9,7 @@ from datetime import datetime
 from transferd.model.errors import BadRequest, Conflict, NotFound
 from transferd.model.job import File, FileSpec, Inode
 from transferd.model.limits import Quota
+from transferd.model.origins import readable
 from transferd.model.queue import Checkpoint, FilePage
 from transferd.model.states import JobState
 from transferd.store.quota import check_bytes, check_size
@@ -163,8 +164,13 @@ def size_file(cx: sqlite3.Connection, job: int, file: int, total: int, quota: Qu
         return
     cx.execute("UPDATE files SET total = ? WHERE job = ? AND file = ?", [total, job, file])
     _count(cx, row, offset=row["offset"], total=total)
-    (owner,) = cx.execute("SELECT owner FROM jobs WHERE number = ?", [job]).fetchone()
-    check_size(cx, owner, total, quota)
+    owner, remote = cx.execute(
+        """
+        SELECT owner, remote FROM jobs JOIN files ON job = number WHERE number = ? AND file = ?
+        """,
+        [job, file],
+    ).fetchone()
+    check_size(cx, owner, f"fetch {readable(remote)}", total, quota)
 
 
 def reset_file(cx: sqlite3.Connection, job: int, file: int) -> None:

@@ -55,25 +55,25 @@ def check_bytes(cx: sqlite3.Connection, owner: int, what: str, quota: Quota) -> 
         )
 
 
-def check_size(cx: sqlite3.Connection, owner: int, size: int, quota: Quota) -> None:
-    """Refuse a file of *size* bytes, which is counted already, where it is too large.
+def check_size(cx: sqlite3.Connection, owner: int, what: str, size: int, quota: Quota) -> None:
+    """Refuse to do *what*, since it brings a file of *size* bytes, which is counted already.
 
     Raises:
-        Conflict: `queue_full`; what to do about it is for a failure of a job, not for a request.
+        Conflict: `queue_full`; what to do about it is the failure's to say that is made of it.
     """
     limit = quota.bytes_per_user
     if limit is not None and (there := _owned(cx, "bytes", owner)) > limit:
         raise Conflict(
             "queue_full",
-            f"it has {size} bytes, the other files of this user's jobs in the queue have"
-            f" {there - size}, and {limit} are allowed together",
+            f"cannot {what}: it has {size} bytes, the other files of this user's jobs in the queue"
+            f" have {there - size}, and {limit} are allowed together",
         )
     limit = quota.bytes_per_machine
     if limit is not None and (there := _all(cx, "bytes")) > limit:
         raise Conflict(
             "queue_full",
-            f"it has {size} bytes, the other files of all users' jobs in the queue have"
-            f" {there - size}, and {limit} are allowed together",
+            f"cannot {what}: it has {size} bytes, the other files of all users' jobs in the queue"
+            f" have {there - size}, and {limit} are allowed together",
         )
 
 

@@ -72,6 +72,10 @@ class Ledger(Protocol):
         """Have the partial data of a file forgotten; returns when that is recorded."""
         ...
 
+    async def size(self, file: int, total: int) -> None:
+        """Name the size of a file; returns when there is room for it, in the queue."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
@@ -99,6 +103,8 @@ class Fetch:
         self._status: int | None = None
         #: What the daemon holds to be durable.
         self._recorded = file.bytes_transferred
+        #: The size that the daemon knows of.
+        self._sized = file.bytes_total
 
     async def carry(self) -> None:
         """Fetch the file, and say that it is done.
@@ -168,7 +174,7 @@ class Fetch:
         self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
         if self._recorded:
             await self._errand.ledger.forget(self._file.index)
-            self._recorded = 0
+            self._recorded, self._sized = 0, None
         await sink.restart()
 
     async def _part(self, sink: Sink) -> None:
@@ -311,6 +317,7 @@ class Fetch:
 
     async def _receive(self, sink: Sink, answer: Answer, length: int | None) -> None:
         await self._check_room(sink, self._file.bytes_total)
+        await self._name_size()
         self._errand.ledger.connected()
         limits = self._errand.limits
         measure = Measure(
@@ -333,6 +340,13 @@ class Fetch:
             raise self._failed(
                 "disk_full", f"{missing} bytes are missing, and {free} are free on its file system"
             )
+
+    async def _name_size(self) -> None:
+        """Let the daemon hear of a new size before its body is fetched."""
+        total = self._file.bytes_total
+        if total and total != self._sized:
+            await self._errand.ledger.size(self._file.index, total)
+            self._sized = total
 
     def _moved(self, received: int) -> None:
         """Say how far it is, for people to look at."""

@@ -23,6 +23,7 @@ from transferd.wire.link import (
     Failed,
     Message,
     Reset,
+    Sized,
     Start,
     Stopped,
     WorkerSettings,
@@ -94,7 +95,7 @@ class Run:
         self._more.set()
 
     def recorded(self, file: int) -> None:
-        """Take that the partial data of a file is forgotten."""
+        """Take that the partial data of a file is forgotten, or that there is room for it."""
         waiting = self._records.pop(file, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
@@ -125,8 +126,16 @@ class Run:
 
     async def forget(self, file: int) -> None:
         """Have the partial data of a file forgotten; returns when that is recorded."""
+        await self._have_recorded(file, Reset(self.job, self.number, file))
+
+    async def size(self, file: int, total: int) -> None:
+        """Name the size of a file; where bytes are limited, returns when there is room for it."""
+        if self._start.bounded:
+            await self._have_recorded(file, Sized(self.job, self.number, file, total))
+
+    async def _have_recorded(self, file: int, message: Message) -> None:
         recorded = self._records[file] = asyncio.get_running_loop().create_future()
-        self.tell(Reset(self.job, self.number, file))
+        self.tell(message)
         await recorded
 
     # ── its life ───────────────────────────────────────────────────────────────────────────
