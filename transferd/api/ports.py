@@ -150,8 +150,11 @@ class AdminUseCases(Protocol):
         """Say how the service is, in detail."""
         ...
 
-    async def check(self) -> CheckAnswer:
-        """Look for what is wrong, and change nothing: queue file, key, permissions, temporaries."""
+    async def check(self, caller: Caller) -> CheckAnswer:
+        """Look for what is wrong, and change nothing: queue file, key, permissions, temporaries.
+
+        Whether workers start is tried for the caller.
+        """
         ...
 
     async def rotate_key(self) -> RotationAnswer:
