@@ -7,6 +7,9 @@ import dataclasses
 from transferd.model.credentials import NegotiateOptions, PassportOptions
 from transferd.model.job import Settings
 
+#: Code of what an admin may do with another's job only once it is his own.
+TAKE_FIRST = "take_ownership_first"
+
 #: Settings that say when a job runs, for how long and with how much of the machine. An admin may
 #: change these in anybody's job: none of them touches the owner's files, secrets or commands.
 STEERING = frozenset({"priority", "streams", "timers", "max_size"})

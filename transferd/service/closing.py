@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from transferd.model.errors import (
@@ -37,6 +37,10 @@ _PAGE = 100
 _HANDS = 8
 
 
+#: Looks at a job before it is closed for somebody, and raises CallerError to refuse.
+Judge = Callable[[Job], None]
+
+
 class Closing:
     """Completes and cancels jobs, for their owners and by itself."""
 
@@ -56,8 +60,10 @@ class Closing:
         """Say who hears that a job has moved; before the first job closes."""
         self._moves = moves
 
-    async def complete(self, job_id: JobId) -> Job:
+    async def complete(self, job_id: JobId, judge: Judge) -> Job:
         """Publish what is whole, discard the rest, remove the job; returns its last view.
+
+        *judge* is shown the job once nobody else can change it, and refuses by raising.
 
         Raises:
             Conflict: a file could not get its name; the code is that of the failure. The job
@@ -65,19 +71,24 @@ class Closing:
             Unavailable: `worker_lost`, try again.
         """
         async with self._locks.hold(job_id):
+            judge(await self._store.job(job_id))
             job = await self._complete(job_id, None)
         await self.sweep()
         return job
 
-    async def cancel(self, job_id: JobId, *, explicit: bool = True) -> Job:
-        """Remove the job and its partial data; returns its last view.
-
-        *explicit* tells the owner's act, which settles the job's notices, from the daemon's own.
-        """
+    async def cancel(self, job_id: JobId, judge: Judge) -> Job:
+        """Remove the job and its partial data; returns its last view. *judge* as for complete."""
         async with self._locks.hold(job_id):
-            job = await self._cancel(job_id, None if explicit else Change())
+            judge(await self._store.job(job_id))
+            job = await self._cancel(job_id, None)
         await self.sweep()
         return job
+
+    async def expire(self, job_id: JobId) -> None:
+        """Cancel a job that nobody cares for; its notices stay, unlike where its owner cancels."""
+        async with self._locks.hold(job_id):
+            await self._cancel(job_id, Change())
+        await self.sweep()
 
     async def _complete(self, job_id: JobId, change: Change | None) -> Job:
         # Nothing may move while files get their names.

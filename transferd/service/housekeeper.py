@@ -57,5 +57,5 @@ class Housekeeper:
         while stale := await self._jobs.untouched_since(now - self._ages.inactivity, _BATCH):
             for job_id in stale:
                 with suppress(NotFound, InvalidTransition):
-                    await self._closing.cancel(job_id, explicit=False)
+                    await self._closing.expire(job_id)
                     log.info("job.expired", extra={"fields": {"job": job_id}})

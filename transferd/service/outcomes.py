@@ -52,6 +52,12 @@ class Outcomes:
         self._closing.consider(job)
         self._notifier.modified(job.owner, job.id)
 
+    def taken(self, moved: Moved) -> None:
+        """A job has another owner: the first notice is the former one's, the others are his."""
+        self.changed(moved.job)
+        self._notifier.raised(moved.notices[:1])
+        self._notifier.handed_over(moved.notices[1:])
+
     def progressed(self, job_id: JobId) -> None:
         """Bytes of a job have moved."""
         owner = self._runs.owner(job_id)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from transferd.model.job import Job, JobId, Priority, Seconds
@@ -30,6 +30,7 @@ class Runs:
         self._chronicle = chronicle
         self._numbers = itertools.count(1)
         self._runs: dict[JobId, Run] = {}
+        self._barred: set[JobId] = set()
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -43,8 +44,19 @@ class Runs:
         return tuple(run.claim for run in self._runs.values())
 
     def holds(self, job_id: JobId) -> bool:
-        """Whether a run of the job is not over yet."""
-        return job_id in self._runs
+        """Whether a run of the job is not over yet, or none may begin now."""
+        return job_id in self._runs or job_id in self._barred
+
+    @contextmanager
+    def barring(self, job_id: JobId) -> Iterator[None]:
+        """Let no run of the job begin in the block; one that goes on may end."""
+        self._barred.add(job_id)
+        try:
+            yield
+        finally:
+            self._barred.discard(job_id)
+            if self._outcome is not None:
+                self._outcome.ended(job_id)
 
     def owner(self, job_id: JobId) -> int | None:
         """Return whose job it is, while a run holds it."""
@@ -64,6 +76,8 @@ class Runs:
 
     def start(self, claim: Runnable) -> None:
         """Dispatch a queued job."""
+        if claim.job_id in self._barred:
+            return
         run = Run(next(self._numbers), claim, self._chronicle(claim))
         self._runs[claim.job_id] = run
         run.task = asyncio.create_task(

@@ -20,6 +20,7 @@ class Subscription:
     def __init__(
         self,
         *,
+        listener: int,
         owner: int | None,
         job_id: JobId | None,
         kinds: NoticeKind,
@@ -27,6 +28,8 @@ class Subscription:
         clock: Clock,
         view: Callable[[JobId], Awaitable[Job]],
     ) -> None:
+        """Take who listens, and whose jobs it is about (None: everybody's)."""
+        self._listener = listener
         self._owner = owner
         self._job_id = job_id
         self._kinds = kinds
@@ -45,6 +48,10 @@ class Subscription:
     def wants(self, notice: Notice) -> bool:
         """Whether this listener hears such a notice."""
         return bool(notice.kind & self._kinds) and self._concerns(notice.owner, notice.job_id)
+
+    def owns(self, notice: Notice) -> bool:
+        """Whether who listens is who has to hear of it; an admin who looks on is not."""
+        return notice.owner == self._listener
 
     def wake(self) -> None:
         """Say that the outbox has grown."""
@@ -123,7 +130,7 @@ class Subscription:
             del self._again[number]
             with suppress(NotFound):
                 notice = await store.notice(number)
-                if not notice.settled:
+                if not notice.settled and self.wants(notice):
                     yield notice
         for job in await self._changed():
             yield Modified(job=job)
@@ -135,8 +142,10 @@ class Subscription:
         for job_id in [job_id for job_id, at in self._touched.items() if at <= now]:
             del self._touched[job_id]
             with suppress(NotFound):
-                jobs.append(await self._view(job_id))
-                self._told[job_id] = now
+                job = await self._view(job_id)
+                if self._concerns(job.owner, job_id):  # not taken over by somebody else meanwhile
+                    jobs.append(job)
+                    self._told[job_id] = now
         horizon = now - self._interval
         self._told = {job_id: at for job_id, at in self._told.items() if at > horizon}
         return jobs

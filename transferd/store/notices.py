@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from transferd.model.errors import NotFound
+from transferd.model.errors import notice_not_found
 from transferd.model.job import JobId
 from transferd.model.notices import TERMINAL, Notice, NoticeKind
 from transferd.store.database import Database
@@ -78,12 +79,15 @@ class SqliteNoticeStore:
 
         await self._database.write(operation)
 
-    async def settle(self, number: int) -> Notice:
+    async def settle(self, number: int, owner: int | None = None) -> Notice:
         """Mark a notice as acknowledged; doing it again is success."""
 
         def operation(cx: sqlite3.Connection) -> Notice:
+            notice = _get(cx, number)
+            if owner not in (None, notice.owner):
+                raise notice_not_found(number)
             cx.execute("UPDATE notices SET settled = 1 WHERE number = ?", [number])
-            return _get(cx, number)
+            return replace(notice, settled=True)
 
         return await self._database.write(operation)
 
@@ -103,9 +107,7 @@ class SqliteNoticeStore:
 def _get(cx: sqlite3.Connection, number: int) -> Notice:
     row = cx.execute(SELECT_NOTICE + "WHERE number = ?", [number]).fetchone()
     if row is None:
-        raise NotFound(
-            "notice_not_found", f"cannot find notice {number}: there is none, or none any more"
-        )
+        raise notice_not_found(number)
     return notice_of(row)
 
 

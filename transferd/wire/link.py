@@ -124,6 +124,23 @@ class Inspect(Message, frozen=True, tag="inspect"):
     paths: tuple[str, ...]
 
 
+class Holding(msgspec.Struct, frozen=True):
+    """One file of a job that somebody else has had so far."""
+
+    number: int
+    local: str
+    temporary: str
+    #: Which temporary file it has; None: none that the daemon knows of.
+    inode: Inode | None = None
+
+
+class Assume(Message, frozen=True, tag="assume"):
+    """Could this worker carry these files on? Touches nothing; answered with Inspected."""
+
+    request: int
+    files: tuple[Holding, ...]
+
+
 class Publication(msgspec.Struct, frozen=True):
     """One whole temporary file that gets its final name."""
 
@@ -185,6 +202,7 @@ ToWorker: TypeAlias = (
     | Stop
     | Recorded
     | Inspect
+    | Assume
     | Publish
     | Discard
     | RunCommand
@@ -317,7 +335,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Inspected(Message, frozen=True, tag="inspected"):
-    """Answer to Inspect; numbers are positions in its paths."""
+    """Answer to Inspect, where numbers are positions in its paths, and to Assume."""
 
     request: int
     refusals: tuple[Refusal, ...] = ()
