@@ -90,6 +90,11 @@ class Carrier:
         """Say who hears how jobs fare; before the first run."""
         self._outcome = outcome
 
+    def configure(self, times: RetryTimes, passport: PassportOptions) -> None:
+        """Behave otherwise from the next failure and the next run on."""
+        self._times = times
+        self._passport = passport
+
     async def carry(self, run: Run) -> None:
         """Take a queued job and see it through."""
         job_id = run.claim.job_id

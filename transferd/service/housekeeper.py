@@ -39,6 +39,10 @@ class Housekeeper:
         self._ages = ages
         self._clock = clock
 
+    def configure(self, ages: Ages) -> None:
+        """Keep things for other times, from the next tidying on."""
+        self._ages = ages
+
     async def run(self) -> None:
         """Tidy until cancelled."""
         while True:

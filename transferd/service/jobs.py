@@ -40,6 +40,10 @@ class Jobs:
         self._owner_of = owner_of
         self._ownership = Ownership(organs, owner_of)
 
+    def configure(self, limits: Limits) -> None:
+        """Hold whatever is asked for from now on against other limits."""
+        self._limits = limits
+
     async def create(self, caller: Caller, specs: Sequence[JobSpec]) -> tuple[Created, ...]:
         """Make jobs, all or none. Destinations are inspected as their owner first."""
         owner = self._owner_of(caller)

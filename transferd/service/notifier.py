@@ -81,6 +81,10 @@ class Notifier:
         """Whether somebody listens, or a delivery is still owed to a command."""
         return bool(self._subscriptions or self._followed or self._commanding)
 
+    def configure(self, delivery: Delivery) -> None:
+        """Deliver otherwise from now on; what is due already stays due."""
+        self._delivery = delivery
+
     # ── what happened ────────────────────────────────────────────────────────────────────
 
     def raised(self, notices: Sequence[Notice]) -> None:

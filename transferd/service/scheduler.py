@@ -125,6 +125,11 @@ class Scheduler:
         """Say who hears that a job has moved; before run."""
         self._moves = moves
 
+    def configure(self, slots: Slots) -> None:
+        """Share out other slots from now on; running jobs beyond them go on to their end."""
+        self._slots = slots
+        self.wake()
+
     def wake(self) -> None:
         """Say that something changed: a job was queued, a slot is free."""
         self._wake.set()
