@@ -1,4 +1,4 @@
-"""The grammar of the daemon's command line, apart from the daemon: its manual page needs no more."""
+"""The grammar of the daemon's command line, apart from the daemon: manual pages need no more."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from transferd import __version__
+from transferd.cli.admin_options import install_options, uninstall_options
 from transferd.cli.options import (
     credential_options,
     end_options,
@@ -368,10 +369,13 @@ def _add_admin(commands: Commands) -> None:
         ("status", "transferd.cli.admin:status", "say how the service is, user by user"),
         ("check", "transferd.cli.admin:check", "look for what is wrong, and change nothing"),
         ("rotate-key", "transferd.cli.admin:rotate_key", "seal every secret under a new key"),
-        ("install", "transferd.cli.installing:install", "make this the service of the machine"),
-        ("uninstall", "transferd.cli.installing:uninstall", "remove the service, but no state"),
     ):
         _command(actions, name, "", run, help)
+    for name, options, help in (
+        ("install", install_options, "make this the service of the machine"),
+        ("uninstall", uninstall_options, "remove the service, but no state"),
+    ):
+        options(_command(actions, name, "", f"transferd.cli.installing:{name}", help))
 
 
 def _add_completion(commands: Commands) -> None:

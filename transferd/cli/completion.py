@@ -24,21 +24,36 @@ _PREAMBLE = {
     "fish": "",
     "tcsh": "",
 }
+SHELLS = tuple(_PREAMBLE)
 _FILES = frozenset(
-    {"dest", "password_file", "proxy_password_file", "header_file", "cacert", "keytab", "socket"}
+    {
+        "dest",
+        "password_file",
+        "proxy_password_file",
+        "header_file",
+        "cacert",
+        "keytab",
+        "root",
+        "socket",
+    }
 )
 
 
 async def run(options: Namespace, output: Output) -> int:
     """Print the script for a shell; with --json as a text in a document."""
+    text = script(options.shell)
+    if output.json:
+        output.document({"shell": options.shell, "script": text})
+    else:
+        output.line(text)
+    return Exit.DONE
+
+
+def script(shell: str) -> str:
+    """Return the completion script for one of SHELLS."""
     parser = make_parser()
     _mark(parser)
-    script = shtab.complete(parser, shell=options.shell, preamble=_PREAMBLE[options.shell])
-    if output.json:
-        output.document({"shell": options.shell, "script": script})
-    else:
-        output.line(script)
-    return Exit.DONE
+    return str(shtab.complete(parser, shell=shell, preamble=_PREAMBLE[shell]))
 
 
 def _mark(parser: ArgumentParser) -> None:
