@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transferd.arguments import make_parser
+from transferd.capabilities import confine_daemon
 from transferd.config import load_config
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
@@ -32,10 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environ = dict(os.environ)
     options = make_parser().parse_args(arguments)
     try:
+        if options.system:
+            # Before there is a thread: capabilities are each thread's own.
+            confine_daemon()
         config = load_config(options.config)
         where = Options(
             socket=(options.socket or _default_socket(options.system, environ)).absolute(),
             state=(options.state_dir or state_directory(environ, options.system)).absolute(),
+            system=options.system,
             on_demand=options.on_demand,
         )
         set_up_logging(config.log.format, config.log.level, environ, sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from functools import partial
 from transferd import __version__
 from transferd.accounts import is_member
 from transferd.config import Config
+from transferd.model.caller import Caller
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
 from transferd.service.carrier import Carrier
@@ -47,6 +49,11 @@ class Parts:
     network: NetworkWatch
 
 
+def own_user(_: Caller) -> int:
+    """Return the user of a daemon that works for one: whoever asks, the jobs are its own."""
+    return os.getuid()
+
+
 def assemble(
     config: Config,
     jobs: JobStore,
@@ -55,8 +62,9 @@ def assemble(
     clock: Clock,
     answers: Answers,
     meter: Meter,
+    owner_of: Callable[[Caller], int] = own_user,
 ) -> Parts:
-    """Put the service together over its ports."""
+    """Put the service together over its ports; *owner_of* says whose a caller's jobs are."""
     workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock, meter)
     passport = config.passport.options()
 
@@ -92,8 +100,7 @@ def assemble(
         clock=clock,
     )
     return Parts(
-        # One daemon works for one user: whoever asks, the jobs are its own.
-        jobs=Jobs(organs, limits, lambda caller: os.getuid()),
+        jobs=Jobs(organs, limits, owner_of),
         notifier=notifier,
         workers=workers,
         runs=runs,

@@ -19,16 +19,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from transferd.accounts import find_account
 from transferd.api.identity import admin_gid, user_name
 from transferd.api.server import ApiServer
-from transferd.assembly import Parts, assemble, default_timers
+from transferd.assembly import Parts, assemble, default_timers, own_user
 from transferd.config import Config
+from transferd.launcher import own_launcher, owner_launcher
 from transferd.listener import bind_listener
+from transferd.model.caller import Caller
 from transferd.model.job import JobId, Seconds
 from transferd.process import DESCRIPTORS
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
-from transferd.service.workers import Launch, python_launcher
+from transferd.service.workers import Launch
 from transferd.store.opening import Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
 from transferd.wire.answers import Answers
@@ -44,16 +47,24 @@ _LOOKS = 3
 _MOST_CONNECTIONS = 4096
 #: …and at least; descriptors that are nobody's but the daemon's.
 _FEWEST_CONNECTIONS, _OWN_DESCRIPTORS = 16, 64
-#: Mode of the socket: nobody but its owner and root, as long as one daemon serves one user.
-_SOCKET_MODE = 0o600
-#: Variables that are meant for the daemon, not for its children.
+#: Mode of the socket: everybody where a service is everybody's, else nobody but its user and root.
+_SHARED_MODE, _OWN_MODE = 0o666, 0o600
+#: Variables that are meant for the daemon, not for its children (systemd.exec(5)).
 _OWN_VARIABLES = frozenset(
     {
+        "CACHE_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
         "CREDENTIALS_DIRECTORY",
+        "FDSTORE",
         "INVOCATION_ID",
         "JOURNAL_STREAM",
+        "LOGS_DIRECTORY",
+        "MANAGERPID",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
         "RUNTIME_DIRECTORY",
         "STATE_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
     }
 )
 
@@ -64,6 +75,8 @@ class Options:
 
     socket: Path
     state: Path
+    #: For every user of the machine; else for the daemon's own.
+    system: bool = False
     #: Started by a client: leaves once the queue has been empty for a while.
     on_demand: bool = False
 
@@ -72,7 +85,7 @@ class Daemon:
     """One daemon, from its lock to its last word."""
 
     def __init__(self, options: Options, config: Config, environ: MutableMapping[str, str]) -> None:
-        """Take what is meant for the daemon out of *environ*; the rest is for its workers.
+        """Take what is meant for the daemon out of *environ*; the rest is for its own user's worker.
 
         Raises:
             ActivationError: the service manager passed on something else than the socket.
@@ -117,23 +130,33 @@ class Daemon:
     def _assemble(self, store: Store, answers: Answers) -> Parts:
         launch = self._launch()
         return assemble(
-            self._config, store.jobs, store.notices, launch, self._clock, answers, self._figures
+            self._config, store.jobs, store.notices, launch, self._clock, answers, self._figures,
+            _caller if self._options.system else own_user,
         )
 
     def _launch(self) -> Launch:
+        module = ("-m", "transferd.worker")
+        if self._options.system:
+            worker = self._config.worker
+            # Isolated: what users put into their homes or their environment is not executed.
+            command = (sys.executable, "-I", *module)
+            extra, root = worker.environment, worker.allow_root
+            return owner_launcher(command, find_account, extra, allow_root=root)
         environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}
-        return python_launcher((sys.executable, "-P", "-m", "transferd.worker"), environ)
+        return own_launcher((sys.executable, "-P", *module), environ)
+
+    def _serves(self, uid: int) -> bool:
+        """Whether somebody is served: without its powers a daemon could work for its user alone."""
+        return self._options.system or uid in (0, os.getuid())
 
     def _server(self, parts: Parts, answers: Answers) -> ApiServer:
-        own = os.getuid()
         return ApiServer(
             jobs=parts.jobs,
             notices=parts.notifier,
             answers=answers,
             limits=self._config.limits.limits(),
             timers=default_timers(self._config),
-            # One daemon works for one user, since its workers have no other rights than its own.
-            serves=lambda uid: uid in (0, own),
+            serves=self._serves,
             admin_gid=admin_gid(self._config.api.admin_group),
             heartbeat=self._config.api.heartbeat_seconds,
             connections=_room(DESCRIPTORS.now),
@@ -145,7 +168,8 @@ class Daemon:
         if self._inherited:
             yield self._inherited[0]
             return
-        with bind_listener(self._options.socket, mode=_SOCKET_MODE) as listener:
+        mode = _SHARED_MODE if self._options.system else _OWN_MODE
+        with bind_listener(self._options.socket, mode=mode) as listener:
             yield listener.socket
 
     @contextmanager
@@ -227,6 +251,10 @@ _API_PATIENCE: Seconds = 1.0
 def _room(descriptors: int) -> int:
     """Return how many callers there may be where the process may have so many *descriptors*."""
     return max(_FEWEST_CONNECTIONS, min(descriptors - _OWN_DESCRIPTORS, _MOST_CONNECTIONS))
+
+
+def _caller(caller: Caller) -> int:
+    return caller.uid
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -7,18 +7,15 @@ dies takes its runs and open questions with it, never the daemon.
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import logging
-import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from transferd.model.errors import LinkBroken, TransferdError
 from transferd.model.job import Seconds
-from transferd.process import DESCRIPTORS
 from transferd.service.ports import Clock, Meter
 from transferd.wire import link
 from transferd.wire.channel import Channel
@@ -331,28 +328,3 @@ class Workers:
         if not worker.busy:
             worker.idle_since = self._clock.steady()
             self._released.set()
-
-
-def python_launcher(command: tuple[str, ...], environ: Mapping[str, str]) -> Launch:
-    """Return a Launch that runs *command* with `--fd N`, under the daemon's own uid.
-
-    It refuses any other owner: a worker must never open files with another's rights.
-    """
-
-    async def launch(owner: int, end: socket.socket) -> Process:
-        if owner != os.getuid():
-            raise PermissionError(
-                errno.EPERM, f"this daemon runs workers of uid {os.getuid()} only"
-            )
-        with DESCRIPTORS.usual():
-            return await asyncio.create_subprocess_exec(
-                *command,
-                "--fd",
-                str(end.fileno()),
-                pass_fds=(end.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                env=dict(environ),
-            )
-
-    return launch
