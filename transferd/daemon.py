@@ -85,7 +85,7 @@ class Daemon:
     """One daemon, from its lock to its last word."""
 
     def __init__(self, options: Options, config: Config, environ: MutableMapping[str, str]) -> None:
-        """Take what is meant for the daemon out of *environ*; the rest is for its own user's worker.
+        """Take what is meant for the daemon out of *environ*; the rest is for its own worker.
 
         Raises:
             ActivationError: the service manager passed on something else than the socket.
