@@ -130,7 +130,13 @@ class Daemon:
     def _assemble(self, store: Store, answers: Answers) -> Parts:
         launch = self._launch()
         return assemble(
-            self._config, store.jobs, store.notices, launch, self._clock, answers, self._figures,
+            self._config,
+            store.jobs,
+            store.notices,
+            launch,
+            self._clock,
+            answers,
+            self._figures,
             _caller if self._options.system else own_user,
         )
 
