@@ -1,13 +1,93 @@
-"""Guests for the tests of this room: one for each module, all of them in one test process."""
+"""Guests for the tests of this room, all of them in one test process.
+
+`machine` is the one that most tests share: transferd is installed and enabled there, two people
+have accounts, and retries are quick. A test leaves it running, with the configuration as it was.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
 import pytest
+
+from tests.support.daemon import CONFIG
+from tests.support.guest import Guest
+from tests.support.guest import guest as new_guest
+from tests.support.guest_origin import GuestOrigin
+from tests.support.guest_package import SOURCES, give_sources
+from tests.support.guest_user import User
+
+_HERE = Path(__file__).parent
+#: For whoever comes first, a guest is copied and transferd is built.
+_SECONDS = 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep guests one after the other, and give them time: a module boots and installs first."""
-    here = [item for item in items if item.path.is_relative_to(__file__.rpartition("/")[0])]
-    for item in here:
-        item.add_marker(pytest.mark.xdist_group("guest"))
-        item.add_marker(pytest.mark.timeout(300))
+    """Keep guests in one process, one after the other, and give them time."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.xdist_group("guest"))
+            item.add_marker(pytest.mark.timeout(_SECONDS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the service wrote in the meantime."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and isinstance(machine, Guest):
+        since = f"--since=@{call.start:.0f}"
+        journal = machine.run("journalctl", "--no-pager", "--unit=transferd*", since, check=False)
+        report.sections.append(("journal of the guest", journal.output))
+    return report
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Guest]:
+    """A guest with transferd as a service, alice and bob."""
+    with new_guest(people=["alice", "bob"]) as guest:
+        give_sources(guest)
+        guest.shell(f"cd {SOURCES}\n{BYHAND}", seconds=200)
+        guest.put("/etc/transferd/transferd.toml", CONFIG)
+        guest.run("systemctl", "enable", "--now", "transferd.socket")
+        yield guest
+
+
+BYHAND = """
+python3 -m venv /opt/transferd
+/opt/transferd/bin/pip install -q .
+ln -s /opt/transferd/bin/transferd /opt/transferd/bin/transferctl /usr/local/bin/
+cp systemd/transferd.service systemd/transferd.socket /etc/systemd/system/
+cp systemd/transferd.sysusers /usr/lib/sysusers.d/transferd.conf
+cp systemd/transferd.pam /etc/pam.d/transferd
+systemd-sysusers
+systemctl daemon-reload
+"""
+
+
+@pytest.fixture
+def alice(machine: Guest) -> User:
+    """An ordinary user of the machine."""
+    return User(machine, "alice")
+
+
+@pytest.fixture
+def bob(machine: Guest) -> User:
+    """Another one."""
+    return User(machine, "bob")
+
+
+@pytest.fixture
+def root(machine: Guest) -> User:
+    """The machine's administrator."""
+    return User(machine, "root")
+
+
+@pytest.fixture
+async def origin(machine: Guest) -> AsyncIterator[GuestOrigin]:
+    """A server on the machine's network."""
+    async with GuestOrigin(machine.network).running() as running:
+        yield running

@@ -151,19 +151,32 @@ class Guest:
             environment: beside HOME, USER and the like of that user.
             check: an exit status other than 0 fails the test.
         """
-        done = subprocess.run(
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
             self.command(*command, user=user, environment=environment),
-            input=say.encode() if isinstance(say, str) else say,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+        ) as process:
+            given = say.encode() if isinstance(say, str) else say
+            ended = True
+            try:
+                output, complaints = process.communicate(given, seconds)
+            except subprocess.TimeoutExpired:
+                ended = False
+                # The command itself is a child of what takes it into the guest.
+                os.killpg(process.pid, signal.SIGKILL)
+                output, complaints = process.communicate()
+        said = Done(
+            status=process.returncode, output=output.decode(), complaints=complaints.decode()
         )
-        output, complaints = done.stdout.decode(), done.stderr.decode()
-        if check and done.returncode != 0:
+        if not ended or (check and said.status != 0):
+            how = f"status {said.status}" if ended else f"no end in {seconds} s"
             raise AssertionError(
-                f"{' '.join(command)} as {user}: status {done.returncode}\n{output}{complaints}"
+                f"{' '.join(command)} as {user}: {how}\n{said.output}{said.complaints}"
             )
-        return Done(status=done.returncode, output=output, complaints=complaints)
+        return said
 
     def shell(
         self,

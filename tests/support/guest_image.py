@@ -35,6 +35,12 @@ _BUILD_SECONDS = 300
 _NEW_SECONDS = 60
 #: What debootstrap leaves behind, and no guest needs; each guest copies the rest.
 _LEFTOVERS = ("var/cache/apt/archives", "usr/share/doc", "usr/share/man", "usr/share/locale")
+#: What it takes from the host, or leaves out.
+_FILES = {
+    "etc/hostname": "guest\n",
+    "etc/hosts": "127.0.0.1 localhost guest\n::1 localhost\n",
+    "etc/resolv.conf": "",
+}
 
 
 def cache_directory() -> Path:
@@ -48,7 +54,7 @@ def base_tree() -> Path:
     Raises:
         RuntimeError: debootstrap failed; says how.
     """
-    recipe = hashlib.sha256(" ".join((SUITE, *PACKAGES, *_LEFTOVERS)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((SUITE, PACKAGES, _LEFTOVERS, _FILES)).encode()).hexdigest()[:12]
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     tree = cache / f"{SUITE}-{recipe}"
@@ -79,6 +85,8 @@ def _build(tree: Path) -> None:
     for leftover in _LEFTOVERS:
         shutil.rmtree(tree / leftover)
         (tree / leftover).mkdir()
+    for name, content in _FILES.items():
+        (tree / name).write_text(content, encoding="utf-8")
 
 
 @contextlib.contextmanager
