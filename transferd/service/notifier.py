@@ -15,9 +15,10 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from transferd.model.caller import Caller
-from transferd.model.errors import NotFound, StoreError
+from transferd.model.errors import NotAllowed, NotFound, StoreError, notice_not_found
 from transferd.model.job import Job, JobId, Seconds
 from transferd.model.notices import TERMINAL, Event, Notice, NoticeKind
+from transferd.model.ownership import TAKE_FIRST
 from transferd.service.ports import Clock, Meter, NoticeStore
 from transferd.service.subscription import Subscription
 from transferd.service.workers import WorkerGone, Workers
@@ -60,8 +61,10 @@ class Notifier:
         describe: Describe,
         view: Callable[[JobId], Awaitable[Job]],
         meter: Meter,
+        owner_of: Callable[[Caller], int],
     ) -> None:
         self._meter = meter
+        self._owner_of = owner_of
         self._store = store
         self._workers = workers
         self._clock = clock
@@ -90,11 +93,19 @@ class Notifier:
     def raised(self, notices: Sequence[Notice]) -> None:
         """Deliver notices that were just written to the outbox."""
         for notice in notices:
+            for subscription in self._subscriptions:
+                if subscription.wants(notice):
+                    subscription.wake()
             listeners = self._listeners(notice)
-            for subscription in listeners:
-                subscription.wake()
             if not notice.settled and notice.job.settings.notify_command is not None:
                 self._follow(notice.number, self._delivery.redeliver if listeners else 0.0)
+
+    def handed_over(self, notices: Sequence[Notice]) -> None:
+        """Tell whoever listens already of notices that have become theirs."""
+        for notice in notices:
+            for subscription in self._subscriptions:
+                if subscription.wants(notice):
+                    subscription.again(notice)
 
     def modified(self, owner: int, job_id: JobId) -> None:
         """Tell listeners, soon, that a job changed."""
@@ -111,10 +122,16 @@ class Notifier:
         job_id: JobId | None,
         kinds: NoticeKind,
         after: int | None,
+        all_users: bool = False,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Hear what happens; see NoticeUseCases.subscribe."""
+        if all_users and not caller.admin:
+            raise NotAllowed("not_allowed", "cannot listen to everybody's jobs: only an admin can")
+        owner = self._owner_of(caller)
         subscription = Subscription(
-            owner=None if caller.admin else caller.uid,
+            listener=owner,
+            # Whoever names a job may see it.
+            owner=None if caller.admin and (all_users or job_id is not None) else owner,
             job_id=job_id,
             kinds=kinds,
             interval=self._delivery.modification,
@@ -133,16 +150,22 @@ class Notifier:
         async with aclosing(subscription.events(self._store)) as events:
             async for event in events:
                 yield event
-                if isinstance(event, Notice) and not event.settled:
+                if isinstance(event, Notice) and not event.settled and subscription.owns(event):
                     await self._delivered(event)
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
         """Settle a notice; see NoticeUseCases.acknowledge."""
         notice = await self._store.notice(number)
         if not caller.may_see(notice.owner):
-            raise NotFound("notice_not_found", f"there is no notice {number}")
+            raise notice_not_found(number)
+        if notice.owner != self._owner_of(caller):
+            raise NotAllowed(
+                TAKE_FIRST,
+                f"cannot acknowledge notice {number}: its owner has yet to hear it;"
+                " take ownership of the job first",
+            )
         if not notice.settled:
-            notice = await self._store.settle(number)
+            notice = await self._store.settle(number, notice.owner)
             self._meter.settled(self._lag(notice))
         self._followed.pop(number, None)
         return notice
@@ -231,7 +254,7 @@ class Notifier:
         fields = {"job": notice.job_id, "notice": notice.number, "status": status}
         with suppress(NotFound, StoreError):
             if status == 0:
-                await self._store.settle(notice.number)
+                await self._store.settle(notice.number, notice.owner)
                 if not notice.deliveries:
                     self._meter.told(self._lag(notice))
                 self._meter.settled(self._lag(notice))
@@ -247,4 +270,4 @@ class Notifier:
         return (self._clock.now() - notice.created).total_seconds()
 
     def _listeners(self, notice: Notice) -> list[Subscription]:
-        return [s for s in self._subscriptions if s.wants(notice)]
+        return [s for s in self._subscriptions if s.wants(notice) and s.owns(notice)]

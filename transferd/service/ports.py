@@ -178,11 +178,13 @@ class JobStore(Protocol):
         """Return a page of jobs; owner None: everybody's; after 0: from the start."""
         ...
 
-    async def take(self, job_id: JobId, owner: int, now: datetime) -> Job:
+    async def take(self, job_id: JobId, owner: int, now: datetime) -> Moved:
         """Give a job that does not run to *owner*, in one transaction (BITS.md O3, A19).
 
-        Its credentials, headers, notification command and negotiate options are gone then; its
-        open notices are *owner*'s. A job that is *owner*'s already is returned as it is.
+        Gone are its credentials, its headers and what `model.ownership.stripped` takes away, from
+        its open notices too, which are *owner*'s then. The notices of the answer are the ENDED
+        one that the former owner gets, and these. A job that is *owner*'s already stays as it is,
+        without notices.
 
         Raises:
             Conflict: `job_running`.
@@ -419,11 +421,11 @@ class NoticeStore(Protocol):
         """Raise the deliveries of notices by one."""
         ...
 
-    async def settle(self, number: int) -> Notice:
+    async def settle(self, number: int, owner: int | None = None) -> Notice:
         """Mark a notice as acknowledged; doing it again is success.
 
         Raises:
-            NotFound: `notice_not_found`.
+            NotFound: `notice_not_found`; also when it is not *owner*'s (any more), if one is named.
         """
         ...
 

@@ -36,7 +36,7 @@ from transferd.model.queue import (
 from transferd.model.states import JobEvent, JobState
 from transferd.store import credentials as sealed
 from transferd.store import files as file_rows
-from transferd.store import audit, moves, queries, queue
+from transferd.store import audit, moves, ownership, queries, queue
 from transferd.store.connection import T
 from transferd.store.database import Database
 from transferd.store.outbox import write_notice
@@ -186,6 +186,10 @@ class SqliteJobStore:
         return await self._database.write(
             partial(moves.apply, job_id=job_id, event=event, now=now, change=change)
         )
+
+    async def take(self, job_id: JobId, owner: int, now: datetime) -> Moved:
+        """Give a job that does not run to another owner, without what was the former one's."""
+        return await self._write(job_id, partial(ownership.take, owner=owner, now=now))
 
     async def opened(self, job_id: JobId, file: int, inode: Inode) -> None:
         """Keep which temporary file a file has; NotFound(`file_not_found`)."""

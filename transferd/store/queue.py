@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from transferd.model.errors import Conflict, NotFound
+from transferd.model.errors import Conflict, job_not_found
 from transferd.model.job import Job, JobId, JobSpec
 from transferd.model.limits import Quota
 from transferd.model.queue import Created
@@ -85,14 +85,22 @@ def _made(cx: sqlite3.Connection, owner: int, job_id: JobId, marks: Sequence[byt
     if known is not None and known["owner"] == owner and known["fingerprint"] in marks:
         return int(known["number"])
     if known is not None:
-        raise Conflict(
-            "id_used", f"cannot make job {job_id}: another request has used this id; choose one"
-        )
-    if cx.execute("SELECT 1 FROM ended WHERE id = ?", [job_id]).fetchone():
+        raise _used(job_id)
+    ended = cx.execute("SELECT owner FROM ended WHERE id = ?", [job_id]).fetchone()
+    if ended is not None and ended["owner"] == owner:
         raise Conflict(
             "id_used", f"cannot make job {job_id}: it has left the queue; choose another id"
         )
+    if ended is not None:
+        raise _used(job_id)
     return None
+
+
+def _used(job_id: JobId) -> Conflict:
+    # Of another user's job nothing is told but this, whether it is still there or not.
+    return Conflict(
+        "id_used", f"cannot make job {job_id}: another request has used this id; choose one"
+    )
 
 
 def _create(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> Created:
@@ -142,7 +150,7 @@ def find(cx: sqlite3.Connection, job_id: JobId) -> int:
     """
     row = cx.execute("SELECT number FROM jobs WHERE id = ?", [job_id]).fetchone()
     if row is None:
-        raise NotFound("job_not_found", f"cannot find job {job_id}: the queue has no such job")
+        raise job_not_found(job_id)
     return int(row["number"])
 
 
