@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import resource
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,97 @@ def test_the_bytes_stay_in_the_directory_that_was_opened(place: Place) -> None:
     assert os.listdir(inner.directory) == []
 
 
+def test_a_directory_swapped_before_the_file_is_opened_leads_where_its_owner_may_write() -> None:
+    """The walk is the owner's: a link to a directory of others is refused by the kernel."""
+    with ordinary_user() as home:
+        Place(home).open().close()
+        (home / "swapped").symlink_to("/")
+        assert Place(home / "swapped").refusal() == "local_access_denied"
+        (home / "magic").symlink_to("/proc/self/cwd")
+        assert Place(home / "magic").refusal() == "local_forbidden"
+
+
+@pytest.mark.parametrize("thing", ["nothing", "directory", "link elsewhere", "file"])
+def test_a_file_whose_directory_was_swapped_under_way_is_not_whole(
+    place: Place, thing: str
+) -> None:
+    """Nobody could publish it at its path; its bytes have not gone anywhere else."""
+    inner = Place(place.directory / "inner")
+    inner.directory.mkdir()
+    elsewhere = place.directory / "elsewhere"
+    elsewhere.mkdir()
+    with inner.open() as part:
+        part.write(b"abcd")
+        moved = inner.directory.rename(place.directory / "moved")
+        match thing:
+            case "directory":
+                inner.directory.mkdir()
+            case "link elsewhere":
+                inner.directory.symlink_to(elsewhere)
+            case "file":
+                inner.directory.touch()
+        part.write(b"efgh")
+        with pytest.raises(TransferFailed) as caught:
+            part.finish(None)
+    gone = thing in ("nothing", "file")
+    code = "local_directory_missing" if gone else "local_lost"
+    assert caught.value.failure.code == code
+    assert (moved / inner.path.name).read_bytes() == b"abcdefgh"
+    assert os.listdir(elsewhere) == []
+
+
+def test_a_directory_that_was_moved_and_linked_to_is_still_there(place: Place) -> None:
+    """Its owner has made room on another disk, say: the path leads to the same file."""
+    inner = Place(place.directory / "inner")
+    inner.directory.mkdir()
+    with inner.open() as part:
+        part.write(b"abcd")
+        inner.directory.rename(place.directory / "moved")
+        inner.directory.symlink_to("moved")
+        part.finish(None)
+    assert inner.path.read_bytes() == b"abcd"
+
+
+@pytest.mark.parametrize("thing", ["fifo", "directory", "link", "second name"])
+def test_what_could_not_be_replaced_is_refused_before_a_byte_moves(
+    place: Place, thing: str
+) -> None:
+    """Rather than after gigabytes; nothing is made beside it."""
+    local = Path(place.local)
+    match thing:
+        case "fifo":
+            os.mkfifo(local)
+        case "directory":
+            local.mkdir()
+        case "link":
+            local.symlink_to("nothing")
+        case "second name":
+            local.touch()
+            os.link(local, place.directory / "other")
+    code = "local_hard_link" if thing == "second name" else "local_not_regular"
+    assert place.refusal() == code
+    assert not place.path.exists()
+
+
+def test_no_device_is_opened_in_place_of_a_partial_file(place: Place) -> None:
+    """To open one is to use it: a tape is rewound, a watchdog begins to count."""
+    code = """
+import os, sys
+from transferd.model.errors import TransferFailed
+from transferd.worker.partfile import PartFile
+os.mkfifo(sys.argv[2])
+try:
+    PartFile.open(sys.argv[1], sys.argv[2], 0)
+except TransferFailed as failed:
+    print(failed.failure.code)
+"""
+    run = run_traced(code, [place.local, place.temporary], calls="openat")
+    assert run.printed == "local_not_regular\n"
+    (opened,) = [call for call in run.calls if place.path.name in call]
+    assert "O_EXCL" in opened
+    assert "EEXIST" in opened
+
+
 def test_the_first_flush_makes_the_name_durable_too(place: Place) -> None:
     """A file whose name is lost in a power cut is lost with all of its durable bytes."""
     code = """
@@ -415,6 +507,27 @@ def test_every_error_of_the_kernel_has_a_name(number: int | None, code: str) -> 
     assert failure.kind is kind_of(code)
     assert failure.message.startswith("cannot write to /x/.a: ")
     assert "None" not in failure.message
+
+
+def test_a_quota_is_named_as_what_is_full() -> None:
+    """Free space on the disk would not help its owner."""
+    failure = local_failure(OSError(errno.EDQUOT, "x"), "write to", "/x/.a", "/x/a").failure
+    assert failure.code == "disk_full"
+    assert "quota" in failure.message
+    assert "quota" in failure.remedy
+
+
+@pytest.mark.parametrize("limit", [4096, resource.RLIM_INFINITY])
+def test_a_file_that_is_too_large_says_whose_limit_it_is(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """The owner's own (ulimit -f), or that of the file system."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    failure = local_failure(OSError(errno.EFBIG, "x"), "write to", "/x/.a", "/x/a").failure
+    assert failure.code == "local_too_large"
+    assert ("4096 bytes (ulimit -f)" in failure.message) is (limit == 4096)
+    assert ("ulimit" in failure.remedy) is (limit == 4096)
+    assert failure.remedy.endswith(", then resume")
 
 
 @pytest.mark.parametrize("size", [0, 2, 9], ids=["emptied", "cut", "lengthened"])

@@ -15,6 +15,7 @@ from tests.support.isolation import ordinary_user, run_traced
 from transferd.model.job import Inode, JobId
 from transferd.model.paths import temporary_path
 from transferd.wire.link import Leftover, Publication, Publish, Refusal
+from transferd.worker.directory import open_directory
 from transferd.worker.publication import discard, publish
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
@@ -282,6 +283,59 @@ def test_a_crash_between_link_and_removal_is_healed(tmp_path: Path, overwrite: b
     os.link(file.temporary, file.local)
     assert publish([file], overwrite) == ()
     assert os.listdir(tmp_path) == ["a.iso"]
+
+
+@pytest.mark.parametrize("link", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_nothing_is_published_in_a_directory_that_was_swapped_in(
+    tmp_path: Path, overwrite: bool, link: bool
+) -> None:
+    """The file goes where its partial file is, by its inode, or nowhere."""
+    (tmp_path / "inner").mkdir()
+    file = whole(tmp_path / "inner" / "a.iso")
+    (tmp_path / "inner").rename(tmp_path / "moved")
+    other = tmp_path / "other" if link else tmp_path / "inner"
+    other.mkdir()
+    if link:
+        (tmp_path / "inner").symlink_to("other")
+    assert codes(publish([file], overwrite)) == [(0, "local_lost")]
+    assert os.listdir(other) == []
+    (other / os.path.basename(file.temporary)).write_bytes(b"planted")
+    (other / "a.iso").write_bytes(b"old")
+    assert codes(publish([file], overwrite)) == [(0, "local_lost")]
+    assert (other / "a.iso").read_bytes() == b"old"
+    assert len(os.listdir(other)) == 2
+    assert os.listdir(tmp_path / "moved") == [os.path.basename(file.temporary)]
+
+
+def test_a_directory_that_was_moved_and_linked_to_is_published_in(tmp_path: Path) -> None:
+    """The path leads to the same file, by way of its owner's link."""
+    (tmp_path / "inner").mkdir()
+    file = whole(tmp_path / "inner" / "a.iso")
+    (tmp_path / "inner").rename(tmp_path / "moved")
+    (tmp_path / "inner").symlink_to("moved")
+    assert publish([file], True) == ()
+    assert (tmp_path / "moved" / "a.iso").read_bytes() == b"new"
+
+
+def test_both_names_are_looked_up_in_the_directory_that_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swapped in the very moment of publishing: the path is not walked a second time."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "other").mkdir()
+    file = whole(tmp_path / "inner" / "a.iso")
+
+    def swap(path: str) -> int:
+        directory = open_directory(path)
+        (tmp_path / "inner").rename(tmp_path / "moved")
+        (tmp_path / "inner").symlink_to("other")
+        return directory
+
+    monkeypatch.setattr("transferd.worker.publication.open_directory", swap)
+    assert publish([file], True) == ()
+    assert os.listdir(tmp_path / "moved") == ["a.iso"]
+    assert os.listdir(tmp_path / "other") == []
 
 
 def test_leftovers_are_removed(tmp_path: Path) -> None:
