@@ -164,6 +164,7 @@ class Daemon:
             timers=default_timers(self._config),
             serves=self._serves,
             admin_gid=admin_gid(self._config.api.admin_group),
+            operator=None if self._options.system else os.getuid(),
             heartbeat=self._config.api.heartbeat_seconds,
             connections=_room(DESCRIPTORS.now),
         )

@@ -57,7 +57,13 @@ class Endless(FakeService):
 
     @asynccontextmanager
     async def subscribe(
-        self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+        all_users: bool = False,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Tell nothing."""
         yield _no_events()

@@ -18,6 +18,7 @@ from transferd.model.credentials import Credential, CredentialLabel, Scheme, Sec
 from transferd.model.errors import Conflict, NotAllowed, NotFound
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
 from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
+from transferd.model.ownership import stripped
 from transferd.model.queue import Created, FilePage, JobPage
 from transferd.model.states import JobEvent, JobState, advance
 
@@ -198,6 +199,16 @@ class FakeService:
     async def cancel(self, caller: Caller, job_id: JobId) -> Job:
         return await self._move(caller, job_id, JobEvent.CANCEL)
 
+    async def take_ownership(self, caller: Caller, job_id: JobId) -> Job:
+        await self._enter(caller)
+        job = self._job(caller, job_id)
+        if not caller.admin:
+            raise NotAllowed("not_allowed", "cannot take ownership of jobs: only an admin can")
+        if job.owner == caller.uid:
+            return job
+        settings = stripped(job.settings)
+        return self.put(job_id, owner=caller.uid, settings=settings, credentials=())
+
     async def why(self, caller: Caller, job_id: JobId) -> tuple[Blocker, ...]:
         await self._enter(caller)
         return self.blockers(self._job(caller, job_id))
@@ -215,17 +226,32 @@ class FakeService:
         await self._enter(None)
         return Counter(job.state for job in self.jobs.values())
 
+    async def tally(self, caller: Caller) -> Mapping[JobState, int]:
+        await self._enter(caller)
+        return Counter(job.state for job in self.jobs.values() if job.owner == caller.uid)
+
     @property
     def worker_count(self) -> int:
         return 1
+
+    def workers_of(self, caller: Caller) -> int:
+        return int(any(job.owner == caller.uid for job in self.jobs.values()))
 
     # ── NoticeUseCases ───────────────────────────────────────────────────────────────────
 
     @asynccontextmanager
     async def subscribe(
-        self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+        all_users: bool = False,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         await self._enter(None)
+        if all_users and not caller.admin:
+            raise NotAllowed("not_allowed", "cannot listen to everybody's jobs; you are no admin")
         events = self._events(job_id, kinds, after, len(self._modified), list(self.outbox))
         await self._listen(+1)
         try:

@@ -56,7 +56,13 @@ class ScriptedService(FakeService):
 
     @contextlib.asynccontextmanager
     async def subscribe(
-        self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+        all_users: bool = False,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         ear = Ear(job_id, kinds, after)
         for notice in self.outbox:

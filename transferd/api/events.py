@@ -43,6 +43,8 @@ class Interest:
     kinds: NoticeKind
     #: Replay what comes after this number; None: from now on.
     after: int | None
+    #: Of everybody's jobs.
+    all_users: bool
 
 
 def read_interest(request: web.Request) -> Interest:
@@ -59,6 +61,7 @@ def read_interest(request: web.Request) -> Interest:
         job_id=check_id(job) if job is not None else None,
         kinds=parse_kinds(kinds) if kinds is not None else DEFAULT_KINDS,
         after=after if reached is None else reached,
+        all_users=query.flag(request, "all_users"),
     )
 
 
@@ -69,7 +72,11 @@ async def stream(call: Call) -> web.StreamResponse:
         await call.context.jobs.get(call.caller, interest.job_id)  # unknown: 404, and no stream
     response = web.StreamResponse(headers=_HEADERS)
     async with call.context.notices.subscribe(
-        call.caller, job_id=interest.job_id, kinds=interest.kinds, after=interest.after
+        call.caller,
+        job_id=interest.job_id,
+        kinds=interest.kinds,
+        after=interest.after,
+        all_users=interest.all_users,
     ) as events:
         # From the head of the answer on, its caller may rely on hearing everything.
         await response.prepare(call.request)

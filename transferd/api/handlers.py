@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from transferd.model.checks import check_states
 from transferd.model.credentials import Scheme, Secret, parse_scheme, parse_target
 from transferd.model.errors import BadRequest
 from transferd.model.job import Job, JobId
+from transferd.model.states import JobState
 from transferd.wire.answers import blocker_answer, file_answer
 from transferd.wire.api import (
     BlockersAnswer,
@@ -108,6 +109,11 @@ async def cancel_job(call: Call) -> web.Response:
     return await _verb(call, call.context.jobs.cancel)
 
 
+async def take_ownership(call: Call) -> web.Response:
+    """Make the caller, an admin, the owner of a job."""
+    return await _verb(call, call.context.jobs.take_ownership)
+
+
 async def why(call: Call) -> web.Response:
     """Say what keeps a job from moving."""
     blockers = await call.context.jobs.why(call.caller, call.job_id)
@@ -180,9 +186,26 @@ async def acknowledge(call: Call) -> web.Response:
 
 async def health(call: Call) -> web.Response:
     """Say how the service is."""
-    jobs = call.context.jobs
-    counts = {state.label: count for state, count in (await jobs.counts()).items()}
-    return answer(HealthAnswer(status="ok", jobs=counts, workers=jobs.worker_count))
+    counts = {state.label: count for state, count in (await _counts(call)).items()}
+    return answer(HealthAnswer(status="ok", jobs=counts, workers=_workers(call)))
+
+
+async def _counts(call: Call) -> Mapping[JobState, int]:
+    """Count what is the caller's business: everybody's jobs, or his own, or none."""
+    context = call.context
+    if call.caller.operator:
+        return await context.jobs.counts()
+    if context.serves(call.caller.uid):
+        return await context.jobs.tally(call.caller)
+    return {state: 0 for state in JobState if not state.final}
+
+
+def _workers(call: Call) -> int:
+    """Count worker processes as `_counts` counts jobs."""
+    context = call.context
+    if call.caller.operator:
+        return context.jobs.worker_count
+    return context.jobs.workers_of(call.caller) if context.serves(call.caller.uid) else 0
 
 
 async def version(_call: Call) -> web.Response:

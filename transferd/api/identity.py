@@ -30,8 +30,10 @@ _NOBODY_AT_ALL = 0xFFFFFFFF
 class Identities:
     """Callers by connection."""
 
-    def __init__(self, admin_gid: int | None) -> None:
+    def __init__(self, admin_gid: int | None, operator: int | None = None) -> None:
+        """Take the group whose members are admins, and who else may look after the service."""
         self._admin_gid = admin_gid
+        self._operator = operator
         self._known: WeakKeyDictionary[BaseTransport, Caller] = WeakKeyDictionary()
 
     def caller(self, request: web.Request) -> Caller:
@@ -57,7 +59,8 @@ class Identities:
         admin = uid == 0 or (
             self._admin_gid is not None and self._admin_gid in {gid, *_groups(sock, uid, gid)}
         )
-        return Caller(uid=uid, gid=gid, pid=pid, admin=admin)
+        operator = admin or uid == self._operator
+        return Caller(uid=uid, gid=gid, pid=pid, admin=admin, operator=operator)
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -1,6 +1,8 @@
 """What the API asks of the service. Every method raises CallerError for what the caller did wrong.
 
-A job that the caller may not see is NotFound(`job_not_found`), never NotAllowed.
+A job that the caller may not see is NotFound(`job_not_found`), never NotAllowed. Whatever would be
+done in the owner's name (files, credentials, every setting but `model.ownership.STEERING`) is
+NotAllowed(`take_ownership_first`) for an admin whose job it is not.
 """
 
 from __future__ import annotations
@@ -97,8 +99,10 @@ class JobUseCases(Protocol):
         A run of it ends first; a job that was queued or running is queued again as the new owner's.
 
         Raises:
-            NotAllowed: `not_allowed`; it is the caller's own, or visible, but he is no admin.
+            NotAllowed: `not_allowed`; it is the caller's own, but he is no admin.
             Conflict: `owner_no_access`; the new owner cannot write its files or partial data.
+                `owner_refused`; no worker runs as the new owner.
+            Unavailable: `worker_lost`; try again.
         """
         ...
 
@@ -114,9 +118,17 @@ class JobUseCases(Protocol):
         """Return how many jobs are in each state."""
         ...
 
+    async def tally(self, caller: Caller) -> Mapping[JobState, int]:
+        """Return how many jobs the caller has in each state."""
+        ...
+
     @property
     def worker_count(self) -> int:
         """How many worker processes there are."""
+        ...
+
+    def workers_of(self, caller: Caller) -> int:
+        """Return how many worker processes there are for the caller's jobs."""
         ...
 
 
@@ -130,16 +142,26 @@ class NoticeUseCases(Protocol):
         job_id: JobId | None,
         kinds: NoticeKind,
         after: int | None,
+        all_users: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """Hear what happens, from *after* (None: from now on), until the block is left.
+        """Hear what happens to the caller's jobs, from *after* (None: from now on).
 
         Nothing that happens once the block is entered is missed. Terminal notices that nobody has
-        acknowledged come first, whatever *after* is.
+        acknowledged come first, whatever *after* is. An admin hears of others' jobs by *all_users*
+        or by naming one; that counts as no delivery, since it is not he who has to know.
+
+        Raises:
+            NotAllowed: `not_allowed`; all_users without being admin.
         """
         ...
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
-        """Settle a notice; doing it again is success. NotFound(`notice_not_found`)."""
+        """Settle a notice; doing it again is success.
+
+        Raises:
+            NotFound: `notice_not_found`.
+            NotAllowed: `take_ownership_first`; an admin does not acknowledge for others.
+        """
         ...
 
 

@@ -146,6 +146,13 @@ _PAGE = (
     ),
 )
 
+_EVERYBODY = Parameter(
+    name="all_users",
+    place="query",
+    schema={"type": "boolean"},
+    text="Jobs of everybody; for admins.",
+)
+
 _LISTING = (
     Parameter(
         name="state",
@@ -154,12 +161,7 @@ _LISTING = (
         text="Only jobs in these states.",
         many=True,
     ),
-    Parameter(
-        name="all_users",
-        place="query",
-        schema={"type": "boolean"},
-        text="Jobs of everybody; for admins.",
-    ),
+    _EVERYBODY,
     *_PAGE,
 )
 
@@ -170,6 +172,7 @@ _HEARING = (
         schema={"type": "string", "format": "uuid"},
         text="Only this job.",
     ),
+    _EVERYBODY,
     Parameter(
         name="kinds",
         place="query",
@@ -194,7 +197,7 @@ _LAST = (Outcome(status=200, text="The job as it was when it left.", body=JobAns
 _JOBS = "/v1/jobs"
 _ONE = "/v1/jobs/{id}"
 _CREDENTIAL = "/v1/jobs/{id}/credentials/{target}/{scheme}"
-_OPEN, _SERVED, _OWNER = Access.OPEN, Access.SERVED, Access.OWNER
+_OPEN, _SERVED, _OWNER, _OPERATOR = Access.OPEN, Access.SERVED, Access.OWNER, Access.OPERATOR
 
 ROUTES = (
     Route(
@@ -317,6 +320,16 @@ ROUTES = (
         errors=(409,),
     ),
     Route(
+        method="POST",
+        path=f"{_ONE}/take-ownership",
+        handler=handlers.take_ownership,
+        access=_OWNER,
+        summary="Make the caller, an admin, the owner of a job, without the credentials, headers, "
+        "commands and trust that were the former owner's.",
+        outcomes=_JOB,
+        errors=(409,),
+    ),
+    Route(
         method="GET",
         path=f"{_ONE}/why",
         handler=handlers.why,
@@ -353,7 +366,7 @@ ROUTES = (
         path="/v1/health",
         handler=handlers.health,
         access=_OPEN,
-        summary="Say how the service is.",
+        summary="Say how the service is; with figures of the caller's own jobs, for admins of all.",
         outcomes=(Outcome(status=200, text="It works.", body=HealthAnswer),),
     ),
     Route(
@@ -376,7 +389,7 @@ ROUTES = (
         method="GET",
         path="/v1/metrics",
         handler=handlers.figures,
-        access=_SERVED,
+        access=_OPERATOR,
         summary="Figures for Prometheus.",
         outcomes=(Outcome(status=200, text="Prometheus' text format.", media_type="text/plain"),),
     ),

@@ -22,6 +22,7 @@ from transferd.api.openapi import document
 from transferd.api.ports import JobUseCases, NoticeUseCases
 from transferd.api.query import refuse_unknown
 from transferd.api.routes import ROUTES, Access, Route
+from transferd.model.caller import Caller
 from transferd.model.errors import NotAllowed
 from transferd.model.job import Seconds, Timers
 from transferd.model.limits import Limits
@@ -49,14 +50,15 @@ class ApiServer:
         timers: Timers,
         serves: Callable[[int], bool],
         admin_gid: int | None = None,
+        operator: int | None = None,
         heartbeat: Seconds = 15.0,
         connections: int = 1024,
     ) -> None:
         """Take what requests are served with.
 
         *timers* are those of a job that names none; *serves* tells whether this daemon works for
-        a uid; members of *admin_gid* are admins, as uid 0 is. More callers than *connections* wait
-        until one of them goes.
+        a uid; members of *admin_gid* are admins, as uid 0 is; *operator* is whose daemon it is, if
+        it is somebody's. More callers than *connections* wait until one of them goes.
         """
         self._context = Context(
             jobs=jobs,
@@ -64,7 +66,7 @@ class ApiServer:
             limits=limits,
             timers=timers,
             answers=answers,
-            identities=Identities(admin_gid),
+            identities=Identities(admin_gid, operator),
             serves=serves,
             heartbeat=heartbeat,
             openapi=msgspec.json.encode(document(ROUTES)),
@@ -125,12 +127,27 @@ def _handler(route: Route) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request.app[_CONTEXT]
         caller = context.identities.caller(request)
-        if route.access is not Access.OPEN and not context.serves(caller.uid):
-            raise NotAllowed("not_allowed", "cannot serve you: this daemon works for somebody else")
+        _admit(route, caller, context)
         refuse_unknown(request, route.query_names)
         return await route.handler(Call(request=request, context=context, caller=caller))
 
     return handle
+
+
+def _admit(route: Route, caller: Caller, context: Context) -> None:
+    """Make sure that a caller may use a route; whose a job is, is the service's to judge.
+
+    Raises:
+        NotAllowed: `not_allowed`.
+    """
+    if route.access is Access.OPEN:
+        return
+    if not context.serves(caller.uid):
+        raise NotAllowed("not_allowed", "cannot serve you: this daemon works for somebody else")
+    if route.access is Access.OPERATOR and not caller.operator:
+        raise NotAllowed(
+            "not_allowed", "cannot tell you of the service as a whole: that is for its admins"
+        )
 
 
 @web.middleware

@@ -191,6 +191,10 @@ class Jobs:
         """How many worker processes there are."""
         return len(self._workers)
 
+    def workers_of(self, caller: Caller) -> int:
+        """Return how many worker processes there are for the caller's jobs."""
+        return int(self._owner_of(caller) in self._workers.pids)
+
     async def _inspect(self, owner: int, paths: Sequence[str]) -> None:
         """Ask the owner's worker whether files may be written there.
 

@@ -27,7 +27,6 @@ from transferd.model.ownership import TAKE_FIRST, foreign_changes
 from transferd.model.paths import temporary_path
 from transferd.model.states import JobEvent
 from transferd.service.organs import Organs
-from transferd.service.ports import Moved
 from transferd.service.workers import WorkerGone
 from transferd.wire import link
 
@@ -114,7 +113,7 @@ class Ownership:
 
     async def take(self, caller: Caller, job_id: JobId) -> Job:
         """Make an admin the owner of a job; see JobUseCases.take_ownership."""
-        job = await self.visible(caller, job_id)
+        await self.visible(caller, job_id)
         if not caller.admin:
             raise NotAllowed("not_allowed", "cannot take ownership of jobs: only an admin can")
         async with self.holding(caller, job_id) as job:
@@ -172,9 +171,7 @@ class Ownership:
         except OwnerRefused as error:
             raise Conflict("owner_refused", f"cannot make job {job_id} yours: {error}") from error
         for refusal in answer.refusals[:1]:
-            raise Conflict(
-                "owner_no_access", f"cannot make job {job_id} yours: {refusal.message}"
-            )
+            raise Conflict("owner_no_access", f"cannot make job {job_id} yours: {refusal.message}")
 
     async def _hand_over(self, caller: Caller, job_id: JobId, owner: int) -> Job:
         moved = await self._store.take(job_id, owner, self._clock.now())

@@ -34,9 +34,9 @@ from transferd.model.queue import (
     Stray,
 )
 from transferd.model.states import JobEvent, JobState
+from transferd.store import audit, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
 from transferd.store import files as file_rows
-from transferd.store import audit, moves, ownership, queries, queue
 from transferd.store.connection import T
 from transferd.store.database import Database
 from transferd.store.outbox import write_notice
