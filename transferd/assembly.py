@@ -29,7 +29,8 @@ from transferd.service.ports import Clock, JobStore, Meter, NoticeStore, Runnabl
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
-from transferd.service.scheduler import Scheduler, Slots
+from transferd.service.scheduler import Scheduler
+from transferd.service.turns import Slots
 from transferd.service.workers import Launch, Workers
 from transferd.wire import link
 from transferd.wire.answers import Answers

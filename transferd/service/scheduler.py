@@ -1,105 +1,26 @@
-"""Who may run: a pure choice (BITS.md 1.6), and the loop that carries it out.
-
-All foreground jobs run at once, up to a bound. Background jobs share their own slots: a lower
-priority gets nothing while a higher one is runnable, and within one priority jobs take turns by
-time slices.
-"""
+"""The loop that starts, pre-empts and retries jobs; who may run is a choice of `turns`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from transferd.model.errors import InvalidTransition, NotFound, StoreDamaged, StoreError
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
+from transferd.service.turns import Running, Served, Slots, choose
 
 log = logging.getLogger(__name__)
 
-BACKGROUND = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 #: Due jobs that are queued again in one go.
 _BATCH = 500
 #: Before the queue file is tried again that could not be used.
 _PATIENCE: Seconds = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slots:
-    """How many jobs run at once, and for how long in one go."""
-
-    foreground: int
-    background: int
-    slice: Seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A job that holds a slot."""
-
-    job_id: JobId
-    priority: Priority
-    since: Seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What to do now."""
-
-    start: tuple[Runnable, ...]
-    preempt: tuple[JobId, ...]
-    #: When a time slice ends that somebody waits for.
-    look_again: Seconds | None
-
-
-def choose(
-    running: Sequence[Running],
-    waiting: Mapping[Priority, Sequence[Runnable]],
-    slots: Slots,
-    now: Seconds,
-) -> Choice:
-    """Decide which waiting jobs start and which running ones make room.
-
-    *waiting* is in the order of each priority's queue. A job that makes room goes to the end of
-    its queue, so its successor starts at the next look.
-    """
-    front = [job for job in running if job.priority is Priority.FOREGROUND]
-    free = max(0, slots.foreground - len(front))
-    start = list(waiting.get(Priority.FOREGROUND, ())[:free])
-
-    back = [job for job in running if job.priority is not Priority.FOREGROUND]
-    level = _level(back, waiting)
-    if level is None:
-        return Choice(start=tuple(start), preempt=(), look_again=None)
-    preempt = [job.job_id for job in back if job.priority > level]
-    peers = [job for job in back if job.priority == level]
-    queue = list(waiting.get(level, ()))
-    free = max(0, slots.background - len(peers))
-    # A pre-empted job gives its slot back first: what starts now fits beside what still ends.
-    start += queue[: max(0, free - len(preempt))]
-    waits = len(queue) - free
-    look_again = None
-    if waits > 0 and peers:
-        peers.sort(key=lambda job: job.since)
-        ends = [job.since + slots.slice for job in peers]
-        preempt += [job.job_id for job, end in zip(peers, ends, strict=True) if end <= now][:waits]
-        look_again = min((end for end in ends if end > now), default=None)
-    return Choice(start=tuple(start), preempt=tuple(preempt), look_again=look_again)
-
-
-def _level(
-    back: Sequence[Running], waiting: Mapping[Priority, Sequence[Runnable]]
-) -> Priority | None:
-    """Return the highest background priority that has a job."""
-    for priority in BACKGROUND:
-        if waiting.get(priority) or any(job.priority == priority for job in back):
-            return priority
-    return None
 
 
 def _log_failure(failed: BaseExceptionGroup[StoreError]) -> None:
@@ -119,6 +40,9 @@ class Scheduler:
         self._clock = clock
         self._wake = asyncio.Event()
         self._since: dict[JobId, Seconds] = {}
+        #: When each owner was last given a slot.
+        self._front: dict[int, Seconds] = {}
+        self._back: dict[int, Seconds] = {}
         self._moves: Moves | None = None
 
     def report_to(self, moves: Moves) -> None:
@@ -162,22 +86,34 @@ class Scheduler:
 
     async def _step(self) -> Seconds | None:
         await self._requeue_due(self._clock.steady())
-        choice = choose(self._running(), await self._waiting(), self._slots, self._clock.steady())
+        served = Served(foreground=self._front, background=self._back)
+        waiting, now = await self._waiting(), self._clock.steady()
+        choice = choose(self._running(), waiting, self._slots, now, served)
         async with asyncio.TaskGroup() as group:
             for job_id in choice.preempt:
                 group.create_task(self._preempt(job_id))
         for claim in choice.start:
-            self._since[claim.job_id] = self._clock.steady()
-            self._runs.start(claim)
+            self._start(claim)
         moments = [choice.look_again, await self._store.next_due()]
         return min((moment for moment in moments if moment is not None), default=None)
+
+    def _start(self, claim: Runnable) -> None:
+        front = claim.priority is Priority.FOREGROUND
+        turns = self._front if front else self._back
+        self._since[claim.job_id] = turns[claim.owner] = self._clock.steady()
+        self._runs.start(claim)
 
     def _running(self) -> list[Running]:
         claims = self._runs.running
         alive = {claim.job_id for claim in claims}
         self._since = {job: since for job, since in self._since.items() if job in alive}
         return [
-            Running(job_id=c.job_id, priority=c.priority, since=self._since.get(c.job_id, 0.0))
+            Running(
+                job_id=c.job_id,
+                owner=c.owner,
+                priority=c.priority,
+                since=self._since.get(c.job_id, 0.0),
+            )
             for c in claims
         ]
 
