@@ -85,12 +85,14 @@ class SystemService(DaemonProcess):
         *,
         powers: Sequence[str] | None = POWERS,
         options: Sequence[str] = (),
+        name: str = "service",
     ) -> None:
         """*powers*: what the daemon's own user gets; None: root starts it, with all there is.
 
-        *options* come before those of `start`; `--config` names a file with *config*.
+        *options* come before those of `start`; `--config` names a file with *config*. Socket, state
+        and log are in a directory of that *name*, which may have been another service's before.
         """
-        directory = machine.directory / "service"
+        directory = machine.directory / name
         directory.mkdir(exist_ok=True)
         super().__init__(directory, config)
         self.machine = machine
