@@ -106,7 +106,7 @@ async def test_the_link_is_all_that_is_inherited(tmp_path: Path) -> None:
     """Descriptors that others left open to the daemon are closed; output goes nowhere."""
     with (tmp_path / "secret").open("w") as secret:
         os.set_inheritable(secret.fileno(), True)
-        worker = shell("readlink /proc/$$/fd/* >&0; true")
+        worker = shell("(readlink /proc/$$/fd/*) >&0; true")
         said = await heard(own_launcher(worker, {"PATH": os.environ["PATH"]}), os.getuid())
     stdin, stdout, stderr = said.splitlines()
     assert stdin.startswith("socket:")
