@@ -171,7 +171,11 @@ class Ownership:
         except OwnerRefused as error:
             raise Conflict("owner_refused", f"cannot make job {job_id} yours: {error}") from error
         for refusal in answer.refusals[:1]:
-            raise Conflict("owner_no_access", f"cannot make job {job_id} yours: {refusal.message}")
+            raise Conflict(
+                "owner_no_access",
+                f"cannot make job {job_id} yours: {refusal.message}; let user {owner} write there,"
+                " or remove a partial file that is in the way, which is fetched anew then",
+            )
 
     async def _hand_over(self, caller: Caller, job_id: JobId, owner: int) -> Job:
         moved = await self._store.take(job_id, owner, self._clock.now())

@@ -86,6 +86,10 @@ class ForbiddenDirectory(OSError):
         super().__init__(errno.EPERM, what)
 
 
+class ForeignLink(ForbiddenDirectory):
+    """A symbolic link on the way that belongs to somebody else."""
+
+
 class _OpenHow(ctypes.Structure):
     """`struct open_how` of <linux/openat2.h>."""
 
@@ -96,16 +100,18 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-def open_directory(path: str) -> int:
+def open_directory(path: str, *, wary: bool = False) -> int:
     """Open a directory to look names up in.
 
-    One that its owner may use but not list (mode -wx) is opened as well.
+    One that its owner may use but not list (mode -wx) is opened as well. Who is *wary* follows no
+    link but his own and root's: others cannot lead him where only he may write.
 
     Raises:
         ForbiddenDirectory: the path leads through a magic link, or to a file system without files.
+        ForeignLink: it leads through another user's link.
         OSError: it is not there, not a directory, or may not be passed through.
     """
-    descriptor = _open(path)
+    descriptor = _open(path, wary)
     try:
         kind = _pseudo(descriptor)
         if kind is not None:
@@ -130,22 +136,26 @@ def flush_directory(directory: int) -> None:
         os.sync()
 
 
-def _open(path: str) -> int:
+def _open(path: str, wary: bool) -> int:
     flags = os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return _walk(path, os.O_RDONLY | flags)
+        return _walk(path, os.O_RDONLY | flags, wary)
+    except ForbiddenDirectory:
+        raise
     except PermissionError:
-        return _walk(path, os.O_PATH | flags)
+        return _walk(path, os.O_PATH | flags, wary)
 
 
-def _walk(path: str, flags: int) -> int:
+def _walk(path: str, flags: int, wary: bool) -> int:
     """Open *path*, unless it leads through a magic link."""
+    if wary:  # the kernel follows all links or none
+        return _walk_by_steps(path, flags, wary)
     try:
         return _openat2(path, flags)
     except OSError as error:
         if error.errno not in _WALKED_BY_STEPS:
             raise
-    return _walk_by_steps(path, flags)
+    return _walk_by_steps(path, flags, wary)
 
 
 def _openat2(path: str, flags: int) -> int:
@@ -170,8 +180,8 @@ def _openat2(path: str, flags: int) -> int:
             raise OSError(code, os.strerror(code))
 
 
-def _walk_by_steps(path: str, flags: int) -> int:
-    """Open *path* one name at a time: what openat2 does, where it does not.
+def _walk_by_steps(path: str, flags: int, wary: bool) -> int:
+    """Open *path* one name at a time: what openat2 does, where it does not or is not enough.
 
     Magic links are told from others by where they are: every link of /proc leads to /proc or is a
     magic one, so that none of them leads to files.
@@ -187,7 +197,7 @@ def _walk_by_steps(path: str, flags: int) -> int:
                 here = found
                 continue
             links += 1
-            target = _target(found, links)
+            target = _target(found, links, wary)
             names += _names(target)
             if target.startswith("/"):
                 root = _look_up("/", None)
@@ -198,13 +208,16 @@ def _walk_by_steps(path: str, flags: int) -> int:
         os.close(here)
 
 
-def _target(link: int, links: int) -> str:
+def _target(link: int, links: int, wary: bool) -> str:
     """Return where an open link leads to, and close it."""
     try:
         if links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if _file_system(link) == _PROC:
             raise ForbiddenDirectory("it leads through a link of /proc")
+        owner = os.fstat(link).st_uid
+        if wary and owner not in (0, os.geteuid()):
+            raise ForeignLink(f"it leads through a symbolic link of user {owner}")
         return os.readlink("", dir_fd=link)
     finally:
         os.close(link)

@@ -14,6 +14,7 @@ from transferd.model.errors import LinkBroken
 from transferd.model.job import JobId
 from transferd.wire.channel import Channel
 from transferd.wire.link import (
+    Assume,
     CommandEnded,
     Configure,
     Discard,
@@ -40,6 +41,7 @@ from transferd.worker.command import run_command
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Equipment, Run
 from transferd.worker.publication import discard, publish
+from transferd.worker.succession import assume
 from transferd.worker.survey import survey
 from transferd.worker.trust import Trust
 
@@ -110,6 +112,10 @@ class Dispatcher:
                 ask = partial(inspect, message.paths)
                 reply = partial(Inspected, message.request)
                 self._spawn(self._answer(ask, range(len(message.paths)), reply))
+            case Assume():
+                ask = partial(assume, message.files)
+                numbers = [file.number for file in message.files]
+                self._spawn(self._answer(ask, numbers, partial(Inspected, message.request)))
             case Publish():
                 ask = partial(publish, message.files, message.overwrite)
                 numbers = [file.index for file in message.files]

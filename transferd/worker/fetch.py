@@ -156,6 +156,7 @@ class Fetch:
             (local, temporary_path(local, self._errand.job)),
             file.bytes_transferred,
             file.inode,
+            wary=self._errand.settings.wary,
         )
 
     async def _begin(self, sink: Sink) -> None:

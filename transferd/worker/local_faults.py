@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.worker.directory import ForbiddenDirectory
+from transferd.worker.directory import ForbiddenDirectory, ForeignLink
 
 _CODES: Mapping[int, str] = MappingProxyType(
     {
@@ -65,6 +65,8 @@ def translating(doing: str, path: str, local: str) -> Iterator[None]:
 
 def _explain(error: OSError) -> tuple[str, str | None]:
     """Say what has happened, and what helps where the code does not tell."""
+    if isinstance(error, ForeignLink):
+        return error.strerror, "have the files in a new job, whose destinations you choose"
     match error.errno:
         case errno.EDQUOT:
             return (

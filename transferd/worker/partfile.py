@@ -67,13 +67,22 @@ class PartFile:
         self.kept = self.end = 0
 
     @classmethod
-    def open(cls, local: str, temporary: str, offset: int, inode: Inode | None = None) -> PartFile:
+    def open(
+        cls,
+        local: str,
+        temporary: str,
+        offset: int,
+        inode: Inode | None = None,
+        *,
+        wary: bool = False,
+    ) -> PartFile:
         """Open the partial file of *local*, or make it, and keep its first *offset* bytes.
 
         What stands at *local* itself, and could not be replaced, is refused before a byte moves.
         Bytes behind the offset are cut off: nobody knows whether they are sound. When there are
         fewer than *offset*, or *inode* says that this is another file, none are kept (`kept` is 0)
-        and the caller must have that recorded before it writes, as after every reset.
+        and the caller must have that recorded before it writes, as after every reset. *wary* as
+        for `open_directory`.
 
         Raises:
             TransferFailed: `local_directory_missing`, `local_access_denied`, `local_forbidden` (a
@@ -84,7 +93,7 @@ class PartFile:
         path, name = os.path.split(temporary)
         with contextlib.ExitStack() as undo:
             with translating("open the directory", path, local):
-                directory = open_directory(path)
+                directory = open_directory(path, wary=wary)
             undo.callback(os.close, directory)
             with translating("look at", local, local):
                 check_replaceable(directory, os.path.basename(local), local)
@@ -93,7 +102,7 @@ class PartFile:
                 undo.callback(os.close, descriptor)
                 part = cls(directory, descriptor, temporary, local)
                 known = inode is not None and inode.same(part.inode)
-                _check_ours(os.fstat(descriptor), known, temporary, local)
+                check_ours(os.fstat(descriptor), known, temporary, local)
                 part._keep(offset if known or inode is None else 0)
             undo.pop_all()
         return part
@@ -289,10 +298,11 @@ def _lock(descriptor: int, path: str, local: str) -> None:
             raise
 
 
-def _check_ours(found: os.stat_result, known: bool, path: str, local: str) -> None:
+def check_ours(found: os.stat_result, known: bool, path: str, local: str) -> None:
     """Refuse whatever is not the file that a worker of this owner has made.
 
-    On shares that give every file one owner it is *known* by its inode.
+    On shares that give every file one owner, and where the job had another one, it is *known* by
+    its inode.
     """
     if not stat.S_ISREG(found.st_mode):
         raise _unusable("local_not_regular", "it is not a regular file", path, local)

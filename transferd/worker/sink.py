@@ -72,13 +72,17 @@ class Sink:
         place: tuple[str, str],
         offset: int,
         inode: Inode | None,
+        *,
+        wary: bool = False,
     ) -> Sink:
         """Open a partial file and keep its first *offset* bytes; see PartFile.open.
 
         *place* is the final name and the temporary one. *threads* must have two for each file.
         """
         loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(threads, PartFile.open, *place, offset, inode)
+        opening = loop.run_in_executor(
+            threads, partial(PartFile.open, *place, offset, inode, wary=wary)
+        )
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
