@@ -20,8 +20,7 @@ def foreign_changes(before: Settings, after: Settings) -> tuple[str, ...]:
     return tuple(
         field.name
         for field in dataclasses.fields(Settings)
-        if field.name not in STEERING
-        and getattr(before, field.name) != getattr(after, field.name)
+        if field.name not in STEERING and getattr(before, field.name) != getattr(after, field.name)
     )
 
 

@@ -66,7 +66,7 @@ def translating(doing: str, path: str, local: str) -> Iterator[None]:
 def _explain(error: OSError) -> tuple[str, str | None]:
     """Say what has happened, and what helps where the code does not tell."""
     if isinstance(error, ForeignLink):
-        return error.strerror, "have the files in a new job, whose destinations you choose"
+        return str(error.strerror), "have the files in a new job, whose destinations you choose"
     match error.errno:
         case errno.EDQUOT:
             return (
