@@ -93,13 +93,18 @@ class SpyDatabase(Database):
         return await super().read(explain)
 
 
+async def nothing_new() -> bool:
+    """No key was put back."""
+    return False
+
+
 class Plans:
     """A queue with one job of three files, and how SQLite goes about what it is asked."""
 
     def __init__(self, database: SpyDatabase) -> None:
         self._database = database
-        vault = Vault([b"k" * 32], lambda size: b"n" * size)
-        self.jobs = SqliteJobStore(database, vault, lambda: JOB)
+        vault = Vault([b"k" * 32], lambda size: b"n" * size, [b"m" * 32])
+        self.jobs = SqliteJobStore(database, vault, lambda: JOB, nothing_new)
         self.notices = SqliteNoticeStore(database)
 
     async def fill(self) -> None:

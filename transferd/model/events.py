@@ -69,7 +69,16 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "run.unresponsive": _event("a worker did not leave a job", "job"),
         "worker.started": _event("a worker process runs", "owner pid"),
         "worker.ended": _event("a worker process is gone", "owner pid status"),
-        "worker.link_broken": _event("a worker spoke nonsense", "owner reason"),
+        "worker.complained": _event(
+            "what a worker wrote before its first word", "owner pid detail"
+        ),
+        "worker.cut_off": _event(
+            "a worker was ended by force, for what it did", "owner pid reason"
+        ),
+        "worker.said": _event("a line of a worker's own", "owner pid said detail left_out"),
+        "worker.unheard": _event("a fault of the daemon's own with a worker", "owner"),
+        "worker.unkillable": _event("a worker process could not be killed", "owner pid reason"),
+        "worker.unstartable": _event("a fault of the daemon's own at a worker's start", "owner"),
         "worker.fault": _event("a fault of the worker's own"),
         "worker.session": _event("the owner's umask or limits could not be taken", "reason"),
         "log.suppressed": _event("a worker had more to say than is taken", "records"),
@@ -83,6 +92,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "daemon.unrecorded": _event("where the daemon listens could not be written down", "error"),
         "config.reloaded": _event("the configuration was read again", "source changed"),
         "config.refused": _event("the configuration stays as it was", "source reason"),
+        "key.flawed": _event("a key is not as it should be", "code text remedy"),
         "key.rotated": _event("secrets are sealed with a new key", "key resealed unreadable"),
         "supervisor.unreachable": _event("the service manager does not listen", "said reason"),
         "network.route_added": _event("a route has appeared: interrupted jobs are tried"),

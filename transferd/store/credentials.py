@@ -7,12 +7,13 @@ them, and the operation still runs.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from transferd.model.credentials import Credential, Scheme, Secret, Target
-from transferd.model.errors import NotFound
+from transferd.model.errors import NotFound, VaultError
 from transferd.model.job import JobId
 from transferd.model.queue import Secrets
 from transferd.store.rows import microseconds, moment_of
@@ -151,3 +152,88 @@ def anything_sealed(cx: sqlite3.Connection) -> bool:
         " OR EXISTS (SELECT 1 FROM headers)"
     ).fetchone()
     return bool(row[0])
+
+
+def reseal(cx: sqlite3.Connection, vault: Vault, limit: int) -> int:
+    """Seal up to *limit* secrets anew that a retired key has sealed; return how many.
+
+    What is damaged is left as it is.
+    """
+    done = 0
+    for key in sorted(vault.retired):
+        for kind in (_PASSWORDS, _HEADERS):
+            done += _reseal_kind(cx, vault, key, kind, limit - done)
+    return done
+
+
+def sealers(cx: sqlite3.Connection) -> Mapping[bytes, int]:
+    """Return how many secrets each key has sealed, by the keys' names."""
+    found: Counter[bytes] = Counter()
+    for kind in (_PASSWORDS, _HEADERS):
+        found.update({row["key"]: row["secrets"] for row in cx.execute(kind.count)})
+    return found
+
+
+def has_sealed(cx: sqlite3.Connection, key: bytes) -> bool:
+    """Whether a secret is sealed with the key of that name."""
+    return any(cx.execute(kind.select, [key, 1, 0]).fetchone() for kind in (_PASSWORDS, _HEADERS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """A kind of secrets: where they are, and how each of them is sealed anew."""
+
+    count: str
+    #: By key, limit and offset.
+    select: str
+    update: str
+    #: What names a row, beside its job.
+    names: tuple[str, ...]
+    reseal: Callable[[Vault, sqlite3.Row], bytes]
+
+
+_PASSWORDS = _Kind(
+    count="""
+        SELECT substr(sealed, 2, 8) AS key, count(*) AS secrets FROM credentials
+        WHERE username IS NOT NULL GROUP BY substr(sealed, 2, 8)
+        """,
+    select="""
+        SELECT job, id, target, scheme, sealed FROM credentials JOIN jobs ON number = job
+        WHERE username IS NOT NULL AND substr(sealed, 2, 8) = ? LIMIT ? OFFSET ?
+        """,
+    update="UPDATE credentials SET sealed = ? WHERE job = ? AND target = ? AND scheme = ?",
+    names=("target", "scheme"),
+    reseal=lambda vault, row: vault.reseal_password(
+        JobId(row["id"]), Target(row["target"]), Scheme(row["scheme"]), row["sealed"]
+    ),
+)
+_HEADERS = _Kind(
+    count="""
+        SELECT substr(sealed, 2, 8) AS key, count(*) AS secrets FROM headers
+        GROUP BY substr(sealed, 2, 8)
+        """,
+    select="""
+        SELECT job, id, sealed FROM headers JOIN jobs ON number = job
+        WHERE substr(sealed, 2, 8) = ? LIMIT ? OFFSET ?
+        """,
+    update="UPDATE headers SET sealed = ? WHERE job = ?",
+    names=(),
+    reseal=lambda vault, row: vault.reseal_headers(JobId(row["id"]), row["sealed"]),
+)
+
+
+def _reseal_kind(cx: sqlite3.Connection, vault: Vault, key: bytes, kind: _Kind, limit: int) -> int:
+    done = damaged = 0
+    while done < limit:
+        rows = cx.execute(kind.select, [key, limit - done, damaged]).fetchall()
+        if not rows:
+            break
+        for row in rows:
+            try:
+                sealed = kind.reseal(vault, row)
+            except VaultError:
+                damaged += 1
+                continue
+            cx.execute(kind.update, [sealed, row["job"], *(row[name] for name in kind.names)])
+            done += 1
+    return done

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.errors import StoreDamaged
+from transferd.model.errors import StoreDamaged, VaultError
 from transferd.model.job import (
     File,
     FileSpec,
@@ -47,10 +47,18 @@ from transferd.store.vault import Vault
 class SqliteJobStore:
     """The queue, in an SQLite file (service.ports.JobStore)."""
 
-    def __init__(self, database: Database, vault: Vault, new_id: Callable[[], JobId]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        new_id: Callable[[], JobId],
+        look_again: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Take the queue file, what seals secrets, and a way to look for keys put back since."""
         self._database = database
         self._vault = vault
         self._new_id = new_id
+        self._look_again = look_again
 
     async def create(
         self, owner: int, specs: Sequence[JobSpec], now: datetime, *, quota: Quota
@@ -174,7 +182,16 @@ class SqliteJobStore:
     async def secrets(self, job_id: JobId, now: datetime) -> Secrets:
         """Open the job's secrets."""
         rows = await self._read(job_id, sealed.read_secrets)
+        try:
+            return sealed.unseal(self._vault, job_id, rows, now)
+        except VaultError:
+            if not await self._look_again():
+                raise
         return sealed.unseal(self._vault, job_id, rows, now)
+
+    async def reseal(self, limit: int) -> int:
+        """Seal up to *limit* stored secrets anew that another key than the newest has sealed."""
+        return await self._database.write(partial(sealed.reseal, vault=self._vault, limit=limit))
 
     async def apply(
         self, job_id: JobId, event: JobEvent, now: datetime, change: Change | None = None

@@ -132,10 +132,23 @@ CREATE TABLE credentials (
     PRIMARY KEY (job, target, scheme)
 ) STRICT, WITHOUT ROWID;
 
+-- By the name of the key that has sealed them.
+CREATE INDEX credentials_by_key ON credentials (substr(sealed, 2, 8)) WHERE username IS NOT NULL;
+
 -- All headers of a job as one sealed text.
 CREATE TABLE headers (
     job    INTEGER PRIMARY KEY REFERENCES jobs (number) ON DELETE CASCADE,
     sealed BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX headers_by_key ON headers (substr(sealed, 2, 8));
+
+-- Keys of the fingerprints of jobs, sealed.
+CREATE TABLE markers (
+    number INTEGER PRIMARY KEY,
+    sealed BLOB    NOT NULL,
+    -- Number of the last job whose fingerprint may be made with it; NULL: it makes new ones.
+    last   INTEGER
 ) STRICT;
 
 CREATE TABLE notices (
