@@ -109,7 +109,10 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        async with open_store(self._options.state, new_id=_new_id) as store:
+        given = self._environ.get("CREDENTIALS_DIRECTORY")
+        credentials = Path(given) if given else None
+        opening = open_store(self._options.state, credentials=credentials, new_id=_new_id)
+        async with opening as store:
             answers = self._answers()
             parts = self._assemble(store, answers)
             requeued = await store.jobs.recover(self._clock.steady())
