@@ -10,12 +10,18 @@ from pathlib import Path
 
 from transferd.arguments import make_parser
 from transferd.capabilities import confine_daemon
-from transferd.config import load_config
+from transferd.config import Source
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
 from transferd.model.errors import ConfigError, StoreLocked, TransferdError
 from transferd.process import DESCRIPTORS, hide_memory
-from transferd.wire.paths import SOCKET_VARIABLE, state_directory, system_socket, user_socket
+from transferd.wire.paths import (
+    SOCKET_VARIABLE,
+    configuration_file,
+    state_directory,
+    system_socket,
+    user_socket,
+)
 
 _FAILED, _USAGE, _TAKEN = 1, 2, 3
 
@@ -36,17 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.system:
             # Before there is a thread: capabilities are each thread's own.
             confine_daemon()
-        config = load_config(options.config)
+        source = _source(options.config, options.system, environ)
+        config, origin = source.read()
         where = Options(
             socket=(options.socket or _default_socket(options.system, environ)).absolute(),
             state=(options.state_dir or state_directory(environ, options.system)).absolute(),
             system=options.system,
             on_demand=options.on_demand,
+            configuration=source,
         )
         set_up_logging(config.log.format, config.log.level, environ, sys.stderr)
         # Whoever started it may want to remove or unmount the directory it was started in.
         os.chdir("/")
-        asyncio.run(Daemon(where, config, environ).run())
+        asyncio.run(Daemon(where, config, origin, environ).run())
     except TransferdError as error:
         print(f"transferd: {error}", file=sys.stderr)  # noqa: T201 - the last word of a daemon
         return _status(error)
@@ -66,6 +74,12 @@ def _status(error: TransferdError) -> int:
     if isinstance(error, ConfigError):
         return _USAGE
     return _TAKEN if isinstance(error, StoreLocked) else _FAILED
+
+
+def _source(named: Path | None, system: bool, environ: dict[str, str]) -> Source:
+    if named is not None:
+        return Source(named.absolute())
+    return Source(configuration_file(environ, system), named=False)
 
 
 def _default_socket(system: bool, environ: dict[str, str]) -> Path:

@@ -48,6 +48,23 @@ class Parts:
     closing: Closing
     housekeeper: Housekeeper
     network: NetworkWatch
+    carrier: Carrier
+    quotas: Quotas
+
+    def reconfigure(self, config: Config) -> None:
+        """Give every organ its part of another configuration.
+
+        It counts from the next decision on: a run that is under way keeps the network settings that
+        it began with, a job its timers, a running job beyond fewer slots its slot.
+        """
+        limits = config.limits.limits()
+        self.workers.configure(worker_settings(config), config.worker.idle_seconds)
+        self.carrier.configure(_retry_times(config), config.passport.options())
+        self.quotas.configure(limits, _membership(config))
+        self.scheduler.configure(_slots(config))
+        self.notifier.configure(_delivery(config))
+        self.housekeeper.configure(_ages(config))
+        self.jobs.configure(limits)
 
 
 def own_user(_: Caller) -> int:
@@ -73,7 +90,7 @@ def assemble(
         return Chronicle(claim, meter, clock)
 
     limits = config.limits.limits()
-    quotas = Quotas(limits, partial(is_member, group=config.api.admin_group))
+    quotas = Quotas(limits, _membership(config))
     carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
     runs = Runs(carrier, chronicle)
     workers.listen(runs)
@@ -109,7 +126,14 @@ def assemble(
         closing=closing,
         housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
         network=NetworkWatch(scheduler.retry_all, clock),
+        carrier=carrier,
+        quotas=quotas,
     )
+
+
+def _membership(config: Config) -> Callable[[int], bool]:
+    """Return who tells whether a uid is an admin's."""
+    return partial(is_member, group=config.api.admin_group)
 
 
 def _retry_times(config: Config) -> RetryTimes:

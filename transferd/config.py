@@ -1,4 +1,4 @@
-"""The configuration: one frozen value, read once from one TOML file.
+"""The configuration: one frozen value, read from one TOML file at the start and at each reload.
 
 Every key has its default here; `config/transferd.toml` lists them all and a test keeps both equal.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -196,6 +197,46 @@ def _checked(passport: Passport, source: str) -> Passport:
                     f"cannot use configuration {source}: {error} - at `$.passport.{name}`"
                 ) from error
     return Passport(**kept)
+
+
+def changes(before: Config, after: Config) -> tuple[str, ...]:
+    """Return the keys that have another value: `queue.background_slots`."""
+    return tuple(
+        f"{section}.{key}"
+        for section in Config.__struct_fields__
+        for key in getattr(after, section).__struct_fields__
+        if getattr(getattr(before, section), key) != getattr(getattr(after, section), key)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the configuration comes from."""
+
+    path: Path | None
+    #: Whether somebody has named it; else it is read where it exists.
+    named: bool = True
+
+    def read(self) -> tuple[Config, Path | None]:
+        """Return the configuration, and the file that it was read from; None: the defaults.
+
+        Raises:
+            ConfigError: it cannot be read, or is wrong.
+        """
+        if self.path is None or not (self.named or _is_there(self.path)):
+            return Config(), None
+        return load_config(self.path), self.path
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is something, be it unreadable: that is an error, and no default."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def load_config(path: Path | None) -> Config:

@@ -23,16 +23,20 @@ from transferd.accounts import find_account
 from transferd.api.identity import admin_gid, user_name
 from transferd.api.server import ApiServer
 from transferd.assembly import Parts, assemble, default_timers, own_user
-from transferd.config import Config
+from transferd.config import Config, Source, changes
 from transferd.launcher import own_launcher, owner_launcher
 from transferd.listener import bind_listener
+from transferd.logs import set_up_logging
 from transferd.model.caller import Caller
+from transferd.model.errors import ConfigError
 from transferd.model.job import JobId, Seconds
 from transferd.process import DESCRIPTORS
+from transferd.service.administration import Administration, Subjects
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
-from transferd.service.workers import Launch
-from transferd.store.opening import Store, open_store
+from transferd.service.surroundings import Places
+from transferd.service.workers import Launch, Process
+from transferd.store.opening import QUEUE_FILE, Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
 from transferd.wire.answers import Answers
 from transferd.wire.paths import RECORD_NAME, record
@@ -75,6 +79,7 @@ class Options:
 
     socket: Path
     state: Path
+    configuration: Source
     #: For every user of the machine; else for the daemon's own.
     system: bool = False
     #: Started by a client: leaves once the queue has been empty for a while.
@@ -84,23 +89,35 @@ class Options:
 class Daemon:
     """One daemon, from its lock to its last word."""
 
-    def __init__(self, options: Options, config: Config, environ: MutableMapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        config: Config,
+        origin: Path | None,
+        environ: MutableMapping[str, str],
+    ) -> None:
         """Take what is meant for the daemon out of *environ*; the rest is for its own worker.
+
+        *origin* is the file that *config* was read from.
 
         Raises:
             ActivationError: the service manager passed on something else than the socket.
         """
         self._options = options
         self._config = config
+        self._origin = origin
         self._supervisor = Supervisor(environ, os.getpid())
         self._inherited = inherited_sockets(environ, os.getpid())
         self._environ: Mapping[str, str] = environ
         self._clock = SystemClock()
         self._figures = Figures()
+        self._launcher = self._new_launcher()
         self._stop = asyncio.Event()
+        self._reread = asyncio.Event()
+        self._on_terminal = os.isatty(2)
 
     async def run(self) -> None:
-        """Live until SIGTERM or SIGINT.
+        """Live until SIGTERM or SIGINT; read the configuration again on SIGHUP.
 
         Raises:
             StoreLocked, StoreError: the state directory cannot be used.
@@ -109,19 +126,25 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         given = self._environ.get("CREDENTIALS_DIRECTORY")
         credentials = Path(given) if given else None
-        opening = open_store(self._options.state, credentials=credentials, new_id=_new_id)
-        async with opening as store:
+        async with open_store(
+            self._options.state,
+            credentials=credentials,
+            new_id=_new_id,
+            observe=self._figures.queried,
+        ) as store:
             answers = self._answers()
             parts = self._assemble(store, answers)
             requeued = await store.jobs.recover(self._clock.steady())
             with self._listening() as listening, self._recorded(listening):
-                server = self._server(parts, answers)
+                administration = self._administration(store, parts)
+                server = self._server(parts, administration, answers)
                 await server.start(listening)
                 fields = {"socket": self._options.socket, "requeued": requeued}
                 log.info("daemon.ready", extra={"fields": fields})
-                await self._live(parts, server)
+                await self._live(parts, server, administration)
         log.info("daemon.stopped", extra={"fields": {}})
 
     def _answers(self) -> Answers:
@@ -131,19 +154,40 @@ class Daemon:
         return Answers(user_name, wall_time)
 
     def _assemble(self, store: Store, answers: Answers) -> Parts:
-        launch = self._launch()
         return assemble(
             self._config,
             store.jobs,
             store.notices,
-            launch,
+            self._launch,
             self._clock,
             answers,
             self._figures,
             _caller if self._options.system else own_user,
         )
 
-    def _launch(self) -> Launch:
+    def _administration(self, store: Store, parts: Parts) -> Administration:
+        subjects = Subjects(
+            store=store.jobs,
+            keys=store.keys,
+            workers=parts.workers,
+            figures=self._figures,
+            clock=self._clock,
+            places=Places(
+                system=self._options.system,
+                socket=self._socket_path,
+                state=self._options.state,
+                queue=self._options.state / QUEUE_FILE,
+            ),
+            owner_of=_caller if self._options.system else own_user,
+            name_of=user_name,
+        )
+        return Administration(subjects, self._origin)
+
+    async def _launch(self, owner: int, end: socket.socket) -> Process:
+        """Start a worker as the configuration of the moment says."""
+        return await self._launcher(owner, end)
+
+    def _new_launcher(self) -> Launch:
         module = ("-m", "transferd.worker")
         if self._options.system:
             worker = self._config.worker
@@ -158,10 +202,12 @@ class Daemon:
         """Whether somebody is served: without its powers a daemon could work for its user alone."""
         return self._options.system or uid in (0, os.getuid())
 
-    def _server(self, parts: Parts, answers: Answers) -> ApiServer:
+    def _server(self, parts: Parts, administration: Administration, answers: Answers) -> ApiServer:
         return ApiServer(
             jobs=parts.jobs,
             notices=parts.notifier,
+            admin=administration,
+            meter=self._figures,
             answers=answers,
             limits=self._config.limits.limits(),
             timers=default_timers(self._config),
@@ -188,15 +234,13 @@ class Daemon:
 
         What cannot be written keeps nobody from the socket that they know.
         """
-        # A socket of our own got its name as a link; the kernel knows another one.
-        socket_path = listening.getsockname() if self._inherited else self._options.socket
         place = self._options.state / RECORD_NAME
         hidden = place.with_name(f".{RECORD_NAME}")
         try:
             hidden.unlink(missing_ok=True)
             descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(record(str(socket_path), os.getpid()))
+                file.write(record(str(self._socket_path), os.getpid()))
             hidden.rename(place)
         except OSError as error:
             log.warning("daemon.unrecorded", extra={"fields": {"error": str(error)}})
@@ -206,7 +250,13 @@ class Daemon:
             with suppress(OSError):
                 place.unlink(missing_ok=True)
 
-    async def _live(self, parts: Parts, server: ApiServer) -> None:
+    @property
+    def _socket_path(self) -> Path:
+        # A socket of our own got its name as a link; the kernel knows another one.
+        inherited = self._inherited[0].getsockname() if self._inherited else None
+        return Path(inherited) if inherited else self._options.socket
+
+    async def _live(self, parts: Parts, server: ApiServer, administration: Administration) -> None:
         """Run every organ until told to stop; end them from the outside in.
 
         The API goes first, so that nothing new begins; then the runs, whose workers report their
@@ -224,9 +274,10 @@ class Daemon:
                     ("workers", parts.workers.run()),
                     ("watchdog", self._supervisor.keep_alive(self._pulse(parts))),
                     ("demand", self._leave_when_idle(parts)),
+                    ("reload", self._reload(parts, server, administration)),
                 )
             ]
-            self._supervisor.ready(f"listening on {self._options.socket}")
+            self._supervisor.ready(self._listening_status)
             await self._stop.wait()
             self._supervisor.stopping()
             log.info("daemon.stopping", extra={"fields": {}})
@@ -235,6 +286,49 @@ class Daemon:
             await parts.runs.close()
             await _end(organs)
             await parts.workers.close()
+
+    @property
+    def _listening_status(self) -> str:
+        return f"listening on {self._socket_path}"
+
+    def _hung_up(self) -> None:
+        """Take SIGHUP: a terminal that is gone ends the daemon that was started in it."""
+        if self._on_terminal and not os.isatty(2):
+            self._stop.set()
+        else:
+            self._reread.set()
+
+    async def _reload(
+        self, parts: Parts, server: ApiServer, administration: Administration
+    ) -> None:
+        """Read the configuration again whenever that is asked for, until cancelled."""
+        source = self._options.configuration
+        while await self._reread.wait():
+            self._reread.clear()
+            self._supervisor.reloading()
+            try:
+                config, origin = await asyncio.to_thread(source.read)
+                gid = await asyncio.to_thread(admin_gid, config.api.admin_group)
+            except ConfigError as error:
+                fields = {"source": source.path, "reason": str(error)}
+                log.error("config.refused", extra={"fields": fields})
+                self._supervisor.ready(f"{self._listening_status}; kept as it was: {error}")
+                continue
+            changed = changes(self._config, config)
+            self._config, self._origin = config, origin
+            self._launcher = self._new_launcher()
+            parts.reconfigure(config)
+            server.configure(
+                limits=config.limits.limits(),
+                timers=default_timers(config),
+                admin_gid=gid,
+                heartbeat=config.api.heartbeat_seconds,
+            )
+            administration.configured(origin)
+            set_up_logging(config.log.format, config.log.level, self._environ, sys.stderr)
+            fields = {"source": origin, "changed": ",".join(changed)}
+            log.info("config.reloaded", extra={"fields": fields})
+            self._supervisor.ready(self._listening_status)
 
     async def _leave_when_idle(self, parts: Parts) -> None:
         if not self._options.on_demand:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 
 from transferd.model.errors import TransferdError
@@ -37,6 +38,7 @@ class Supervisor:
         environ: MutableMapping[str, str],
         pid: int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID out of *environ*.
 
@@ -47,10 +49,18 @@ class Supervisor:
             environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""), pid
         )
         self._sleep = sleep
+        self._monotonic = monotonic
 
     def ready(self, status: str) -> None:
         """Say that the daemon serves: what is ordered after it may start."""
         self._notify("READY=1", _status_line(status))
+
+    def reloading(self) -> None:
+        """Say that the configuration is read again; `ready` says that it was, or was refused.
+
+        The time tells this reload from one before, as Type=notify-reload asks (systemd.service(5)).
+        """
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={self._monotonic() // 1000}")
 
     def stopping(self) -> None:
         """Say that the daemon is going down on purpose."""

@@ -16,11 +16,13 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.fake_administration import FakeAdministration
 from tests.support.fake_service import NOW, FakeService
 from transferd.api.identity import user_name
 from transferd.api.server import ApiServer
 from transferd.model.job import Timers
 from transferd.model.limits import Limits
+from transferd.service.figures import Figures
 from transferd.wire.answers import Answers
 
 TIMERS = Timers(min_retry_delay=60.0, no_progress_timeout=3600.0, max_download_time=7200.0)
@@ -141,10 +143,12 @@ async def running_api(
     connections: int = 64,
 ) -> AsyncIterator[Api]:
     """Run a server until the end of the block."""
-    service = service or FakeService()
+    service, figures = service or FakeService(), Figures()
     server = ApiServer(
         jobs=service,
         notices=service,
+        admin=FakeAdministration(figures),
+        meter=figures,
         answers=ANSWERS,
         limits=limits or Limits(),
         timers=TIMERS,

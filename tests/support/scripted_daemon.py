@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.api import ANSWERS, TIMERS
+from tests.support.fake_administration import FakeAdministration
 from tests.support.fake_service import FakeService
 from transferd.api.server import ApiServer
 from transferd.client.job import Job
@@ -22,6 +23,7 @@ from transferd.model.job import JobId
 from transferd.model.limits import Limits
 from transferd.model.notices import Event, Notice, NoticeKind
 from transferd.model.states import JobState
+from transferd.service.figures import Figures
 
 
 @dataclass(eq=False)
@@ -141,6 +143,8 @@ class ScriptedDaemon:
         self._server = ApiServer(
             jobs=self.service,
             notices=self.service,
+            admin=FakeAdministration(),
+            meter=Figures(),
             answers=ANSWERS,
             limits=Limits(),
             timers=TIMERS,

@@ -34,12 +34,18 @@ class Acceptor:
     """Hands the connections of one listening socket to protocols."""
 
     def __init__(
-        self, protocol: Callable[[], asyncio.Protocol], most: int, serves: Callable[[int], bool]
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        most: int,
+        serves: Callable[[int], bool],
+        counted: Callable[[int], None],
     ) -> None:
         """Take what makes the protocol of a connection, and how many there may be at once.
 
-        Uids that are not served are strangers, who may only ask a few questions.
+        Uids that are not served are strangers, who may only ask a few questions. *counted* hears
+        how many connections there are.
         """
+        self._counted = counted
         self._protocol = protocol
         self._most = most
         self._most_strangers = max(1, most // _STRANGERS)
@@ -126,6 +132,7 @@ class Acceptor:
     def _connect(self, sock: socket.socket, *, stranger: bool) -> None:
         connection = _Connection(self._protocol(), self._gone)
         self._connections.add(connection)
+        self._counted(len(self._connections))
         if stranger:
             self._strangers.add(connection)
         self._empty.clear()
@@ -145,6 +152,7 @@ class Acceptor:
 
     def _gone(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        self._counted(len(self._connections))
         self._strangers.discard(connection)
         if not self._connections:
             self._empty.set()

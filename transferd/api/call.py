@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,12 +11,13 @@ import msgspec
 from aiohttp import web
 
 from transferd.api.identity import Identities
-from transferd.api.ports import JobUseCases, NoticeUseCases
+from transferd.api.ports import AdminUseCases, JobUseCases, NoticeUseCases
 from transferd.model.caller import Caller
 from transferd.model.checks import check_id
 from transferd.model.errors import BadRequest, CallerError, TooLarge
 from transferd.model.job import JobId, Seconds, Timers
 from transferd.model.limits import Limits
+from transferd.service.ports import Meter
 from transferd.wire.answers import Answers
 
 _Result = TypeVar("_Result")
@@ -33,12 +33,14 @@ class UnsupportedMediaType(CallerError):
     status = 415
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Context:
-    """What handlers work with."""
+    """What handlers work with; limits, timers and heartbeat may change between requests."""
 
     jobs: JobUseCases
     notices: NoticeUseCases
+    admin: AdminUseCases
+    meter: Meter
     limits: Limits
     #: Of a job that names none.
     timers: Timers
@@ -51,8 +53,6 @@ class Context:
     openapi: bytes
     #: Set when the server is going down: event streams end then.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Answered requests by (method, route, status).
-    requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,13 @@ class Call:
         too_large = TooLarge("body_too_large", f"cannot read a body of more than {limit} bytes")
         if (request.content_length or 0) > limit:
             raise too_large
+        body = bytearray()
         try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large from None
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+            return bytes(body)
         except web.RequestPayloadError:
             raise BadRequest(
                 "malformed_body", "cannot read the body: it is cut or broken"

@@ -233,12 +233,24 @@ async def openapi(call: Call) -> web.Response:
 
 
 async def figures(call: Call) -> web.Response:
-    """Count things, for Prometheus."""
-    from transferd.api import metrics  # most daemons are never asked
-
-    jobs = call.context.jobs
-    text = metrics.render(await jobs.counts(), jobs.worker_count, call.context.requests)
+    """Tell Prometheus what was counted."""
+    text = await call.context.admin.figures()
     return web.Response(body=text, content_type="text/plain", charset="utf-8")
+
+
+async def admin_status(call: Call) -> web.Response:
+    """Say how the service is, in detail."""
+    return answer(await call.context.admin.status())
+
+
+async def admin_check(call: Call) -> web.Response:
+    """Look for what is wrong."""
+    return answer(await call.context.admin.check(call.caller))
+
+
+async def rotate_key(call: Call) -> web.Response:
+    """Seal every secret under a new key."""
+    return answer(await call.context.admin.rotate_key())
 
 
 # ── what they share ────────────────────────────────────────────────────────────────────────

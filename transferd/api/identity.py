@@ -36,6 +36,11 @@ class Identities:
         self._operator = operator
         self._known: WeakKeyDictionary[BaseTransport, Caller] = WeakKeyDictionary()
 
+    def configure(self, admin_gid: int | None) -> None:
+        """Take members of another group for admins, on open connections too."""
+        self._admin_gid = admin_gid
+        self._known.clear()
+
     def caller(self, request: web.Request) -> Caller:
         """Return who sent a request.
 

@@ -14,6 +14,7 @@ from transferd.api.query import DEFAULT_LIMIT, MAX_LIMIT
 from transferd.model.credentials import Scheme, Target
 from transferd.model.notices import NoticeKind, kind_labels
 from transferd.model.states import JobState
+from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     BlockersAnswer,
     FileBody,
@@ -392,5 +393,30 @@ ROUTES = (
         access=_OPERATOR,
         summary="Figures for Prometheus.",
         outcomes=(Outcome(status=200, text="Prometheus' text format.", media_type="text/plain"),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/status",
+        handler=handlers.admin_status,
+        access=_OPERATOR,
+        summary="Say how the service is, user by user.",
+        outcomes=(Outcome(status=200, text="The service.", body=StatusAnswer),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/check",
+        handler=handlers.admin_check,
+        access=_OPERATOR,
+        summary="Look for what is wrong, and change nothing.",
+        outcomes=(Outcome(status=200, text="What was found.", body=CheckAnswer),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/rotate-key",
+        handler=handlers.rotate_key,
+        access=_OPERATOR,
+        summary="Seal every secret under a new key, and forget the old ones.",
+        outcomes=(Outcome(status=200, text="Done, and on disk.", body=RotationAnswer),),
+        errors=(409,),
     ),
 )

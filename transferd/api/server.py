@@ -19,13 +19,14 @@ from transferd.api.call import Call, Context
 from transferd.api.errors import answer_problems
 from transferd.api.identity import Identities
 from transferd.api.openapi import document
-from transferd.api.ports import JobUseCases, NoticeUseCases
+from transferd.api.ports import AdminUseCases, JobUseCases, NoticeUseCases
 from transferd.api.query import refuse_unknown
 from transferd.api.routes import ROUTES, Access, Route
 from transferd.model.caller import Caller
 from transferd.model.errors import NotAllowed
 from transferd.model.job import Seconds, Timers
 from transferd.model.limits import Limits
+from transferd.service.ports import Meter
 from transferd.wire.answers import Answers
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class ApiServer:
         *,
         jobs: JobUseCases,
         notices: NoticeUseCases,
+        admin: AdminUseCases,
+        meter: Meter,
         answers: Answers,
         limits: Limits,
         timers: Timers,
@@ -63,6 +66,8 @@ class ApiServer:
         self._context = Context(
             jobs=jobs,
             notices=notices,
+            admin=admin,
+            meter=meter,
             limits=limits,
             timers=timers,
             answers=answers,
@@ -75,6 +80,14 @@ class ApiServer:
         self._runner: web.AppRunner | None = None
         self._acceptor: Acceptor | None = None
 
+    def configure(
+        self, *, limits: Limits, timers: Timers, admin_gid: int | None, heartbeat: Seconds
+    ) -> None:
+        """Serve otherwise from the next request on; an open event stream keeps its heartbeat."""
+        context = self._context
+        context.limits, context.timers, context.heartbeat = limits, timers, heartbeat
+        context.identities.configure(admin_gid)
+
     async def start(self, sock: socket.socket) -> None:
         """Serve on *sock*, a bound Unix socket, which is the server's from now on."""
         self._runner = web.AppRunner(
@@ -86,7 +99,10 @@ class ApiServer:
         )
         await self._runner.setup()
         if self._runner.server is not None:
-            self._acceptor = Acceptor(self._runner.server, self._most, self._context.serves)
+            context = self._context
+            self._acceptor = Acceptor(
+                self._runner.server, self._most, context.serves, context.meter.connected
+            )
             self._acceptor.start(sock)
 
     async def stop(self, timeout: Seconds = 5.0) -> None:
@@ -111,9 +127,8 @@ class ApiServer:
 
 def application(context: Context, routes: Iterable[Route]) -> web.Application:
     """Make the application of *routes*."""
-    app = web.Application(
-        middlewares=[_observe, answer_problems], client_max_size=context.limits.body_bytes
-    )
+    # How large a body may be is held against the limits of the moment, where it is read.
+    app = web.Application(middlewares=[_observe, answer_problems])
     app[_CONTEXT] = context
     for route in routes:
         handler = _handler(route)
@@ -160,7 +175,7 @@ async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     method = request.method if request.method in hdrs.METH_ALL else "other"
-    context.requests[method, route, response.status] += 1
+    context.meter.answered(method, route, response.status)
     if log.isEnabledFor(logging.DEBUG) and request.transport is not None:
         fields = {
             "method": method,

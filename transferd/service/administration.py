@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transferd import __version__
 from transferd.model.caller import Caller
-from transferd.model.errors import NotFound, StoreError
+from transferd.model.errors import NotFound, OwnerRefused, StoreError
 from transferd.model.paths import job_of_temporary
 from transferd.model.states import JobState
 from transferd.model.upkeep import Severity
@@ -176,7 +176,7 @@ class Administration:
         owner = self._subjects.owner_of(caller)
         try:
             await self._survey(owner, ())
-        except WorkerGone as error:
+        except (WorkerGone, OwnerRefused) as error:
             return [
                 Finding(
                     code="worker_failed",
@@ -197,7 +197,7 @@ class Administration:
         for owner, directories in (await self._subjects.store.directories()).items():
             try:
                 paths = await self._survey(owner, directories)
-            except WorkerGone as error:
+            except (WorkerGone, OwnerRefused) as error:
                 found.append(_unseen(owner, error))
                 continue
             for path in paths:
@@ -212,7 +212,7 @@ class Administration:
         """Have the owner's worker look; what lies elsewhere is no answer.
 
         Raises:
-            WorkerGone: it could not be asked.
+            WorkerGone, OwnerRefused: it could not be asked.
         """
         found: list[str] = []
         for start in range(0, max(1, len(directories)), _BATCH):
@@ -260,7 +260,7 @@ def _orphan(path: str, reason: str) -> Finding:
     )
 
 
-def _unseen(owner: int, error: WorkerGone) -> Finding:
+def _unseen(owner: int, error: Exception) -> Finding:
     return Finding(
         code="temporaries_unseen",
         severity=Severity.WARNING,

@@ -21,9 +21,10 @@ class Quotas:
         self._limits = limits
         self._is_admin = is_admin
 
-    def change(self, limits: Limits) -> None:
+    def configure(self, limits: Limits, is_admin: Callable[[int], bool]) -> None:
         """Hold to other limits from now on; what runs already goes on with those it has."""
         self._limits = limits
+        self._is_admin = is_admin
 
     def of_caller(self, caller: Caller) -> Quota:
         """Return how much of the queue a caller may fill."""

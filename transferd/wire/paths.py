@@ -67,6 +67,22 @@ def state_directory(environ: Mapping[str, str], system: bool) -> Path:
     )
 
 
+def configuration_file(environ: Mapping[str, str], system: bool) -> Path | None:
+    """Return the configuration file that is read where none is named; it need not be there.
+
+    System: `/etc/transferd/transferd.toml`. User: `transferd/transferd.toml` in `$XDG_CONFIG_HOME`,
+    else in `~/.config`; None where neither is an absolute path.
+    """
+    name = Path("transferd", "transferd.toml")
+    if system:
+        return Path("/etc") / name
+    config_home = environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(config_home):
+        return Path(config_home) / name
+    home = environ.get("HOME", "")
+    return Path(home) / ".config" / name if os.path.isabs(home) else None
+
+
 def record(socket: str, pid: int) -> str:
     """Return what a daemon writes into RECORD_NAME: its socket in the first line, then its pid."""
     return f"{socket}\n{pid}\n"
