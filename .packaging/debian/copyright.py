@@ -34,6 +34,7 @@ def main() -> None:
             print(f"  {name} {distribution.version}: {licence(distribution)}")
             if home := distribution.metadata.get("Home-page"):
                 print(f"      {home}")
+    print("\nThe Apache licence 2.0 is in /usr/share/common-licenses/Apache-2.0.")
 
 
 main()

@@ -67,8 +67,11 @@ def interpreter() -> Path:
     return python
 
 
-def copy(destination: Path, final: Path) -> None:
+def copy(destination: Path, final: Path, *, compiled: bool) -> None:
     """Make *destination*, which must not exist, an environment that will be used as *final*.
+
+    Args:
+        compiled: compile everything now; a package is compiled where it is installed.
 
     Raises:
         InstallationError: what transferd needs is not there, or does not work in the copy.
@@ -86,7 +89,8 @@ def copy(destination: Path, final: Path) -> None:
     )
     _copy_code(packages)
     _copy_needed(packages)
-    _compile(packages, final / packages.relative_to(destination))
+    if compiled:
+        _compile(packages, final / packages.relative_to(destination))
     for name, entry in PROGRAMS.items():
         module, _, function = entry.partition(":")
         program = destination / "bin" / name
@@ -141,9 +145,9 @@ def _copy_needed(packages: Path) -> None:
 
 
 def _copy_file(source: str, destination: str) -> None:
-    """Copy bytes and whether they can be run; owner and mode are the installation's own."""
+    """Copy bytes; owner and mode are the installation's own, and no module is run as a program."""
     shutil.copyfile(source, destination)
-    Path(destination).chmod(0o755 if Path(source).stat().st_mode & 0o100 else 0o644)
+    Path(destination).chmod(0o644)
 
 
 def _compile(packages: Path, final: Path) -> None:
@@ -160,9 +164,8 @@ def _compile(packages: Path, final: Path) -> None:
 def _prove(environment: Path) -> None:
     python = environment / "bin/python"
     run = subprocess.run(  # noqa: S603 - the interpreter that runs this
-        [python, "-I", "-c", _PROOF], capture_output=True, text=True, check=False
+        [python, "-I", "-B", "-c", _PROOF], capture_output=True, text=True, check=False
     )
     if run.returncode:
-        raise InstallationError(
-            f"cannot use the copied environment: {run.stderr.strip().splitlines()[-1:]}"
-        )
+        said = run.stderr.strip().splitlines() or [f"status {run.returncode}"]
+        raise InstallationError(f"cannot use the copy of this environment: {said[-1]}")

@@ -159,7 +159,7 @@ class Installer:
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            environment.copy(new, home)
+            environment.copy(new, home, compiled=not self._layout.packaged)
         except (InstallationError, OSError):
             shutil.rmtree(new, ignore_errors=True)
             raise

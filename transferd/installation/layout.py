@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,18 @@ class Layout:
 
     def links(self, environment: Path) -> dict[Path, Path]:
         """Return the links in everybody's path, and the programs of *environment* they lead to."""
-        return {self.prefix / "bin" / name: environment / "bin" / name for name in PROGRAMS}
+        programs = {self.prefix / "bin" / name: environment / "bin" / name for name in PROGRAMS}
+        return {path: link_to(target, path) for path, target in programs.items()}
+
+
+def link_to(target: Path, path: Path) -> Path:
+    """Return where a link at *path* leads: relative within a top-level directory, as Debian has it.
+
+    Which of those lies on another file system or is a link itself is the machine's own affair.
+    """
+    if target.parts[1] == path.parts[1]:
+        return Path(os.path.relpath(target, path.parent))
+    return target
 
 
 #: By the machine's administrator.
