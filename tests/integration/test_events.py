@@ -191,6 +191,7 @@ async def test_the_service_hears_who_listens(api: Api, monkeypatch: pytest.Monke
         "job_id": None,
         "kinds": Kind.TRANSFERRED | Kind.ERROR | Kind.ENDED,
         "after": None,
+        "all_users": False,
     }
 
 
@@ -332,7 +333,13 @@ class Flood(FakeService):
 
     @asynccontextmanager
     async def subscribe(
-        self, caller: Caller, *, job_id: JobId | None, kinds: NoticeKind, after: int | None
+        self,
+        caller: Caller,
+        *,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        after: int | None,
+        all_users: bool = False,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Tell without end."""
         await self._listen(+1)

@@ -389,9 +389,15 @@ async def test_jobs_of_others_do_not_exist(service: Service) -> None:
     """Promise 7: not found, never forbidden."""
     job = await service.create(spec("/a", start=False))
     jobs = service.parts.jobs
-    for attempt in (jobs.get, jobs.resume, jobs.suspend, jobs.complete, jobs.cancel, jobs.why):
-        with pytest.raises(NotFound, match="there is no job"):
+    nowhere = JobId(str(uuid4()))
+    verbs = (jobs.resume, jobs.suspend, jobs.complete, jobs.cancel, jobs.take_ownership)
+    for attempt in (jobs.get, jobs.why, *verbs):
+        with pytest.raises(NotFound) as hidden:
             await attempt(STRANGER, job.id)
+        with pytest.raises(NotFound) as missing:
+            await attempt(STRANGER, nowhere)
+        assert hidden.value.code == "job_not_found"
+        assert hidden.value.detail.replace(job.id, nowhere) == missing.value.detail
     with pytest.raises(NotAllowed):
         await jobs.page(STRANGER, states=None, all_users=True, after=0, limit=10)
 

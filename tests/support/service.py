@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from transferd.assembly import Parts, assemble
+from transferd.assembly import Parts, assemble, own_user
 from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.errors import LinkBroken
@@ -73,6 +73,8 @@ class ScriptedWorker:
         self.refusals: list[link.Refusal] = []
         #: What is wrong with destinations.
         self.invalid: list[link.Refusal] = []
+        #: What is wrong with files that somebody else had.
+        self.out_of_reach: list[link.Refusal] = []
         #: Temporaries that a survey finds.
         self.leftovers: list[str] = []
         self.command_status: int | None = 0
@@ -115,6 +117,8 @@ class ScriptedWorker:
         match message:
             case link.Inspect():
                 await self.say(link.Inspected(message.request, tuple(self.invalid)))
+            case link.Assume():
+                await self.say(link.Inspected(message.request, tuple(self.out_of_reach)))
             case link.Publish():
                 await self.say(link.Published(message.request, tuple(self.refusals)))
             case link.Discard():
@@ -174,6 +178,7 @@ class Service:
     store: Store
     figures: Figures
     workers: list[ScriptedWorker] = field(default_factory=list)
+    _by_owner: dict[int, ScriptedWorker] = field(default_factory=dict)
     _started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def worker(self, number: int = 0) -> ScriptedWorker:
@@ -209,15 +214,26 @@ class Service:
                     await anext(events)
         return seen
 
-    def adopt(self, worker: ScriptedWorker) -> None:
+    async def worker_of(self, owner: int) -> ScriptedWorker:
+        """Wait for an owner's worker to be started."""
+        async with asyncio.timeout(10):
+            while owner not in self._by_owner:
+                self._started.clear()
+                await self._started.wait()
+        return self._by_owner[owner]
+
+    def adopt(self, owner: int, worker: ScriptedWorker) -> None:
         """Take note of a worker that was just started."""
         self.workers.append(worker)
+        self._by_owner[owner] = worker
         self._started.set()
 
 
 @asynccontextmanager
-async def running_service(directory: Path, config: Config = QUICK) -> AsyncIterator[Service]:
-    """Run the service over the queue file in *directory*."""
+async def running_service(
+    directory: Path, config: Config = QUICK, owner_of: Callable[[Caller], int] = own_user
+) -> AsyncIterator[Service]:
+    """Run the service over the queue file in *directory*; *owner_of* as in `assemble`."""
     clock = SystemClock()
     names = (JobId(str(uuid.UUID(int=n))) for n in itertools.count(uuid.uuid4().int >> 1))
     async with open_store(directory, new_id=lambda: next(names)) as store:
@@ -226,12 +242,14 @@ async def running_service(directory: Path, config: Config = QUICK) -> AsyncItera
         async def launch(owner: int, end: socket.socket) -> ScriptedWorker:
             worker = ScriptedWorker(end.dup())
             worker.task = asyncio.create_task(worker.serve())
-            service.adopt(worker)
+            service.adopt(owner, worker)
             return worker
 
         answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
         figures = Figures()
-        parts = assemble(config, store.jobs, store.notices, launch, clock, answers, figures)
+        parts = assemble(
+            config, store.jobs, store.notices, launch, clock, answers, figures, owner_of
+        )
         service = Service(parts, store, figures)
         await store.jobs.recover(clock.steady())
         organs = (parts.scheduler, parts.closing, parts.notifier, parts.workers)
