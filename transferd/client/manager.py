@@ -25,6 +25,7 @@ from transferd.client.stream import Interest, Pulse, hear
 from transferd.model.job import Seconds
 from transferd.model.notices import NoticeKind, parse_kinds
 from transferd.model.states import JobState
+from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     GapAnswer,
     HealthAnswer,
@@ -171,6 +172,32 @@ class Manager:
     async def health(self) -> HealthAnswer:
         """Say how the daemon is."""
         return await self._connection.call("GET", path("health"), answer=HealthAnswer)
+
+    async def admin_status(self) -> StatusAnswer:
+        """Say how the service is, user by user.
+
+        Raises:
+            NotAllowed: the caller is no operator.
+        """
+        return await self._connection.call("GET", path("admin", "status"), answer=StatusAnswer)
+
+    async def admin_check(self) -> CheckAnswer:
+        """Have the service look for what is wrong; it changes nothing.
+
+        Raises:
+            NotAllowed: the caller is no operator.
+        """
+        return await self._connection.call("POST", path("admin", "check"), answer=CheckAnswer)
+
+    async def admin_rotate_key(self) -> RotationAnswer:
+        """Have every stored secret sealed under a new key.
+
+        Raises:
+            NotAllowed: the caller is no operator.
+            Conflict: `key_not_ours`, the service manager has the key; `rotation_running`.
+        """
+        where = path("admin", "rotate-key")
+        return await self._connection.call("POST", where, answer=RotationAnswer)
 
     def _job(self, answer: JobAnswer) -> Job:
         return Job(self._connection, answer, self._listener)
