@@ -15,7 +15,7 @@ from tests.support.daemon import CONFIG
 from tests.support.guest import Guest
 from tests.support.guest import guest as new_guest
 from tests.support.guest_origin import GuestOrigin
-from tests.support.guest_package import SOURCES, give_sources
+from tests.support.guest_package import build_package
 from tests.support.guest_user import User
 
 _HERE = Path(__file__).parent
@@ -46,26 +46,23 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Guest]:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this checkout."""
+    return build_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="session")
+def machine(package: Path) -> Iterator[Guest]:
     """A guest with transferd as a service, alice and bob."""
     with new_guest(people=["alice", "bob"]) as guest:
-        give_sources(guest)
-        guest.shell(f"cd {SOURCES}\n{BYHAND}", seconds=200)
+        guest.put(f"/root/{package.name}", package.read_bytes())
         guest.put("/etc/transferd/transferd.toml", CONFIG)
+        guest.shell(
+            f"apt-get install -y -o Dpkg::Options::=--force-confold /root/{package.name}",
+            seconds=200,
+        )
         guest.run("systemctl", "enable", "--now", "transferd.socket")
         yield guest
-
-
-BYHAND = """
-python3 -m venv /opt/transferd
-/opt/transferd/bin/pip install -q .
-ln -s /opt/transferd/bin/transferd /opt/transferd/bin/transferctl /usr/local/bin/
-cp systemd/transferd.service systemd/transferd.socket /etc/systemd/system/
-cp systemd/transferd.sysusers /usr/lib/sysusers.d/transferd.conf
-cp systemd/transferd.pam /etc/pam.d/transferd
-systemd-sysusers
-systemctl daemon-reload
-"""
 
 
 @pytest.fixture

@@ -25,16 +25,20 @@ SUITE = "bookworm"
 #: Beside Debian's essential packages; the last line is what tests look at the guest with.
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "dbus-user-session"),
-    *("python3", "python3-venv", "ca-certificates"),
-    *("iproute2", "procps"),
+    *("python3", "python3-venv", "ca-certificates", "libgssapi-krb5-2"),
+    *("iproute2", "procps", "sudo"),
 )
 _MIRROR = "http://deb.debian.org/debian"
 #: A mirror that says nothing must not hold up the tests for ever.
 _BUILD_SECONDS = 300
 #: A copy that is not locked yet is younger.
 _NEW_SECONDS = 60
-#: What debootstrap leaves behind, and no guest needs; each guest copies the rest.
-_LEFTOVERS = ("var/cache/apt/archives", "usr/share/doc", "usr/share/man", "usr/share/locale")
+#: What debootstrap leaves behind, and no guest needs; each guest copies the rest. Without its lists
+#: apt knows of no package that it had to fetch: a guest has no network.
+_LEFTOVERS = (
+    *("var/cache/apt/archives", "var/lib/apt/lists"),
+    *("usr/share/doc", "usr/share/man", "usr/share/locale"),
+)
 #: What it takes from the host, or leaves out.
 _FILES = {
     "etc/hostname": "guest\n",

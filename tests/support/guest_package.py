@@ -1,13 +1,15 @@
-"""What a guest installs transferd from: this checkout, and the wheels of what it depends on.
+"""What a guest installs transferd from: the Debian package, or this checkout and some wheels.
 
-The guest's network leads nowhere, so its pip finds packages in a directory: the wheels are fetched
-once for the guest's Python, whatever Python runs the tests, and kept beside the guest's tree.
+The package is built outside, by the host's own Python, which must be the guest's: its Debian is the
+host's. A guest's network leads nowhere, so its pip finds packages in a directory: the wheels are
+fetched once for the guest's Python, whatever Python runs the tests, and kept beside its tree.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -29,12 +31,60 @@ _STRAY = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "build", "
 _PYTHON = "3.11"
 _LIBRARIES = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12")
 _FETCH_SECONDS = 120
+#: Mostly of what comes as sources only, where tests/run has not built it before.
+_BUILD_SECONDS = 280
+
+
+def build_package(scratch: Path) -> Path:
+    """Build the Debian package of this checkout below an empty directory; returns its path.
+
+    Raises:
+        RuntimeError: it cannot be built; says why.
+    """
+    sources = scratch / "sources"
+    _copy_checkout(sources)
+    # What tests/run has built is not optimized: good for a test, and not left in the checkout's own.
+    built_before = [os.environ.get("PIP_FIND_LINKS", ""), str(_CHECKOUT / ".venv-wheels")]
+    built = subprocess.run(
+        [".packaging/deb", str(scratch)],
+        cwd=sources,
+        env=os.environ | {"PIP_FIND_LINKS": " ".join(built_before)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_BUILD_SECONDS,
+        check=False,
+    )
+    if built.returncode != 0:
+        raise RuntimeError(f"cannot build the Debian package: {built.stdout[-2000:]}")
+    shutil.rmtree(sources)
+    return next(scratch.glob("*.deb"))
+
+
+def renumber(package: Path, version: str, scratch: Path) -> Path:
+    """Pack a Debian package anew, as another version of itself; returns its path."""
+    tree = scratch / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    lines = control.read_text().splitlines()
+    lines = [f"Version: {version}" if line.startswith("Version:") else line for line in lines]
+    control.write_text("\n".join([*lines, ""]))
+    packed = scratch / f"transferd_{version}.deb"
+    # Fast, and no larger than the disk can bear.
+    pack = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, packed]
+    subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    return packed
+
+
+def _copy_checkout(destination: Path) -> None:
+    ignored = shutil.ignore_patterns(*_STRAY)
+    shutil.copytree(_CHECKOUT, destination, symlinks=True, ignore=ignored)
 
 
 def give_sources(guest: Guest) -> None:
     """Put the checkout on the guest's disk, and have its pip look for wheels there, too."""
-    ignored = shutil.ignore_patterns(*_STRAY)
-    shutil.copytree(_CHECKOUT, guest.path(SOURCES), symlinks=True, ignore=ignored)
+    _copy_checkout(guest.path(SOURCES))
     shutil.copytree(_wheels(), guest.path(_WHEELS))
     guest.put("/etc/pip.conf", f"[global]\nno-index = true\nfind-links = {_WHEELS}\n")
 
