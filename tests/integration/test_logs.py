@@ -192,9 +192,11 @@ def run_configured(
     `{stream}` in *journal* becomes the device and inode of that standard error.
     """
     script = (
-        "import logging, os, warnings\n"
+        "import logging, os, sys, warnings\n"
+        "from pathlib import Path\n"
         "from transferd.logs import set_up_logging\n"
-        f"set_up_logging({log_format!r}, {level!r}, os.environ)\n"
+        "nobody = Path('/nonexistent/journald')\n"
+        f"set_up_logging({log_format!r}, {level!r}, os.environ, sys.stderr, nobody)\n"
         "log = logging.getLogger('transferd.test')\n"
         f"{code}\n"
     )
@@ -241,7 +243,7 @@ def test_python_warnings_become_records() -> None:
     ("journal", "expected"),
     [("{stream}", ["<7>", "<6>", "<4>", "<3>", "<2>"]), ("1:2", []), ("", [])],
 )
-def test_the_journal_gets_priorities(journal: str, expected: list[str]) -> None:
+def test_a_journal_that_is_away_gets_priorities(journal: str, expected: list[str]) -> None:
     """Rule: JOURNAL_STREAM counts only where it names our own standard error (systemd.exec(5))."""
     code = "[log.log(level, 'a.b') for level in (10, 20, 30, 40, 50)]"
     lines = run_configured(code, level="debug", journal=journal)
