@@ -1,22 +1,19 @@
-"""Secrets at rest: what opens them, what does not, and the file of the key."""
+"""Secrets at rest: what opens them, and what does not."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import stat
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from transferd.model.credentials import Scheme, Secret, Target
-from transferd.model.errors import StoreError, VaultError
+from transferd.model.errors import VaultError
 from transferd.model.job import Header, JobId
-from transferd.store.keys import load_keys
 from transferd.store.vault import KEY_BYTES, Vault, key_id
 
 KEY, OTHER = b"k" * KEY_BYTES, b"o" * KEY_BYTES
+MARKER = b"m" * KEY_BYTES
 JOB, ELSE = JobId("00000000-0000-4000-8000-000000000001"), JobId("another job")
 PASSWORD = "käse \U0001f600 \0 " + "x" * 70_000
 
@@ -111,85 +108,39 @@ def test_headers_come_back_in_their_order() -> None:
     ]
 
 
-def test_marks_depend_on_the_key() -> None:
-    """Without it nobody can try passwords against the fingerprint of a request."""
-    assert _vault(KEY).marks(b"x") != _vault(OTHER).marks(b"x")
-    assert _vault(KEY).marks(b"x")[0] in _vault(OTHER, KEY).marks(b"x")
-    assert _vault(KEY).marks(b"x") != _vault(KEY).marks(b"y")
+def test_marks_depend_on_the_marker_alone() -> None:
+    """Without it nobody can try passwords against a request; with it any sealing key will do."""
+    old, new = Vault([KEY], _numbers(), [MARKER]), Vault([OTHER], _numbers(), [b"n" * 32, MARKER])
+    assert old.marks(b"x")[0] == new.marks(b"x")[1]
+    assert old.marks(b"x")[0] != new.marks(b"x")[0]
+    assert old.marks(b"x") != old.marks(b"y")
 
 
-# ── the file of the key ──────────────────────────────────────────────────────────────────────
+def test_a_marker_is_sealed_as_a_secret_is() -> None:
+    """It lies in the queue file, beside what is marked with it."""
+    sealed = _vault(KEY).seal_marker(MARKER)
+    assert MARKER not in sealed
+    assert _vault(OTHER, KEY).open_marker(sealed) == MARKER
+    with pytest.raises(VaultError):
+        _vault(OTHER).open_marker(sealed)
+    with pytest.raises(VaultError, match="another place"):
+        _open(_vault(KEY), sealed)
 
 
-def _load(path: Path, *, in_use: bool = False) -> tuple[bytes, ...]:
-    return load_keys(path, os.urandom, in_use=in_use)
-
-
-def test_the_first_start_makes_a_key_of_its_own(tmp_path: Path) -> None:
-    """Only its owner can read it, and later starts find it."""
-    path = tmp_path / "vault.key"
-    (key,) = _load(path)
-    assert len(key) == KEY_BYTES
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert _load(path, in_use=True) == (key,)
-    assert [each.name for each in tmp_path.iterdir()] == ["vault.key"]
-
-
-def test_a_crash_while_the_key_was_made_is_forgotten(tmp_path: Path) -> None:
-    """A key has its name only when it is whole."""
-    (tmp_path / "vault.key.new").write_bytes(b"12")
-    _load(tmp_path / "vault.key")
-    assert [each.name for each in tmp_path.iterdir()] == ["vault.key"]
-
-
-def test_a_lost_key_is_not_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A stand-in takes over under another name, so that the lost one can be put back."""
-    path = tmp_path / "vault.key"
-    (lost,) = _load(path)
-    path.rename(tmp_path / "kept")
-    (stand_in,) = _load(path, in_use=True)
-    assert "missing" in caplog.text
-    assert not path.exists()
-    assert _load(path, in_use=True) == (stand_in,)
-    (tmp_path / "kept").rename(path)
-    assert _load(path, in_use=True) == (lost, stand_in)
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
-def test_a_key_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
-    """The message says what to do about it."""
-    path = tmp_path / "vault.key"
-    _load(path)
-    path.chmod(mode)
-    with pytest.raises(StoreError, match="chmod 600"):
-        _load(path)
-
-
-@pytest.mark.parametrize("text", ["", "zz" * 32, "ab" * 31, "ab" * 33, "ab" * 4000, "\u00e4" * 64])
-def test_a_file_that_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
-    """It is not replaced either: it may be all that is left of the real one."""
-    path = tmp_path / "vault.key"
-    path.write_text(text)
-    path.chmod(0o600)
-    with pytest.raises(StoreError, match="64 hexadecimal digits"):
-        _load(path)
-    assert path.read_text() == text
-
-
-def test_a_key_is_a_file_of_its_own(tmp_path: Path) -> None:
-    """Neither a link that somebody has put there, nor a directory."""
-    path = tmp_path / "vault.key"
-    (key_file := tmp_path / "elsewhere").write_text("ab" * 32)
-    path.symlink_to(key_file)
-    with pytest.raises(StoreError, match="cannot read the key"):
-        _load(path)
-    path.unlink()
-    path.mkdir(mode=0o700)
-    with pytest.raises(StoreError, match="cannot read the key"):
-        _load(path)
-
-
-def test_a_key_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """The message names the file."""
-    with pytest.raises(StoreError, match=r"cannot make the key .*vault\.key"):
-        _load(tmp_path / "missing" / "vault.key")
+def test_keys_can_be_changed_under_way() -> None:
+    """What was sealed before opens after, and is sealed anew for its own place alone."""
+    vault = _vault(KEY)
+    sealed = _seal(vault)
+    headers = vault.seal_headers(JOB, [Header(name="A", value=Secret("b"))])
+    vault.change([OTHER, KEY], ())
+    assert vault.sealing == key_id(OTHER)
+    assert vault.retired == {key_id(KEY)}
+    assert _open(vault, sealed) == PASSWORD
+    with pytest.raises(VaultError, match="another place"):
+        vault.reseal_password(ELSE, Target.SERVER, Scheme.BASIC, sealed)
+    anew = vault.reseal_password(JOB, Target.SERVER, Scheme.BASIC, sealed)
+    assert _open(_vault(OTHER), anew) == PASSWORD
+    with pytest.raises(VaultError):
+        _open(_vault(KEY), anew)
+    (opened,) = _vault(OTHER).open_headers(JOB, vault.reseal_headers(JOB, headers))
+    assert opened.value.reveal() == "b"

@@ -26,7 +26,7 @@ from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change, Checkpoint, Retry
 from transferd.model.states import JobEvent
-from transferd.service.ports import JobStore, NoticeStore
+from transferd.service.ports import JobStore, KeyRing, NoticeStore
 from transferd.store.opening import open_store
 
 ALICE, BOB = 1001, 1002
@@ -90,11 +90,12 @@ def stumble(at: float = 160.0, delay: float = 60.0) -> Change:
 
 
 class Queue:
-    """The two stores of an open state directory, with the steps that most tests take."""
+    """The stores and keys of an open state directory, with the steps that most tests take."""
 
-    def __init__(self, jobs: JobStore, notices: NoticeStore) -> None:
+    def __init__(self, jobs: JobStore, notices: NoticeStore, keys: KeyRing) -> None:
         self.jobs = jobs
         self.notices = notices
+        self.keys = keys
 
     async def make(self, wish: JobSpec | None = None, *, owner: int = ALICE) -> Job:
         """Make one job."""
@@ -142,15 +143,15 @@ class Queue:
 
 
 @asynccontextmanager
-async def open_queue(directory: Path) -> AsyncIterator[Queue]:
-    """Open a state directory; ids are numbered."""
+async def open_queue(directory: Path, *, credentials: Path | None = None) -> AsyncIterator[Queue]:
+    """Open a state directory, with what the service manager hands over; ids are numbered."""
     ids = itertools.count(1)
 
     def new_id() -> JobId:
         return JobId(f"00000000-0000-4000-8000-{next(ids):012}")
 
-    async with open_store(directory, new_id=new_id) as store:
-        yield Queue(store.jobs, store.notices)
+    async with open_store(directory, credentials=credentials, new_id=new_id) as store:
+        yield Queue(store.jobs, store.notices, store.keys)
 
 
 def with_secrets(wish: JobSpec, *secrets: Credential, headers: tuple[Header, ...] = ()) -> JobSpec:

@@ -40,17 +40,16 @@ def read_markers(cx: sqlite3.Connection, vault: Vault) -> Markers:
 
 def add_marker(cx: sqlite3.Connection, sealed: bytes) -> None:
     """Have another marker mark from now on."""
-    cx.execute(
-        "UPDATE markers SET last = (SELECT coalesce(max(number), 0) FROM jobs) WHERE last IS NULL"
-    )
-    cx.execute("INSERT INTO markers (sealed, last) VALUES (?, NULL)", [sealed])
+    (newest,) = cx.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
+    cx.execute("UPDATE markers SET last = ? WHERE last IS NULL", [newest])
+    cx.execute("INSERT INTO markers (sealed, first) VALUES (?, ?)", [sealed, newest + 1])
 
 
 def reseal_markers(cx: sqlite3.Connection, vault: Vault) -> None:
     """Forget markers that no job needs, and seal the others with the key of today."""
     cx.execute(
         "DELETE FROM markers WHERE last IS NOT NULL"
-        " AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.number <= markers.last)"
+        " AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.number BETWEEN first AND last)"
     )
     rows: Sequence[sqlite3.Row] = cx.execute("SELECT number, sealed FROM markers").fetchall()
     for row in rows:

@@ -147,7 +147,9 @@ CREATE INDEX headers_by_key ON headers (substr(sealed, 2, 8));
 CREATE TABLE markers (
     number INTEGER PRIMARY KEY,
     sealed BLOB    NOT NULL,
-    -- Number of the last job whose fingerprint may be made with it; NULL: it makes new ones.
+    -- Numbers of the first and the last job whose fingerprint may be made with it; no last one:
+    -- it makes new ones.
+    first  INTEGER NOT NULL,
     last   INTEGER
 ) STRICT;
 
