@@ -348,12 +348,19 @@ async def test_a_new_credential_reaches_a_running_job(service: Service) -> None:
     assert not (await worker.hears(link.Start, 3)).credentials
 
 
-async def test_a_run_that_breaks_the_daemons_own_code_ends_in_error(service: Service) -> None:
-    """A job fails alone: a number that the queue file cannot hold is no reason to hang."""
+async def test_a_run_that_breaks_the_daemons_own_code_ends_in_error(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job fails alone: a fault in keeping its offsets is no reason to hang."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
     job = await service.create(spec("/a"))
     worker = await service.worker()
     start = await worker.hears(link.Start)
-    await worker.say(link.Durable(start.job, start.run, 0, 2**63, 2**63))
+    monkeypatch.setattr(service.store.jobs, "checkpoint", broken)
+    await worker.say(link.Durable(start.job, start.run, 0, 5))
     notice = await service.next_notice(job, FAILED)
     assert notice.job.error is not None
     assert notice.job.error.code == "worker_fault"

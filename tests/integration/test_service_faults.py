@@ -17,6 +17,7 @@ from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
 from transferd.service.clock import SystemClock
 from transferd.service.housekeeper import Ages, Housekeeper
+from transferd.service.workers import Patience
 from transferd.wire import link
 
 
@@ -108,9 +109,11 @@ async def test_a_worker_that_reads_nothing_holds_up_neither_its_owner_nor_the_en
     async with running_service(tmp_path / "state") as service:
         await service.create(spec("/first"))
         worker = await service.worker()
-        worker.deaf = True
         names = [f"/{'d' * 250}/{'e' * 250}/{number}" for number in range(1000)]
-        large = await service.create(spec(*names))
+        large = await service.create(spec(*names, start=False))
+        worker.deaf = True
+        await service.create(spec("/last", start=False))
+        await service.parts.jobs.resume(ME, large.id)
         await service.until(large, lambda seen: seen.state is JobState.CONNECTING)
         async with asyncio.timeout(20):
             suspended = await service.parts.jobs.suspend(ME, large.id)
@@ -179,7 +182,7 @@ async def test_a_worker_that_never_answers_is_ended(
         """Say nothing."""
 
     monkeypatch.setattr(worker, "_answer", silence)
-    monkeypatch.setattr("transferd.service.workers.ANSWER_PATIENCE", 0.05)
+    monkeypatch.setattr(service.parts.workers, "_patience", Patience(answer=0.05))
     with pytest.raises(Unavailable, match="did not answer"):
         await service.create(spec("/b"))
     assert await worker.wait() == -9

@@ -75,6 +75,8 @@ class ScriptedWorker:
         self.invalid: list[link.Refusal] = []
         #: What is wrong with files that somebody else had.
         self.out_of_reach: list[link.Refusal] = []
+        #: Whether it leaves that question to the test.
+        self.mute = False
         #: Temporaries that a survey finds.
         self.leftovers: list[str] = []
         self.command_status: int | None = 0
@@ -117,7 +119,7 @@ class ScriptedWorker:
         match message:
             case link.Inspect():
                 await self.say(link.Inspected(message.request, tuple(self.invalid)))
-            case link.Assume():
+            case link.Assume() if not self.mute:
                 await self.say(link.Inspected(message.request, tuple(self.out_of_reach)))
             case link.Publish():
                 await self.say(link.Published(message.request, tuple(self.refusals)))
@@ -151,7 +153,8 @@ class ScriptedWorker:
         for file in files or start.files:
             inode = Inode(device=1, number=file.index + 1)
             await self.say(link.Opened(start.job, start.run, file.index, inode))
-            await self.say(link.FileDone(start.job, start.run, file.index, 10, inode))
+            size = max(10, file.bytes_transferred)
+            await self.say(link.FileDone(start.job, start.run, file.index, size, inode))
 
     async def carry(self, start: link.Start | link.Extend) -> None:
         """Report a run as fetched to its last file."""
@@ -204,13 +207,15 @@ class Service:
                         return event
         raise AssertionError("the stream ended")
 
-    async def until(self, job: Job, reached: Callable[[Job], bool]) -> Job:
-        """Wait until a job is as wanted."""
+    async def until(self, job: Job, reached: Callable[[Job], bool], caller: Caller = ME) -> Job:
+        """Wait until a job of the caller's is as wanted."""
         kinds = NoticeKind.MODIFICATION
         async with asyncio.timeout(10):
-            listening = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)
+            listening = self.parts.notifier.subscribe(
+                caller, job_id=job.id, kinds=kinds, after=None
+            )
             async with listening as events:
-                while not reached(seen := await self.parts.jobs.get(ME, job.id)):
+                while not reached(seen := await self.parts.jobs.get(caller, job.id)):
                     await anext(events)
         return seen
 

@@ -24,6 +24,7 @@ from transferd.model.errors import (
 from transferd.model.failures import Failure, Remedy
 from transferd.model.job import Job, JobId, Seconds
 from transferd.model.states import JobEvent
+from transferd.service.inbox import Lost
 from transferd.service.ports import (
     Change,
     Checkpoint,
@@ -35,8 +36,9 @@ from transferd.service.ports import (
 )
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
-from transferd.service.run import Lost, Run, RunMessage, start_message
-from transferd.service.workers import WorkerGone, Workers
+from transferd.service.run import Run, start_message
+from transferd.service.testimony import RunMessage
+from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
 
 log = logging.getLogger(__name__)
@@ -134,6 +136,9 @@ class Carrier:
             log.debug("run.overtaken", extra={"fields": {"job": job.id, "reason": str(error)}})
             await self.halt(run)
             await self._drain(run)
+        except WorkerRefused as refusal:
+            failure = Failure(code="owner_refused", message=f"cannot run the job: {refusal}")
+            await self._fail(run, failure, started)
         except WorkerGone as error:
             await self._stumble(run, _worker_lost(str(error)), None, started)
         except TransferFailed as failed:
@@ -174,10 +179,9 @@ class Carrier:
                 case link.Failed():
                     await self._failed(run, message, started)
                     return
-                case Lost():
+                case Lost(reason=reason):
                     if not run.stopping:
-                        failure = _worker_lost("the worker process died")
-                        await self._stumble(run, failure, None, started)
+                        await self._stumble(run, _worker_lost(reason), None, started)
                     return
                 case link.Stopped():
                     return
@@ -196,6 +200,7 @@ class Carrier:
         if not files:
             self._tell(await self._store.apply(job.id, JobEvent.FINISH, self._clock.now()))
             return False
+        await self._hold_worker(run)
         try:
             secrets = await self._store.secrets(job.id, self._clock.now())
         except VaultError as error:
@@ -204,20 +209,29 @@ class Carrier:
             )
             await self._fail(run, failure, started)
             return False
-        run.chronicle.take(files)
-        for file in files:
-            run.progress.kept(file.index, file.bytes_transferred)
-        run.worker = await self._workers.hold(run.claim.owner, run.number)
-        run.quota = await self._quotas.of_owner(run.claim.owner)
-        run.live = True
         try:
-            start = start_message(run, job, files, secrets, self._passport)
-            await self._workers.send(run.worker, start)
+            await self._hand_over(run, start_message(run, job, files, secrets, self._passport))
         finally:
             secrets.wipe()
         if run.stopping:  # stop() came before there was a worker to tell
             await self.halt(run)
         return True
+
+    async def _hold_worker(self, run: Run) -> None:
+        run.waiting = True
+        try:
+            run.worker = await self._workers.hold(run.claim.owner, run.number)
+        finally:
+            run.waiting = False
+        run.quota = await self._quotas.of_owner(run.claim.owner)
+
+    async def _hand_over(self, run: Run, start: link.Start) -> None:
+        run.chronicle.take(start.files)
+        for file in start.files:
+            run.progress.kept(file.index, file.bytes_transferred)
+        run.record.give(start.files)
+        run.live = True
+        await self._reply(run, start)
 
     async def _note(self, run: Run, message: RunMessage | Lost) -> None:
         """Put what does not end the run into the queue file."""
@@ -265,7 +279,7 @@ class Carrier:
             validator=message.validator,
         )
         await self._store.checkpoint([checkpoint], self._clock.now())
-        run.moved_bytes = run.moved_bytes or message.offset > 0
+        run.moved_bytes |= message.offset > run.progress.durable.get(message.file, 0)
         run.progress.kept(message.file, message.offset)
         self._tell_progress(run)
 
@@ -301,6 +315,7 @@ class Carrier:
             await self._reply(run, link.Finish(job_id, run.number))
             return True
         run.chronicle.take(files)
+        run.record.give(files)
         await self._reply(run, link.Extend(job_id, run.number, files))
         return False
 
@@ -308,7 +323,8 @@ class Carrier:
 
     async def _failed(self, run: Run, message: link.Failed, started: Seconds) -> None:
         if message.failure.kind.transient:
-            await self._stumble(run, message.failure, message.retry_after, started)
+            wait = min(message.retry_after or 0.0, self._times.cap)
+            await self._stumble(run, message.failure, wait, started)
         else:
             await self._fail(run, message.failure, started)
 
@@ -376,6 +392,7 @@ class Carrier:
     async def halt(self, run: Run) -> None:
         """Tell the worker, if it still works on the run, to leave it."""
         if run.worker is not None and run.live:
+            run.record.stopped = True
             with suppress(WorkerGone):
                 stop = link.Stop(run.claim.job_id, run.number)
                 await self._workers.send(run.worker, stop)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from transferd.model.errors import (
     Conflict,
@@ -26,16 +28,16 @@ from transferd.model.states import JobEvent, JobState
 from transferd.service.locks import JobLocks
 from transferd.service.ports import Change, Clock, JobStore, Moved, Moves, Stray
 from transferd.service.runs import Runs
-from transferd.service.workers import WorkerGone, Workers
+from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
+from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _PAGE = 100
-#: Jobs that are closed at once.
-_HANDS = 8
-
+#: Jobs of one owner that are closed at once; another owner's slow files hold up nobody else's.
+_HANDS = 4
 
 #: Looks at a job before it is closed for somebody, and raises CallerError to refuse.
 Judge = Callable[[Job], None]
@@ -53,8 +55,14 @@ class Closing:
         self._locks = locks
         self._clock = clock
         self._moves: Moves | None = None
-        self._automatic: asyncio.Queue[JobId] = asyncio.Queue()
+        #: Jobs that are to close by themselves, and how many of them just do, by owner.
+        self._automatic: dict[int, deque[JobId]] = {}
+        self._busy: Counter[int] = Counter()
+        self._wake = asyncio.Event()
+        #: Strays up to this number have been found, and those of whom nobody has been asked yet.
         self._swept = 0
+        self._found: dict[int, list[Stray]] = {}
+        self._finding = asyncio.Lock()
 
     def report_to(self, moves: Moves) -> None:
         """Say who hears that a job has moved; before the first job closes."""
@@ -73,7 +81,7 @@ class Closing:
         async with self._locks.hold(job_id):
             judge(await self._store.job(job_id))
             job = await self._complete(job_id, None)
-        await self.sweep()
+        await self.sweep(job.owner)
         return job
 
     async def cancel(self, job_id: JobId, judge: Judge) -> Job:
@@ -81,14 +89,14 @@ class Closing:
         async with self._locks.hold(job_id):
             judge(await self._store.job(job_id))
             job = await self._cancel(job_id, None)
-        await self.sweep()
+        await self.sweep(job.owner)
         return job
 
     async def expire(self, job_id: JobId) -> None:
         """Cancel a job that nobody cares for; its notices stay, unlike where its owner cancels."""
         async with self._locks.hold(job_id):
-            await self._cancel(job_id, Change())
-        await self.sweep()
+            job = await self._cancel(job_id, Change())
+        await self.sweep(job.owner)
 
     async def _complete(self, job_id: JobId, change: Change | None) -> Job:
         # Nothing may move while files get their names.
@@ -113,21 +121,30 @@ class Closing:
     def consider(self, job: Job) -> None:
         """Close a job by itself, soon, where its owner asked for that."""
         if _completes_itself(job) or _cancels_itself(job):
-            self._automatic.put_nowait(job.id)
+            self._put(job.owner, job.id)
+
+    def _put(self, owner: int, job_id: JobId) -> None:
+        self._automatic.setdefault(owner, deque()).append(job_id)
+        self._wake.set()
 
     async def run(self) -> None:
-        """Close what is to close by itself until cancelled; first what a crash left over."""
+        """Close what is to close by itself until cancelled, and what a crash left over."""
         await self._remember()
-        await self.sweep()
         async with asyncio.TaskGroup() as group:
-            for number in range(_HANDS):
-                group.create_task(self._close_all(), name=f"closing {number}")
+            group.create_task(self._sweep_all(), name="sweep")
+            while True:
+                self._wake.clear()
+                for owner in tuple(self._automatic):
+                    self._begin(owner, group)
+                await self._wake.wait()
 
-    async def _close_all(self) -> None:
-        while True:
-            job_id = await self._automatic.get()
-            with suppress(NotFound, InvalidTransition):
-                await self._close(job_id)
+    def _begin(self, owner: int, group: asyncio.TaskGroup) -> None:
+        queue = self._automatic[owner]
+        while queue and self._busy[owner] < _HANDS:
+            self._busy[owner] += 1
+            group.create_task(self._close(owner, queue.popleft()), name=f"closing for {owner}")
+        if not queue:
+            del self._automatic[owner]
 
     async def _remember(self) -> None:
         after: int | None = 0
@@ -138,16 +155,20 @@ class Closing:
                 self.consider(job)
             after = page.next
 
-    async def _close(self, job_id: JobId) -> None:
+    async def _close(self, owner: int, job_id: JobId) -> None:
         try:
-            async with self._locks.hold(job_id):
-                await self._close_held(job_id)
-            await self.sweep()
+            with suppress(NotFound, InvalidTransition):
+                async with self._locks.hold(job_id):
+                    await self._close_held(job_id)
+                await self.sweep(owner)
         except (Unavailable, StoreError) as error:
             fields = {"job": job_id, "reason": str(error)}
             log.warning("job.close_delayed", extra={"fields": fields})
             await self._clock.sleep(_PATIENCE)
-            self._automatic.put_nowait(job_id)
+            self._put(owner, job_id)
+        finally:
+            self._busy[owner] -= 1
+            self._wake.set()
 
     async def _close_held(self, job_id: JobId) -> None:
         """Close a job whose lock is held: only now nobody changes what its owner wants."""
@@ -165,8 +186,7 @@ class Closing:
     async def _publish(self, job: Job) -> None:
         files = await self._store.publishable(job.id)
         refused: list[link.Refusal] = []
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
+        for batch in questions(files, lambda file: _names(file, job)):
             answer = await self._ask_publish(job, batch)
             bad = {refusal.number for refusal in answer.refusals}
             good = [file.index for file in batch if file.index not in bad]
@@ -193,35 +213,69 @@ class Closing:
                 lambda request: link.Publish(request, publications, job.settings.overwrite),
                 link.Published,
             )
+        except WorkerRefused as error:
+            raise Conflict("owner_refused", f"cannot complete the job: {error}") from error
         except WorkerGone as error:
             raise Unavailable(
                 "worker_lost", f"cannot complete the job now: {error}; complete it again"
             ) from error
 
-    async def sweep(self) -> None:
-        """Remove temporaries of jobs that are gone; what cannot be removed waits for a restart."""
+    async def sweep(self, owner: int) -> None:
+        """Remove temporaries of the owner's jobs that are gone.
+
+        What cannot be removed waits for a restart.
+        """
         try:
-            await self._sweep()
+            while await self._find():
+                await self._discard(owner)
+            await self._discard(owner)
         except StoreError as error:
             # Their jobs have left the queue all the same.
             log.warning("stray.kept", extra={"fields": {"reason": str(error)}})
 
-    async def _sweep(self) -> None:
-        while strays := await self._store.strays(_BATCH, after=self._swept):
-            self._swept = max(self._swept, strays[-1].number)
-            for owner in {stray.owner for stray in strays}:
-                await self._discard(owner, [stray for stray in strays if stray.owner == owner])
+    async def _sweep_all(self) -> None:
+        """Remove what earlier daemons have left over, for every owner whose worker answers."""
+        hopeless: set[int] = set()
 
-    async def _discard(self, owner: int, strays: Sequence[Stray]) -> None:
-        leftovers = tuple(link.Leftover(stray.number, stray.temporary) for stray in strays)
+        async def discard(owner: int) -> None:
+            if not await self._discard(owner):
+                hopeless.add(owner)
+
         try:
-            answer = await self._workers.ask(
-                owner, lambda request: link.Discard(request, leftovers), link.Discarded
-            )
-        except WorkerGone as error:
-            fields = {"owner": owner, "files": len(strays), "reason": str(error)}
-            log.warning("stray.kept", extra={"fields": fields})
-            return
+            while await self._find():
+                async with asyncio.TaskGroup() as group:
+                    for owner in self._found.keys() - hopeless:
+                        group.create_task(discard(owner))
+                for owner in hopeless:
+                    self._found.pop(owner, None)
+        except* StoreError as failed:
+            reason = str(failed.exceptions[0])
+            log.warning("stray.kept", extra={"fields": {"reason": reason}})
+
+    async def _find(self) -> bool:
+        """Look for strays that nobody has found yet; whether there were any."""
+        async with self._finding:
+            strays = await self._store.strays(_BATCH, after=self._swept)
+            for stray in strays:
+                self._found.setdefault(stray.owner, []).append(stray)
+                self._swept = max(self._swept, stray.number)
+        return bool(strays)
+
+    async def _discard(self, owner: int) -> bool:
+        """Have the owner's worker remove what was found; whether there was one to ask."""
+        for batch in questions(self._found.pop(owner, []), lambda s: len(s.temporary.encode())):
+            leftovers = tuple(link.Leftover(stray.number, stray.temporary) for stray in batch)
+            question = partial(link.Discard, leftovers=leftovers)
+            try:
+                answer = await self._workers.ask(owner, question, link.Discarded)
+            except WorkerGone as error:
+                fields = {"owner": owner, "files": len(batch), "reason": str(error)}
+                log.warning("stray.kept", extra={"fields": fields})
+                return False
+            await self._forget(batch, answer)
+        return True
+
+    async def _forget(self, strays: Sequence[Stray], answer: link.Discarded) -> None:
         kept = {refusal.number for refusal in answer.refusals}
         for refusal in answer.refusals:
             log.warning("stray.kept", extra={"fields": {"reason": refusal.message}})
@@ -230,6 +284,12 @@ class Closing:
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:
             self._moves.moved(moved)
+
+
+def _names(file: File, job: Job) -> int:
+    """Return the bytes of both names of a file."""
+    local = file.spec.local
+    return len(local.encode()) + len(temporary_path(local, job.id).encode())
 
 
 def _completes_itself(job: Job) -> bool:

@@ -16,13 +16,11 @@ from transferd.service.blockers import blockers_of
 from transferd.service.organs import Organs
 from transferd.service.ownership import Ownership
 from transferd.service.ports import Created, FilePage, JobPage, Moved
-from transferd.service.workers import WorkerGone
+from transferd.service.workers import WorkerGone, WorkerRefused
 from transferd.wire import link
+from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
-
-#: Paths that a worker is asked about at a time.
-_BATCH = 10_000
 
 
 class Jobs:
@@ -200,13 +198,15 @@ class Jobs:
 
         Raises:
             BadRequest: the first refusal.
+            NotAllowed: `owner_refused`.
             Unavailable: there is no worker to ask.
         """
-        for start in range(0, len(paths), _BATCH):
-            batch = tuple(paths[start : start + _BATCH])
-            question = partial(link.Inspect, paths=batch)
+        for batch in questions(paths, lambda path: len(path.encode())):
+            question = partial(link.Inspect, paths=tuple(batch))
             try:
                 answer = await self._workers.ask(owner, question, link.Inspected)
+            except WorkerRefused as error:
+                raise NotAllowed("owner_refused", f"cannot make files: {error}") from error
             except WorkerGone as error:
                 raise Unavailable(
                     "worker_lost", f"cannot look at the destinations: {error}; try again"

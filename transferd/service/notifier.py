@@ -10,9 +10,11 @@ import asyncio
 import heapq
 import logging
 import math
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from transferd.model.caller import Caller
 from transferd.model.errors import NotAllowed, NotFound, StoreError, notice_not_found
@@ -27,7 +29,7 @@ from transferd.wire import link
 log = logging.getLogger(__name__)
 
 _PAGE = 100
-#: Commands that run at once (BITS.md N6).
+#: Commands of one user that run at once (BITS.md N6).
 _COMMANDS = 4
 #: Doublings of a delay.
 _DOUBLINGS = 6
@@ -76,7 +78,9 @@ class Notifier:
         self._followed: dict[int, Seconds] = {}
         self._due: list[tuple[Seconds, int]] = []
         self._commanding: set[int] = set()
-        self._slots = asyncio.Semaphore(_COMMANDS)
+        self._slots: defaultdict[int, asyncio.Semaphore] = defaultdict(
+            partial(asyncio.Semaphore, _COMMANDS)
+        )
         self._wake = asyncio.Event()
 
     @property
@@ -240,7 +244,7 @@ class Notifier:
     async def _command(self, notice: Notice, command: tuple[str, ...]) -> None:
         environment, stdin = self._describe(notice)
         try:
-            async with self._slots:
+            async with self._slots[notice.owner]:
                 ended = await self._workers.ask(
                     notice.owner,
                     lambda request: link.RunCommand(request, command, dict(environment), stdin),

@@ -29,6 +29,7 @@ from transferd.model.states import JobEvent
 from transferd.service.organs import Organs
 from transferd.service.workers import WorkerGone
 from transferd.wire import link
+from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +148,8 @@ class Ownership:
         while after is not None:
             page = await self._store.files(job_id, after=after, limit=_BATCH)
             files = [file for file in page.files if not file.published]
-            if files:
-                await self._ask(job_id, owner, files)
+            for batch in questions(files, lambda file: 2 * len(file.spec.local.encode())):
+                await self._ask(job_id, owner, batch)
             after = page.next
 
     async def _ask(self, job_id: JobId, owner: int, files: Sequence[File]) -> None:
@@ -164,12 +165,12 @@ class Ownership:
         try:
             question = partial(link.Assume, files=holdings)
             answer = await self._workers.ask(owner, question, link.Inspected)
+        except OwnerRefused as error:
+            raise Conflict("owner_refused", f"cannot make job {job_id} yours: {error}") from error
         except WorkerGone as error:
             raise Unavailable(
                 "worker_lost", f"cannot look at the job's files: {error}; try again"
             ) from error
-        except OwnerRefused as error:
-            raise Conflict("owner_refused", f"cannot make job {job_id} yours: {error}") from error
         for refusal in answer.refusals[:1]:
             raise Conflict(
                 "owner_no_access",

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
 from transferd.model.limits import Quota
 from transferd.service.chronicle import Chronicle
+from transferd.service.inbox import Inbox
 from transferd.service.ports import Runnable, Secrets
 from transferd.service.progress import Progress
-from transferd.service.workers import Worker
+from transferd.service.testimony import Record
+from transferd.service.worker import Worker
 from transferd.wire import link
-
-RunMessage: TypeAlias = (
-    link.Connected
-    | link.Opened
-    | link.Progress
-    | link.Durable
-    | link.Sized
-    | link.Reset
-    | link.FileDone
-    | link.Drained
-    | link.Failed
-    | link.Stopped
-    | link.Audited
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The worker died."""
 
 
 class Run:
@@ -42,7 +24,9 @@ class Run:
         self.number = number
         self.claim = claim
         self.chronicle = chronicle
-        self.inbox: asyncio.Queue[RunMessage | Lost] = asyncio.Queue()
+        self.inbox = Inbox()
+        #: What its worker may speak of.
+        self.record = Record()
         self.progress = Progress.fresh()
         #: What its owner may fill of the queue.
         self.quota = Quota()
@@ -52,6 +36,8 @@ class Run:
         #: Whether the worker still has something to say of it.
         self.live = False
         self.worker: Worker | None = None
+        #: Whether it waits for a worker to be started, and can be left at once.
+        self.waiting = False
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
 

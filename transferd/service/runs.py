@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from transferd.model.errors import LinkBroken
 from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.chronicle import Chronicle
+from transferd.service.inbox import Lost
 from transferd.service.ports import Runnable
-from transferd.service.run import Lost, Run, RunMessage
+from transferd.service.run import Run
+from transferd.service.testimony import Heed, RunMessage
+from transferd.service.worker import Worker
 from transferd.wire import link
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,8 @@ class Runs:
     def __init__(self, carrier: Carrier, chronicle: Callable[[Runnable], Chronicle]) -> None:
         self._carrier = carrier
         self._chronicle = chronicle
-        self._numbers = itertools.count(1)
+        #: The number of the latest run.
+        self._latest = 0
         self._runs: dict[JobId, Run] = {}
         self._barred: set[JobId] = set()
         self._outcome: Outcome | None = None
@@ -78,7 +82,8 @@ class Runs:
         """Dispatch a queued job."""
         if claim.job_id in self._barred:
             return
-        run = Run(next(self._numbers), claim, self._chronicle(claim))
+        self._latest += 1
+        run = Run(self._latest, claim, self._chronicle(claim))
         self._runs[claim.job_id] = run
         run.task = asyncio.create_task(
             self._carrier.carry(run), name=f"run {run.number} {claim.job_id}"
@@ -122,38 +127,58 @@ class Runs:
             await run.over.wait()
 
     async def _end(self, run: Run) -> None:
+        if run.waiting and run.task is not None:
+            # No worker knows of it yet; that one may take long to start, or never does.
+            run.task.cancel()
         await self._carrier.halt(run)
         await run.over.wait()
 
     def _give_up(self, run: Run) -> None:
         log.warning("run.unresponsive", extra={"fields": {"job": run.claim.job_id}})
         if run.worker is not None:
-            run.worker.kill()
+            run.worker.cut_off("it did not leave a job when it was told to")
 
-    def heard(self, owner: int, message: link.FromWorker) -> None:
-        """Take what a worker says of a run."""
-        if not isinstance(message, RunMessage):
-            return
+    def heard(self, worker: Worker, message: RunMessage) -> Heed:
+        """Take what a worker says of a run; of one that is over it may still say something.
+
+        Raises:
+            LinkBroken: it cannot be true, or it is somebody else's run.
+        """
         run = self._runs.get(message.job)
-        if run is None or run.number != message.run or run.claim.owner != owner:
-            return
+        if run is None or run.number != message.run:
+            if message.run > self._latest:
+                raise LinkBroken("it speaks of a run that there never was")
+            return Heed.NOTHING
+        if run.worker is not worker:
+            raise LinkBroken("it speaks of a job that it was not given")
+        heed = run.record.hear(message)
+        if heed is Heed.NOTHING:
+            return heed
         if isinstance(message, link.Progress):
             run.progress.received(message.file, message.received, message.total)
             self._tell_progress(run)
         else:
-            run.inbox.put_nowait(message)
+            run.inbox.put(message)
+        return heed
 
-    def lost(self, owner: int) -> None:
+    async def caught_up(self, worker: Worker) -> None:
+        """Wait until no run of the worker's is far behind what it said."""
+        for run in tuple(self._runs.values()):
+            if run.worker is worker:
+                await run.inbox.room()
+
+    def lost(self, worker: Worker, reason: str) -> None:
         """Take that a worker is gone."""
         for run in self._runs.values():
-            if run.claim.owner == owner and run.worker is not None:
-                run.inbox.put_nowait(Lost())
+            if run.worker is worker:
+                run.inbox.put(Lost(reason))
 
     def _over(self, run: Run) -> None:
         """Free the slot, however the run's task ended, and even if it never began."""
         job_id = run.claim.job_id
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
+        run.inbox.close()
         run.over.set()
         error = None if run.task is None or run.task.cancelled() else run.task.exception()
         if error is not None:

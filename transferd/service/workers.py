@@ -1,7 +1,8 @@
 """Worker processes: started on demand, one per owner; heard, asked, and gone when idle.
 
 What a worker says of a run goes to the Listener; an answer goes to whoever asked. A worker that
-dies takes its runs and open questions with it, never the daemon.
+dies, or that is cut off for what it did, takes its runs and open questions with it, never the
+daemon, and nobody waits for its process to be gone.
 """
 
 from __future__ import annotations
@@ -9,20 +10,41 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from transferd.model.errors import LinkBroken, TransferdError
+from transferd.model.errors import LinkBroken, OwnerRefused
 from transferd.model.job import Seconds
+from transferd.service.hearing import Hearing, Listener, watch
 from transferd.service.ports import Clock, Meter
+from transferd.service.restraint import Restraint
+from transferd.service.startup import Startup
+from transferd.service.testimony import Question
+from transferd.service.worker import (
+    Launch,
+    Patience,
+    Process,
+    Worker,
+    WorkerGone,
+    WorkerRefused,
+)
 from transferd.wire import link
-from transferd.wire.channel import Channel
+
+__all__ = [
+    "Launch",
+    "Listener",
+    "Patience",
+    "Process",
+    "Worker",
+    "WorkerGone",
+    "WorkerRefused",
+    "Workers",
+]
 
 log = logging.getLogger(__name__)
 
-Answer = link.Inspected | link.Published | link.Discarded | link.CommandEnded | link.Surveyed
 _AnswerT = TypeVar(
     "_AnswerT",
     link.Inspected,
@@ -32,78 +54,8 @@ _AnswerT = TypeVar(
     link.Surveyed,
 )
 
-#: A worker that was told to leave gets this long…
-_GRACE: Seconds = 4.0
-#: …or this long when the daemon itself is to leave…
-_CLOSING_GRACE: Seconds = 0.5
-#: …and one that was killed this long: in an uninterruptible wait it may outlive all of us.
-_DEATH: Seconds = 1.0
-_HELLO: Seconds = 30.0
-#: Longer than the slowest disk takes for a batch of files.
-ANSWER_PATIENCE: Seconds = 120.0
-
-
-class WorkerGone(TransferdError):
-    """The worker died, or could not be started."""
-
-
-class Process(Protocol):
-    """A started worker process."""
-
-    @property
-    def pid(self) -> int:
-        """Its id."""
-        ...
-
-    def kill(self) -> None:
-        """End it at once."""
-        ...
-
-    def terminate(self) -> None:
-        """Ask it to leave."""
-        ...
-
-    async def wait(self) -> int:
-        """Wait for its end; returns the exit status, negative for a signal."""
-        ...
-
-
-#: Starts the worker of an owner with the given end of the socket pair.
-Launch = Callable[[int, socket.socket], Awaitable[Process]]
-
-
-class Listener(Protocol):
-    """Who hears what workers say of runs."""
-
-    def heard(self, owner: int, message: link.FromWorker) -> None:
-        """Take a message that is not an answer. Must not wait."""
-        ...
-
-    def lost(self, owner: int) -> None:
-        """The owner's worker is gone, with all of its runs."""
-        ...
-
-
-class Worker:
-    """One living worker process."""
-
-    def __init__(self, owner: int, process: Process, channel: Channel[link.FromWorker]) -> None:
-        self.owner = owner
-        self.process = process
-        self.channel = channel
-        self.runs: set[int] = set()
-        self.answers: dict[int, asyncio.Future[Answer]] = {}
-        self.idle_since: Seconds = 0.0
-
-    @property
-    def busy(self) -> bool:
-        """Whether somebody needs it."""
-        return bool(self.runs or self.answers)
-
-    def kill(self) -> None:
-        """End its process at once, if there still is one."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+#: An owner whose killed workers do not go gets no more than so many beside them.
+_UNDEAD = 3
 
 
 class Workers:
@@ -116,16 +68,23 @@ class Workers:
         idle: Seconds,
         clock: Clock,
         meter: Meter,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
-        self._launch = launch
+        self._startup = Startup(launch, patience)
         self._meter = meter
         self._settings = settings
         self._idle = idle
         self._clock = clock
+        self._patience = patience
         self._listener: Listener | None = None
         self._workers: dict[int, Worker] = {}
-        self._starting: dict[int, asyncio.Lock] = {}
-        self._readers: dict[Worker, asyncio.Task[None]] = {}
+        self._starts: dict[int, asyncio.Task[Worker]] = {}
+        self._restraint = Restraint()
+        #: Killed processes that have not gone, by owner.
+        self._undead: Counter[int] = Counter()
+        self._lives: dict[Worker, asyncio.Task[None]] = {}
+        self._burials: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Lock()
         self._requests = itertools.count(1)
         self._released = asyncio.Event()
         self._closed = False
@@ -150,11 +109,18 @@ class Workers:
         for worker in self._workers.values():
             worker.channel.post(link.Configure(settings))
 
+    def barred_until(self, owner: int) -> Seconds | None:
+        """Return until when the owner gets no worker, because the last ones fell; None: now."""
+        return self._restraint.until(owner, self._clock.steady())
+
+    # ── what others want of them ─────────────────────────────────────────────────────────
+
     async def hold(self, owner: int, run: int) -> Worker:
         """Return the owner's worker, started if need be, and keep it for *run*.
 
         Raises:
             WorkerGone: it could not be started.
+            WorkerRefused: none runs as that user.
         """
         worker = await self._ready(owner)
         worker.runs.add(run)
@@ -166,45 +132,59 @@ class Workers:
         self._mark_idle(worker)
 
     async def ask(
-        self, owner: int, question: Callable[[int], link.Message], kind: type[_AnswerT]
+        self, owner: int, question: Callable[[int], link.ToWorker], kind: type[_AnswerT]
     ) -> _AnswerT:
         """Ask the owner's worker and wait for the answer; one that hangs is ended.
 
         Raises:
             WorkerGone: it died or hung before it answered, or could not be started.
+            WorkerRefused: none runs as that user.
         """
         worker = await self._ready(owner)
-        patience = ANSWER_PATIENCE
+        patience = self._patience.answer
         if kind is link.CommandEnded:
             patience += self._settings.command_timeout
         number = next(self._requests)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        worker.answers[number] = future
+        message = question(number)
+        expected = worker.ask(number, Question.of(message))
         try:
             async with asyncio.timeout(patience):
-                await self.send(worker, question(number))
-                answer = await future
+                await self._send_question(worker, number, message)
+                answer = await expected
         except TimeoutError:
-            worker.kill()
-            self._forget(worker)
+            worker.cut_off("it did not answer a question")
             raise WorkerGone(f"the worker of uid {owner} did not answer") from None
         finally:
-            worker.answers.pop(number, None)
+            # An answer that comes later was asked for all the same.
+            expected.cancel()
             self._mark_idle(worker)
         if not isinstance(answer, kind):
-            raise WorkerGone("the worker gave an answer to another question")
+            raise AssertionError("the question was not one for that kind of answer")
         return answer
 
     async def send(self, worker: Worker, message: link.Message) -> None:
-        """Send to a worker.
+        """Send to a worker; one that reads nothing is ended.
 
         Raises:
             WorkerGone: it is not there any more.
         """
         try:
-            await worker.channel.send(message)
-        except (LinkBroken, OSError) as error:
+            async with asyncio.timeout(self._patience.read):
+                await worker.channel.send(message)
+        except TimeoutError:
+            worker.cut_off(f"it read nothing for {self._patience.read:g} s")
+            raise WorkerGone(f"the worker of uid {worker.owner} reads nothing") from None
+        except LinkBroken as error:
             raise WorkerGone(f"cannot reach the worker of uid {worker.owner}: {error}") from error
+
+    async def _send_question(self, worker: Worker, number: int, message: link.Message) -> None:
+        try:
+            await self.send(worker, message)
+        except asyncio.CancelledError:
+            worker.forget(number)
+            raise
+
+    # ── their lives ──────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
         """End workers that are idle for long enough; runs until cancelled."""
@@ -218,111 +198,195 @@ class Workers:
             now = self._clock.steady()
             for worker in list(self._workers.values()):
                 if not worker.busy and now - worker.idle_since >= self._idle:
-                    await self._end(worker)
+                    self._dismiss(worker)
 
     async def close(self) -> None:
-        """End all workers; they get a moment to leave by themselves."""
+        """End all workers; they get a moment to leave by themselves, and no more than that."""
         self._closed = True
-        async with asyncio.TaskGroup() as group:
-            for worker in list(self._workers.values()):
-                group.create_task(self._end(worker))
+        for start in self._starts.values():
+            start.cancel()
+        for worker in list(self._workers.values()):
+            self._dismiss(worker)
+        if self._starts:
+            await asyncio.wait(self._starts.values(), timeout=self._patience.close)
+        if self._burials:
+            _, stuck = await asyncio.wait(self._burials, timeout=self._patience.close)
+            for burial in stuck:
+                burial.cancel()
+            if stuck:
+                await asyncio.wait(stuck)
 
     async def _ready(self, owner: int) -> Worker:
-        lock = self._starting.setdefault(owner, asyncio.Lock())
-        async with lock:
-            worker = self._workers.get(owner)
-            if worker is None:
-                worker = await self._start(owner)
+        worker = self._workers.get(owner)
+        if worker is not None:
             return worker
+        start = self._starts.get(owner)
+        if start is None:
+            self._check_start(owner)
+            start = asyncio.create_task(self._start(owner), name=f"worker {owner} start")
+            self._starts[owner] = start
+            start.add_done_callback(lambda done: self._started(owner, done))
+        # Whoever stops waiting leaves the start to those who wait with him.
+        await asyncio.wait([start])
+        worker = self._workers.get(owner)
+        if worker is not None:
+            return worker
+        if start.cancelled():
+            raise WorkerGone("the daemon is stopping")
+        error = start.exception()
+        if isinstance(error, OwnerRefused):
+            raise WorkerRefused(str(error))
+        raise WorkerGone(str(error) if error else f"the worker of uid {owner} died at once")
 
-    async def _start(self, owner: int) -> Worker:
+    def _check_start(self, owner: int) -> None:
         if self._closed:
             raise WorkerGone("the daemon is stopping")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        now = self._clock.steady()
+        if self._restraint.until(owner, now) is not None:
+            raise WorkerGone(self._restraint.explain(owner, now))
+        if self._undead[owner] >= _UNDEAD:
+            raise WorkerGone(
+                f"{_UNDEAD} killed workers of uid {owner} do not end: they wait in the kernel,"
+                " most likely for a file server"
+            )
+
+    def _started(self, owner: int, start: asyncio.Task[Worker]) -> None:
+        del self._starts[owner]
+        if not start.cancelled():
+            start.exception()  # nobody may be waiting for it
+
+    async def _start(self, owner: int) -> Worker:
         try:
-            with theirs:
-                process = await self._launch(owner, theirs)
-        except OSError as error:
-            ours.close()
-            raise WorkerGone(f"cannot start a worker for uid {owner}: {error}") from error
-        channel = await Channel.open(ours, link.decode_from_worker)
-        worker = Worker(owner, process, channel)
-        worker.idle_since = self._clock.steady()
-        try:
-            async with asyncio.timeout(_HELLO):
-                hello = await channel.receive()
-            if not isinstance(hello, link.Hello):
-                raise LinkBroken("it did not say hello")
-            await channel.send(link.Configure(self._settings))
-        except (TimeoutError, LinkBroken, OSError) as error:
-            worker.kill()
-            await self._reap(worker)
-            raise WorkerGone(f"cannot start a worker for uid {owner}: {error}") from error
-        except asyncio.CancelledError:
-            worker.kill()
-            await self._reap(worker)
+            async with self._startup.place():
+                worker = await self._launch(owner)
+                await self._greet(worker)
+        except (WorkerGone, OwnerRefused):
             raise
+        except Exception as error:
+            log.exception("worker.unstartable", extra={"fields": {"owner": owner}})
+            raise WorkerGone(f"cannot start a worker for uid {owner}: {error}") from error
+        if self._closed:
+            self._dismiss(worker)
+            raise WorkerGone("the daemon is stopping")
+        worker.idle_since = self._clock.steady()
         self._workers[owner] = worker
-        self._readers[worker] = asyncio.create_task(
-            self._read(worker), name=f"worker {owner} reader"
-        )
+        self._lives[worker] = asyncio.create_task(self._live(worker), name=f"worker {owner}")
         self._meter.worker_started()
-        log.info("worker.started", extra={"fields": {"owner": owner, "pid": process.pid}})
+        fields = {"owner": owner, "pid": worker.process.pid}
+        log.info("worker.started", extra={"fields": fields})
         return worker
 
-    async def _read(self, worker: Worker) -> None:
-        """Take what the worker says until it is gone."""
+    async def _launch(self, owner: int) -> Worker:
         try:
-            while (message := await worker.channel.receive()) is not None:
-                self._dispatch(worker, message)
-        except (LinkBroken, OSError) as error:
-            fields = {"owner": worker.owner, "reason": str(error)}
-            log.warning("worker.link_broken", extra={"fields": fields})
-        finally:
-            self._forget(worker)
+            return await self._startup.launch(owner, self._part)
+        except WorkerGone as error:
+            self._restraint.fell(owner, 0.0, self._clock.steady(), str(error))
+            raise
+
+    async def _greet(self, worker: Worker) -> None:
+        worker.born = self._clock.steady()
+        try:
+            await self._startup.greet(worker, self._settings)
+        except LinkBroken as error:
+            worker.cut_off(str(error))
+            message = f"cannot start a worker for uid {worker.owner}: {error}"
+            raise WorkerGone(message) from error
+        except asyncio.CancelledError:
+            worker.cut_off("the daemon is stopping")
+            raise
+
+    async def _live(self, worker: Worker) -> None:
+        """Hear a worker until it is gone, or ends up where it is cut off."""
+        hearing = Hearing(worker, self._listener, self._turns, self._clock)
+        fault: str | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                pulse = group.create_task(watch(worker, self._clock, self._patience))
+                await hearing.listen()
+                pulse.cancel()
+        except* LinkBroken as broken:
+            fault = str(broken.exceptions[0])
+        except* Exception:
+            log.exception("worker.unheard", extra={"fields": {"owner": worker.owner}})
+            fault = "the daemon has a fault of its own"
+        self._part(worker, fault)
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Tell a worker to leave, by closing the link, and count it as gone."""
+        worker.dismissed = True
+        self._part(worker, None)
+
+    def _part(self, worker: Worker, fault: str | None) -> None:
+        """Count a worker as gone: at once, whatever its process does. Again is no harm."""
+        if worker.parted:
+            return
+        worker.parted, worker.fault = True, fault
+        if self._workers.get(worker.owner) is worker:
+            del self._workers[worker.owner]
+        reason = f"the worker of uid {worker.owner} died"
+        if fault is not None:
+            reason = f"the worker of uid {worker.owner} was cut off: {fault}"
+            fields = {"owner": worker.owner, "pid": worker.process.pid, "reason": fault}
+            log.warning("worker.cut_off", extra={"fields": fields})
+            self._kill(worker)
+        if not worker.dismissed:
+            now = self._clock.steady()
+            self._restraint.fell(worker.owner, now - worker.born, now, fault or "it died")
+        worker.leave_unanswered(reason)
+        if self._listener is not None and worker.runs:
+            self._listener.lost(worker, reason)
+        worker.runs.clear()
+        burial = asyncio.create_task(self._bury(worker), name=f"worker {worker.owner} end")
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    async def _bury(self, worker: Worker) -> None:
+        """Wait for the end of a process, by force in the end."""
+        life = self._lives.pop(worker, None)
+        if life is not None and not life.done():
+            life.cancel()
+            await asyncio.wait([life])
+        if worker.fault is not None:
+            worker.channel.abort()
+        await worker.channel.close()
         status = await self._reap(worker)
         self._meter.worker_ended(status)
         fields = {"owner": worker.owner, "pid": worker.process.pid, "status": status}
         log.info("worker.ended", extra={"fields": fields})
-
-    def _dispatch(self, worker: Worker, message: link.FromWorker) -> None:
-        if isinstance(message, Answer):
-            future = worker.answers.get(message.request)
-            if future is not None and not future.done():
-                future.set_result(message)
-        elif self._listener is not None and not isinstance(message, link.Hello):
-            self._listener.heard(worker.owner, message)
-
-    def _forget(self, worker: Worker) -> None:
-        if self._workers.get(worker.owner) is worker:
-            del self._workers[worker.owner]
-        for future in worker.answers.values():
-            if not future.done():
-                future.set_exception(WorkerGone(f"the worker of uid {worker.owner} died"))
-        if self._listener is not None and worker.runs:
-            self._listener.lost(worker.owner)
-        worker.runs.clear()
-
-    async def _end(self, worker: Worker) -> None:
-        """Close the link, which tells the worker to leave, and wait for its end."""
-        self._forget(worker)
-        reader = self._readers.get(worker)
-        await worker.channel.close()
-        if reader is not None:
-            await asyncio.wait([reader])
+        if status is None:
+            await self._outwait(worker)
 
     async def _reap(self, worker: Worker) -> int | None:
-        """Wait for the end of a worker, by force in the end; None: nothing helps."""
-        self._readers.pop(worker, None)
-        await worker.channel.close()
+        """Return the exit status; None: nothing helps."""
+        if worker.fault is None:
+            patience = self._patience
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    patience.closing_grace if self._closed else patience.grace
+                ):
+                    return await worker.process.wait()
+            self._kill(worker)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSING_GRACE if self._closed else _GRACE):
-                return await worker.process.wait()
-        worker.kill()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DEATH):
+            async with asyncio.timeout(self._patience.death):
                 return await worker.process.wait()
         return None
+
+    async def _outwait(self, worker: Worker) -> None:
+        """Wait for a process that outlives SIGKILL, so that its owner gets not too many of them."""
+        self._undead[worker.owner] += 1
+        try:
+            await worker.process.wait()
+        finally:
+            self._undead[worker.owner] -= 1
+
+    def _kill(self, worker: Worker) -> None:
+        try:
+            worker.process.kill()
+        except ProcessLookupError:
+            pass
+        except OSError as error:
+            fields = {"owner": worker.owner, "pid": worker.process.pid, "reason": str(error)}
+            log.error("worker.unkillable", extra={"fields": fields})
 
     def _mark_idle(self, worker: Worker) -> None:
         if not worker.busy:

@@ -12,6 +12,7 @@ from functools import partial
 from transferd.auth.flow import Randomness
 from transferd.model.errors import LinkBroken
 from transferd.model.job import JobId
+from transferd.wire.bounds import bounded
 from transferd.wire.channel import Channel
 from transferd.wire.link import (
     Assume,
@@ -25,6 +26,8 @@ from transferd.wire.link import (
     Inspect,
     Inspected,
     Message,
+    Ping,
+    Pong,
     Publish,
     Published,
     Recorded,
@@ -106,28 +109,16 @@ class Dispatcher:
                 self._limits = message.settings
             case Start():
                 self._start(message)
-            case RunCommand():
-                self._spawn(self._command(message))
-            case Inspect():
-                ask = partial(inspect, message.paths)
-                reply = partial(Inspected, message.request)
-                self._spawn(self._answer(ask, range(len(message.paths)), reply))
-            case Assume():
-                ask = partial(assume, message.files)
-                numbers = [file.number for file in message.files]
-                self._spawn(self._answer(ask, numbers, partial(Inspected, message.request)))
-            case Publish():
-                ask = partial(publish, message.files, message.overwrite)
-                numbers = [file.index for file in message.files]
-                self._spawn(self._answer(ask, numbers, partial(Published, message.request)))
-            case Discard():
-                ask = partial(discard, message.leftovers)
-                numbers = [leftover.number for leftover in message.leftovers]
-                self._spawn(self._answer(ask, numbers, partial(Discarded, message.request)))
-            case Survey():
-                self._spawn(self._survey(message))
             case Extend() | Finish() | Stop() | Recorded():
                 self._steer(message)
+            case Ping():
+                self._say(Pong(message.request))
+            case _:
+                self._spawn(self._take_question(message))
+
+    def _say(self, message: Message) -> None:
+        """Send to the daemon, which takes no texts without an end."""
+        self._channel.post(bounded(message))
 
     # ── runs ───────────────────────────────────────────────────────────────────────────────
 
@@ -138,7 +129,7 @@ class Dispatcher:
             security=self._security,
             trust=self._trust,
             randomness=self._randomness,
-            post=self._channel.post,
+            post=self._say,
         )
         run = Run(start, equipment)
         before = self._runs.get(start.job)
@@ -175,6 +166,31 @@ class Dispatcher:
 
     # ── questions ──────────────────────────────────────────────────────────────────────────
 
+    def _take_question(
+        self, message: RunCommand | Inspect | Assume | Publish | Discard | Survey
+    ) -> Coroutine[None, None, None]:
+        match message:
+            case RunCommand():
+                return self._command(message)
+            case Inspect():
+                ask = partial(inspect, message.paths)
+                reply = partial(Inspected, message.request)
+                return self._answer(ask, range(len(message.paths)), reply)
+            case Assume():
+                ask = partial(assume, message.files)
+                numbers = [file.number for file in message.files]
+                return self._answer(ask, numbers, partial(Inspected, message.request))
+            case Publish():
+                ask = partial(publish, message.files, message.overwrite)
+                numbers = [file.index for file in message.files]
+                return self._answer(ask, numbers, partial(Published, message.request))
+            case Discard():
+                ask = partial(discard, message.leftovers)
+                numbers = [leftover.number for leftover in message.leftovers]
+                return self._answer(ask, numbers, partial(Discarded, message.request))
+            case Survey():
+                return self._survey(message)
+
     async def _answer(
         self,
         ask: Callable[[], tuple[Refusal, ...]],
@@ -191,18 +207,18 @@ class Dispatcher:
             log.error("question.fault", extra={"fields": {"kind": kind}})
             message = f"cannot say: the worker has a fault of its own ({kind})"
             refusals = tuple(Refusal(number, "worker_fault", message) for number in numbers)
-        self._channel.post(reply(refusals))
+        self._say(reply(refusals))
 
     async def _survey(self, message: Survey) -> None:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, survey, message.directories)
-        self._channel.post(Surveyed(message.request, found))
+        self._say(Surveyed(message.request, found))
 
     async def _command(self, message: RunCommand) -> None:
         status, detail = await run_command(
             message.argv, message.environment, message.stdin, self._limits.command_timeout
         )
-        self._channel.post(CommandEnded(message.request, status, detail))
+        self._say(CommandEnded(message.request, status, detail))
 
     def _spawn(
         self, work: Coroutine[None, None, None], name: str = "question"

@@ -34,6 +34,7 @@ from transferd.transfer.resume import (
     plan,
     recheck,
 )
+from transferd.wire import bounds
 from transferd.wire.link import Durable, FileDone, Message, Opened, Progress, WorkerSettings
 from transferd.worker.answer import Answer
 from transferd.worker.body import Measure, Mover
@@ -333,6 +334,8 @@ class Fetch:
         """Raise TransferFailed if a file of that size is not wanted, or does not fit."""
         if total is None:
             return
+        if total > bounds.BYTES:
+            raise self._failed("size_limit", f"it has {total} bytes, more than any file may have")
         limit = self._errand.settings.max_size
         if limit is not None and total > limit:
             raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")

@@ -12,6 +12,7 @@ from transferd.model.origins import Origin, origin
 from transferd.transfer.location import REDIRECTS, next_hop
 from transferd.transfer.resume import RangeRequest, Response
 from transferd.transfer.retry import parse_retry_after
+from transferd.wire import bounds
 from transferd.wire.link import LinkHeader
 from transferd.worker.answer import Answer
 from transferd.worker.authenticator import Authenticator
@@ -90,9 +91,9 @@ def read_response(answer: Answer) -> Response:
     return Response(
         status=answer.status,
         validator=Validator(
-            etag=_joined(answer, "ETag"),
-            last_modified=_joined(answer, "Last-Modified"),
-            date=_joined(answer, "Date"),
+            etag=_short(answer, "ETag"),
+            last_modified=_short(answer, "Last-Modified"),
+            date=_short(answer, "Date"),
         ),
         content_range=_joined(answer, "Content-Range"),
         content_length=None if length is None else int(length[0]),
@@ -107,6 +108,12 @@ def read_retry_after(answer: Answer, now: datetime, cap: Seconds) -> Seconds | N
     value = answer.headers.get("Retry-After")
     seconds = None if value is None else parse_retry_after(value, now)
     return None if seconds is None else min(seconds, cap)
+
+
+def _short(answer: Answer, name: str) -> str | None:
+    """Return a header that the queue file is to keep; one that is too long counts as missing."""
+    value = _joined(answer, name)
+    return None if value is None or len(value) > bounds.VALIDATOR else value
 
 
 def _joined(answer: Answer, name: str) -> str | None:
