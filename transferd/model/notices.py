@@ -83,6 +83,11 @@ class Notice:
     #: How often it was handed to a listener or to the command.
     deliveries: int = 0
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the job has ended for this owner only: it is an admin's now, and goes on."""
+        return self.kind is NoticeKind.ENDED and not self.job.state.final
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modified:

@@ -47,6 +47,8 @@ class Subscription:
 
     def wants(self, notice: Notice) -> bool:
         """Whether this listener hears such a notice."""
+        if notice.handed_over and not self.owns(notice):
+            return False
         return bool(notice.kind & self._kinds) and self._concerns(notice.owner, notice.job_id)
 
     def owns(self, notice: Notice) -> bool:
@@ -124,7 +126,8 @@ class Subscription:
             for notice in page:
                 self._cursor = notice.number
                 self._again.pop(notice.number, None)
-                yield notice
+                if self.wants(notice):
+                    yield notice
         self._cursor = max(self._cursor, newest)
         for number in list(self._again):
             del self._again[number]
