@@ -455,7 +455,7 @@ class KeyRing(Protocol):
         ...
 
     async def findings(self) -> tuple[Finding, ...]:
-        """Look at the keys: `key_missing`, `key_exposed`, `key_malformed`, `key_stand_in`,
-        `key_unremoved`, `secrets_unreadable`; nothing when all is well.
+        """Look at the keys: `key_missing`, `key_exposed`, `key_unusable`, `key_stand_in`,
+        `key_unremoved`; nothing when all is well.
         """
         ...
