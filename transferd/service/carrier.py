@@ -97,6 +97,10 @@ class Carrier:
         self._times = times
         self._passport = passport
 
+    def barred_until(self, owner: int) -> Seconds | None:
+        """Return until when the owner gets no worker; None: now."""
+        return self._workers.barred_until(owner)
+
     async def carry(self, run: Run) -> None:
         """Take a queued job and see it through."""
         job_id = run.claim.job_id

@@ -62,6 +62,10 @@ class Runs:
             if self._outcome is not None:
                 self._outcome.ended(job_id)
 
+    def barred_until(self, owner: int) -> Seconds | None:
+        """Return until when no job of the owner's can run, since his workers fell; None: now."""
+        return self._carrier.barred_until(owner)
+
     def owner(self, job_id: JobId) -> int | None:
         """Return whose job it is, while a run holds it."""
         run = self._runs.get(job_id)

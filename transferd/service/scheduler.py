@@ -43,6 +43,8 @@ class Scheduler:
         #: When each owner was last given a slot.
         self._front: dict[int, Seconds] = {}
         self._back: dict[int, Seconds] = {}
+        #: When the next owner gets a worker again who gets none now.
+        self._unbarred: Seconds | None = None
         self._moves: Moves | None = None
 
     def report_to(self, moves: Moves) -> None:
@@ -94,7 +96,7 @@ class Scheduler:
                 group.create_task(self._preempt(job_id))
         for claim in choice.start:
             self._start(claim)
-        moments = [choice.look_again, await self._store.next_due()]
+        moments = [choice.look_again, self._unbarred, await self._store.next_due()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _start(self, claim: Runnable) -> None:
@@ -118,17 +120,27 @@ class Scheduler:
         ]
 
     async def _waiting(self) -> dict[Priority, Sequence[Runnable]]:
-        """Read as much of the queue as there are slots; a run that still ends hides its job."""
+        """Read as much of the queue as there are slots; a run that still ends hides its job.
+
+        Owners who get no worker at the moment are left out: their jobs would only fail.
+        """
+        self._unbarred = None
         busy = len(self._runs.running)
         waiting: dict[Priority, Sequence[Runnable]] = {}
         for priority in Priority:
             front = priority is Priority.FOREGROUND
             slots = self._slots.foreground if front else self._slots.background
             queue = await self._store.runnable(priority, slots + busy)
-            waiting[priority] = [c for c in queue if not self._runs.holds(c.job_id)]
+            waiting[priority] = [c for c in queue if self._may_start(c)]
             if waiting[priority] and not front:
                 break  # lower priorities get nothing
         return waiting
+
+    def _may_start(self, claim: Runnable) -> bool:
+        until = self._runs.barred_until(claim.owner)
+        if until is not None:
+            self._unbarred = min(until, self._unbarred or until)
+        return until is None and not self._runs.holds(claim.job_id)
 
     async def _preempt(self, job_id: JobId) -> None:
         with suppress(InvalidTransition, NotFound):

@@ -112,11 +112,11 @@ class Dispatcher:
             case Extend() | Finish() | Stop() | Recorded():
                 self._steer(message)
             case Ping():
-                self._say(Pong(message.request))
+                self.say(Pong(message.request))
             case _:
                 self._spawn(self._take_question(message))
 
-    def _say(self, message: Message) -> None:
+    def say(self, message: Message) -> None:
         """Send to the daemon, which takes no texts without an end."""
         self._channel.post(bounded(message))
 
@@ -129,7 +129,7 @@ class Dispatcher:
             security=self._security,
             trust=self._trust,
             randomness=self._randomness,
-            post=self._say,
+            post=self.say,
         )
         run = Run(start, equipment)
         before = self._runs.get(start.job)
@@ -207,18 +207,18 @@ class Dispatcher:
             log.error("question.fault", extra={"fields": {"kind": kind}})
             message = f"cannot say: the worker has a fault of its own ({kind})"
             refusals = tuple(Refusal(number, "worker_fault", message) for number in numbers)
-        self._say(reply(refusals))
+        self.say(reply(refusals))
 
     async def _survey(self, message: Survey) -> None:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, survey, message.directories)
-        self._say(Surveyed(message.request, found))
+        self.say(Surveyed(message.request, found))
 
     async def _command(self, message: RunCommand) -> None:
         status, detail = await run_command(
             message.argv, message.environment, message.stdin, self._limits.command_timeout
         )
-        self._say(CommandEnded(message.request, status, detail))
+        self.say(CommandEnded(message.request, status, detail))
 
     def _spawn(
         self, work: Coroutine[None, None, None], name: str = "question"

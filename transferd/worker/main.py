@@ -66,7 +66,7 @@ async def serve(sock: socket.socket, report: Report) -> int:
     # From Hello on the link has messages only; standard error may have been the link so far.
     _silence(2)
     # The dispatcher says Hello before anything else has a turn.
-    loop.call_soon(report.attach, channel.post)
+    loop.call_soon(report.attach, dispatcher.say)
     try:
         await dispatcher.serve()
     except Exception:
