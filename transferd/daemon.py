@@ -313,22 +313,28 @@ class Daemon:
                 fields = {"source": source.path, "reason": str(error)}
                 log.error("config.refused", extra={"fields": fields})
                 self._supervisor.ready(f"{self._listening_status}; kept as it was: {error}")
-                continue
-            changed = changes(self._config, config)
-            self._config, self._origin = config, origin
-            self._launcher = self._new_launcher()
-            parts.reconfigure(config)
-            server.configure(
-                limits=config.limits.limits(),
-                timers=default_timers(config),
-                admin_gid=gid,
-                heartbeat=config.api.heartbeat_seconds,
-            )
-            administration.configured(origin)
-            set_up_logging(config.log.format, config.log.level, self._environ, sys.stderr)
-            fields = {"source": origin, "changed": ",".join(changed)}
-            log.info("config.reloaded", extra={"fields": fields})
-            self._supervisor.ready(self._listening_status)
+            else:
+                changed = changes(self._config, config)
+                self._config, self._origin = config, origin
+                self._take_up(config, gid, parts, server)
+                administration.configured(origin)
+                details = {"source": origin, "changed": ",".join(changed)}
+                log.info("config.reloaded", extra={"fields": details})
+                self._supervisor.ready(self._listening_status)
+
+    def _take_up(
+        self, config: Config, admin_gid: int | None, parts: Parts, server: ApiServer
+    ) -> None:
+        """Go on with another configuration."""
+        self._launcher = self._new_launcher()
+        parts.reconfigure(config)
+        server.configure(
+            limits=config.limits.limits(),
+            timers=default_timers(config),
+            admin_gid=admin_gid,
+            heartbeat=config.api.heartbeat_seconds,
+        )
+        set_up_logging(config.log.format, config.log.level, self._environ, sys.stderr)
 
     async def _leave_when_idle(self, parts: Parts) -> None:
         if not self._options.on_demand:

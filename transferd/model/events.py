@@ -2,6 +2,7 @@
 
 Names follow those of BITS where it has the event (BITS.md 1.23). A field that does not apply is
 null. In the journal each event has a MESSAGE_ID of its own, and a field `job` is TRANSFERD_JOB.
+What a worker logs is the event `worker.said` there, with the name in its field `said`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "job.resumed": _event("its owner started a job, or let it go on", "job owner"),
         "job.suspended": _event("its owner paused a job", "job owner"),
         "job.notify_changed": _event("who is told of a job has changed", "job owner"),
+        "job.owner_changed": _event("an admin has taken a job over", "job from to by"),
         "job.transferred": _event("all files of a job are whole", "job owner"),
         "job.completed": _event(
             "a job has left the queue, its files have their names", "job owner"
@@ -97,10 +99,12 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "supervisor.unreachable": _event("the service manager does not listen", "said reason"),
         "network.route_added": _event("a route has appeared: interrupted jobs are tried"),
         "network.unwatched": _event("routes cannot be watched here", "reason"),
+        "store.backed_up": _event("the queue file is kept from before a change", "schema backup"),
         "store.failed": _event("the queue file could not be used", "job notice reason"),
         # ── callers ──
         "api.request": _event("a request was answered", "method route status uid ms"),
         "api.full": _event("callers wait for others to go", "reason"),
+        "api.refused": _event("somebody has too many connections", "uid connections"),
         "api.cut_off": _event("requests did not end in time", "seconds"),
         "api.fault": _event("a fault of the daemon's own in a request", "method"),
         "api.malformed_request": _event("somebody does not speak HTTP"),

@@ -14,12 +14,14 @@ from transferd.service.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
-_EVENTS = {
+_ARRIVALS = {
     JobState.TRANSFERRED: "job.transferred",
-    JobState.ERROR: "job.failed",
-    JobState.TRANSIENT_ERROR: "job.stumbled",
     JobState.ACKNOWLEDGED: "job.completed",
     JobState.CANCELLED: "job.cancelled",
+}
+_INTERRUPTIONS = {
+    JobState.ERROR: "job.failed",
+    JobState.TRANSIENT_ERROR: "job.stumbled",
 }
 
 
@@ -77,16 +79,15 @@ class Outcomes:
             self._meter.stumbled(job.error.code)
 
     def _log(self, job: Job) -> None:
-        event = _EVENTS.get(job.state)
-        if event is None:
-            return
-        fields: dict[str, object] = {"job": job.id, "owner": job.owner}
-        if job.error is not None and job.state in (JobState.ERROR, JobState.TRANSIENT_ERROR):
-            fields |= {
+        whose = {"job": job.id, "owner": job.owner}
+        if job.state in _ARRIVALS:
+            log.info(_ARRIVALS[job.state], extra={"fields": whose})
+        elif job.state in _INTERRUPTIONS and job.error is not None:
+            fields = whose | {
                 "code": job.error.code,
                 "context": job.error.kind.context,
                 "http_status": job.error.http_status,
                 "file": job.error.file,
                 "reason": job.error.message,
             }
-        log.info(event, extra={"fields": fields})
+            log.info(_INTERRUPTIONS[job.state], extra={"fields": fields})

@@ -192,7 +192,8 @@ def _back_up(connection: sqlite3.Connection, path: Path, version: int) -> None:
         os.close(descriptor)
     os.rename(draft, backup)
     sync_directory(path.parent)
-    log.info("schema %d of %s is kept as %s", version, path, backup)
+    fields = {"schema": version, "backup": backup}
+    log.info("store.backed_up", extra={"fields": fields})
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], version: int) -> None:
