@@ -12,6 +12,7 @@ from transferd.cli.admin_options import install_options, uninstall_options
 from transferd.cli.options import (
     credential_options,
     end_options,
+    everybody_option,
     job_options,
     proxy_options,
     scheme_options,
@@ -121,6 +122,7 @@ def _command(
 
 def _job_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument("job", metavar="JOB", nargs=nargs, help=_JOB_HELP)
+    everybody_option(parser)
 
 
 # ── making jobs ────────────────────────────────────────────────────────────────────────────
@@ -324,7 +326,7 @@ def _add_wait(commands: Commands) -> None:
 
 def _add_views(commands: Commands) -> None:
     listing = _command(commands, "list", "", "transferd.cli.views:list_jobs", "list the jobs")
-    listing.add_argument("--all-users", action="store_true", help="everybody's (for admins)")
+    everybody_option(listing, "everybody's (for admins)")
     listing.add_argument("--state", metavar="STATE,…", help="only jobs in these states")
     listing.add_argument("--ids", action="store_true", help="print the ids only")
     for name, help in (

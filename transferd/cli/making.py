@@ -44,7 +44,7 @@ async def add(options: Namespace, output: Output) -> int:
     """Add a file to a job."""
     local = destination(options.dest, options.url)
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         await job.add_file(options.url, local, options.checksum)
         await job.refresh()
     _tell(job, f"added {local} to {job.name}", output)
@@ -58,7 +58,7 @@ async def set_credentials(options: Namespace, output: Output) -> int:
     if who is None:
         raise usage("cannot set credentials without --user; name the user, or NULL for yourself")
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         await _pass_on_cache(job, who)
         for scheme in who.schemes:
             await job.set_credentials(target, scheme, who.username, who.password)
@@ -82,7 +82,7 @@ async def remove_credentials(options: Namespace, output: Output) -> int:
     """Remove the credentials of a job for a target: of one scheme, or all."""
     wanted = None if options.auth is None else schemes_for(options.auth)
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         there = [each.scheme for each in job.answer.credentials if each.target == options.target]
         schemes = there if wanted is None else wanted
         if not schemes:
@@ -102,7 +102,7 @@ async def notify(options: Namespace, output: Output) -> int:
     """Choose what a job's listeners are told, and its command."""
     words = _command_words(options)
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         now = job.answer.notify
         kinds = now.kinds if options.kinds is None else options.kinds.split(",")
         command = None if options.no_command else words or now.command
@@ -133,7 +133,7 @@ async def change(options: Namespace, output: Output) -> int:
     if not said:
         raise usage("cannot change nothing; name a setting, see `transferctl set --help`")
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         await job.change(**said)
     _tell(job, f"changed {job.name}: {', '.join(sorted(said))}", output)
     return Exit.DONE

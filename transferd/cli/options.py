@@ -103,6 +103,13 @@ def scheme_options(parser: argparse.ArgumentParser) -> None:
     passport.add_argument("--passport-realm", metavar="NAME", help="the one that it must name")
 
 
+def everybody_option(
+    parser: argparse.ArgumentParser, help: str = "JOB may be anybody's (for admins)"
+) -> None:
+    """Add what lets an admin mean the jobs of others."""
+    parser.add_argument("--all-users", action="store_true", help=help)
+
+
 def end_options(parser: argparse.ArgumentParser) -> None:
     """Add what becomes of a job when it has ended."""
     parser.add_argument(

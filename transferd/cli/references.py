@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 from transferd.cli.outcomes import CommandError, Exit, usage
 from transferd.client.job import Job
 from transferd.client.manager import Manager, connect
+from transferd.model.errors import NotAllowed
+from transferd.wire.api import JobAnswer
 
 #: Shorter ones are more likely a mistake than an id.
 SHORTEST_PREFIX = 4
@@ -26,20 +28,23 @@ def manager_for(options: Namespace) -> AbstractAsyncContextManager[Manager]:
     return connect(socket, start=not options.no_start)
 
 
-async def find_job(manager: Manager, reference: str) -> Job:
+async def find_job(manager: Manager, reference: str, *, all_users: bool = False) -> Job:
     """Find the one job that *reference* means.
 
+    The caller's own jobs come first, by id or name. An admin means others' by an id that none of
+    his own has; by a name only where he says *all_users*, since names are not chosen by him.
+
     Raises:
-        NotFound, CommandError: there is none (status 4), or there are several (status 2).
+        NotFound, NotAllowed, CommandError: there is none, or all_users without being admin
+            (status 4), or there are several (status 2).
     """
     if _UUID.fullmatch(reference):
         return await manager.job(reference.lower())
     prefix = reference.lower() if len(reference) >= SHORTEST_PREFIX else None
-    found = [
-        job
-        async for job in manager.jobs()
-        if job.name == reference or (prefix is not None and job.id.startswith(prefix))
-    ]
+    found = await _matching(manager, reference, prefix, all_users=all_users)
+    if not found and not all_users and prefix is not None:
+        with suppress(NotAllowed):
+            found = await _matching(manager, None, prefix, all_users=True)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -49,9 +54,24 @@ async def find_job(manager: Manager, reference: str) -> Job:
             "`transferctl list` shows them all",
             code="job_not_found",
         )
-    some = ", ".join(f"{job.id} ({job.name})" for job in found[:_CANDIDATES])
+    some = ", ".join(f"{job.id} ({job.name}{whose(job.answer)})" for job in found[:_CANDIDATES])
     more = ", …" if len(found) > _CANDIDATES else ""
     raise usage(f"cannot tell which job is {reference!r}: {some}{more}; use an id", "ambiguous_job")
+
+
+async def _matching(
+    manager: Manager, name: str | None, prefix: str | None, *, all_users: bool
+) -> list[Job]:
+    return [
+        job
+        async for job in manager.jobs(all_users=all_users)
+        if job.name == name or (prefix is not None and job.id.startswith(prefix))
+    ]
+
+
+def whose(answer: JobAnswer) -> str:
+    """Say whose a job is, where it is not the caller's; follows its name."""
+    return "" if answer.owner.uid == os.geteuid() else f" of {answer.owner.name}"
 
 
 def short_ids(ids: list[str]) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from transferd.cli.attached import attached, endings
 from transferd.cli.outcomes import CommandError, Exit, status_of
 from transferd.cli.output import Output
 from transferd.cli.progress import showing
-from transferd.cli.references import find_job, manager_for
+from transferd.cli.references import find_job, manager_for, whose
 from transferd.cli.values import shown_duration
 from transferd.client.errors import JobFailed
 from transferd.client.job import Job, Until
@@ -23,6 +24,7 @@ _VERBS: dict[str, tuple[Callable[[Job], Awaitable[JobAnswer]], str]] = {
     "suspend": (Job.suspend, "suspended"),
     "complete": (Job.complete, "completed"),
     "cancel": (Job.cancel, "cancelled"),
+    "take-ownership": (Job.take_ownership, "took over"),
 }
 
 
@@ -37,7 +39,9 @@ async def act(options: Namespace, output: Output) -> int:
     async with manager_for(options) as manager:
         for reference in options.job:
             try:
-                answers.append(await verb(await find_job(manager, reference)))
+                job = await find_job(manager, reference, all_users=options.all_users)
+                before = job.answer
+                answers.append(await verb(job))
             except NoDaemon:
                 raise
             except (TransferdError, CommandError) as error:
@@ -47,8 +51,8 @@ async def act(options: Namespace, output: Output) -> int:
                 status = status or status_of(error)
             else:
                 if not output.json:
-                    more = _to_come if options.command == "resume" else _discarded
-                    output.remark(f"{past} {answers[-1].name}{more(answers[-1])}")
+                    more = _MORE.get(options.command, _discarded)(before, answers[-1])
+                    output.remark(f"{past} {before.name}{whose(before)}{more}")
     if output.json:
         output.document({"jobs": answers})
     return status
@@ -57,7 +61,7 @@ async def act(options: Namespace, output: Output) -> int:
 async def wait(options: Namespace, output: Output) -> int:
     """Wait until a job is transferred; complete it then, if asked to."""
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         try:
             with (
                 endings() as came,
@@ -80,7 +84,7 @@ async def wait(options: Namespace, output: Output) -> int:
     if output.json:
         output.document(answer)
     else:
-        output.remark(f"{answer.name} is {_done(answer)}{_discarded(answer)}")
+        output.remark(f"{answer.name} is {_done(answer)}{_discarded(answer, answer)}")
     return Exit.DONE
 
 
@@ -98,21 +102,38 @@ async def _waited(job: Job, timeout: float) -> JobAnswer:
         ) from None
 
 
-def _to_come(answer: JobAnswer) -> str:
+def _to_come(_: JobAnswer, answer: JobAnswer) -> str:
     """Say what a resumed job still waits for in the end."""
     if answer.auto_complete:
         return ""
     names = "the file its name" if answer.files_total == 1 else "the files their names"
-    command = f"transferctl wait {shlex.quote(answer.name)} --complete"
+    # Others' jobs go by their ids.
+    reference = answer.id if whose(answer) else shlex.quote(answer.name)
+    command = f"transferctl wait {reference} --complete"
     return f"; `{command}` waits for it and gives {names}"
 
 
-def _discarded(answer: JobAnswer) -> str:
+def _discarded(_: JobAnswer, answer: JobAnswer) -> str:
     """Say what a completed job has left out (BITS completes what it has)."""
     saved, total = answer.files_transferred, answer.files_total
     if answer.state != JobState.ACKNOWLEDGED.label or saved == total:
         return ""
     return f": {saved} of {total} files saved; the rest was discarded"
+
+
+def _left_behind(before: JobAnswer, answer: JobAnswer) -> str:
+    """Say what a job that was taken over needs again."""
+    if before.owner.uid == answer.owner.uid:
+        return f", which was {answer.owner.name}'s already"
+    return (
+        f", now {answer.owner.name}'s, without credentials, headers, command, CA file, Negotiate"
+        " and Passport options; `transferctl credentials set` and `transferctl set` give it others"
+    )
+
+
+_MORE: Mapping[str, Callable[[JobAnswer, JobAnswer], str]] = MappingProxyType(
+    {"resume": _to_come, "take-ownership": _left_behind}
+)
 
 
 def _done(answer: JobAnswer) -> str:

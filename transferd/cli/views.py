@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from transferd import __version__
-from transferd.cli.outcomes import Exit
+from transferd.cli.outcomes import Exit, usage
 from transferd.cli.output import Output
 from transferd.cli.references import find_job, manager_for, short_ids
 from transferd.cli.values import shown_size
@@ -72,7 +72,7 @@ def _share(done: int, total: int | None) -> str:
 async def show(options: Namespace, output: Output) -> int:
     """Show everything about a job."""
     async with manager_for(options) as manager:
-        job = (await find_job(manager, options.job)).answer
+        job = (await find_job(manager, options.job, all_users=options.all_users)).answer
     if output.json:
         output.document(job)
     else:
@@ -93,7 +93,7 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("description", job.description),
         ("state", job.state),
         ("priority", job.priority),
-        ("owner", job.owner.name),
+        ("owner", f"{job.owner.name} ({job.owner.uid})"),
         ("files", f"{job.files_transferred} of {job.files_total}"),
         ("bytes", f"{shown_size(job.bytes_transferred)} of {size}"),
         ("error", f"{error.code}: {error.message}" if error else ""),
@@ -126,7 +126,7 @@ def _members(group: NegotiateAnswer | PassportAnswer) -> str:
 async def files(options: Namespace, output: Output) -> int:
     """List the files of a job."""
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         found = [file async for file in job.files()]
     if output.json:
         output.document(FilesAnswer(files=found, next=None))
@@ -150,7 +150,7 @@ async def files(options: Namespace, output: Output) -> int:
 async def why(options: Namespace, output: Output) -> int:
     """Say why a job does not move."""
     async with manager_for(options) as manager:
-        job = await find_job(manager, options.job)
+        job = await find_job(manager, options.job, all_users=options.all_users)
         blockers = await job.why()
     if output.json:
         output.document(BlockersAnswer(blockers=blockers))
@@ -169,10 +169,16 @@ def _reason(blocker: BlockerAnswer) -> str:
 
 async def events(options: Namespace, output: Output) -> int:
     """Print what happens, for ever."""
+    if options.ack and options.all_users:
+        raise usage("cannot use --ack beside --all-users: what others are told is theirs to hear")
     kinds = None if options.kinds is None else options.kinds.split(",")
+    everybody: bool = options.all_users
     async with manager_for(options) as manager:
-        job = None if options.job is None else (await find_job(manager, options.job)).id
-        async for event in manager.events(job=job, kinds=kinds, after=options.after):
+        job = None
+        if options.job is not None:
+            job = (await find_job(manager, options.job, all_users=everybody)).id
+        heard = manager.events(job=job, kinds=kinds, after=options.after, all_users=everybody)
+        async for event in heard:
             if output.json:
                 output.record(event)
             else:

@@ -5,7 +5,7 @@ TransferdError
 ├── NoDaemon          nobody answers on the socket (model)
 ├── DaemonFault       the daemon answered, but not with what the API promises
 ├── JobFailed         `wait`: the job is in error
-└── JobGone           `wait`: the job has left the queue without being completed
+└── JobGone           `wait`: the job has left the queue, or its owner, without being completed
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class JobGone(TransferdError):
         how = f"it was {state}" if state else "it was completed or cancelled by somebody else"
         super().__init__(f"cannot wait for job {job_id} any longer: {how}")
         self.job_id = job_id
-        #: `cancelled`, or None when nobody could tell.
+        #: `cancelled`, `taken over` (by an admin), or None when nobody could tell.
         self.state = state
 
 

@@ -238,6 +238,19 @@ class Job:
         """Take the job out of the queue and remove what was fetched; returns its last view."""
         return await self._act("cancel")
 
+    async def take_ownership(self) -> JobAnswer:
+        """Become the job's owner, as an admin; it has lost what was the former one's alone.
+
+        These are credentials, headers, the notification command, Negotiate and Passport options,
+        the CA file and leave to use cleartext. A job that runs begins anew. For who owns it
+        already nothing changes.
+
+        Raises:
+            NotAllowed: the caller is no admin.
+            Conflict: `owner_no_access`; he may not write to where the job's files are.
+        """
+        return await self._act("take-ownership")
+
     async def wait(self, timeout: Seconds | None = None, until: Until = "transferred") -> JobAnswer:
         """Wait until the job is transferred, or has left the queue by being completed.
 
@@ -247,7 +260,8 @@ class Job:
         Raises:
             JobFailed: the job is in error.
             NotFound: there is no such job (any more).
-            JobGone: the job was cancelled, or left the queue in a way that nobody could tell.
+            JobGone: the job was cancelled or taken over, or left the queue in a way that nobody
+                could tell.
             TimeoutError: *timeout* seconds are over; the job goes on.
         """
         async with asyncio.timeout(timeout):
@@ -268,6 +282,8 @@ class Job:
                 async for event in heard:
                     if isinstance(event, NoticeAnswer) and event.kind == NoticeKind.ENDED.label:
                         self.answer = event.job
+                        if not self.state.final:
+                            raise JobGone(self.id, "taken over")
                         return event.job
                     if gone and isinstance(event, Pulse):
                         break  # its end was told to nobody here

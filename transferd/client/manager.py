@@ -136,6 +136,7 @@ class Manager:
         job: str | None = None,
         kinds: Iterable[str] | None = None,
         after: int | None = None,
+        all_users: bool = False,
         patience: Seconds | None = None,
     ) -> AsyncGenerator[NoticeAnswer | GapAnswer, None]:
         """Yield what happens to the caller's jobs, for ever, across restarts of the daemon.
@@ -147,11 +148,12 @@ class Manager:
             job: Only of this job.
             kinds: Names of kinds; None: all.
             after: Replay what was noted after this number; None: from now on.
+            all_users: Of everybody's jobs, for admins; this counts as no delivery to anybody.
             patience: Give up with NoDaemon after so many seconds without a daemon; None: never.
         """
         everything = [kind.label for kind in NoticeKind]
         wanted = parse_kinds(everything if kinds is None else kinds)
-        interest = Interest(job=job, kinds=wanted, after=after)
+        interest = Interest(job=job, kinds=wanted, after=after, all_users=all_users)
         async with aclosing(hear(self._connection, interest, patience=patience)) as heard:
             async for event in heard:
                 if not isinstance(event, Pulse):

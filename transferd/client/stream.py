@@ -43,6 +43,8 @@ class Interest:
     job: str | None = None
     #: Replay from this number on; None: from now on.
     after: int | None = None
+    #: Of everybody's jobs, where no job is named.
+    all_users: bool = False
 
 
 async def hear(
@@ -61,6 +63,8 @@ async def hear(
     params = {"kinds": ",".join(kind_labels(interest.kinds))}
     if interest.job is not None:
         params["job"] = interest.job
+    elif interest.all_users:
+        params["all_users"] = "true"
     last, delay, lost = interest.after, FIRST_DELAY, None
     while True:
         try:
