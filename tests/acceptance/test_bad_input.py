@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,57 @@ def test_destinations_are_looked_at_as_their_owner(
         assert (status, problem["code"]) == (400, code)
         assert str(local.parent) in problem["detail"]
     assert asking.ask("GET", "/v1/jobs")[1]["jobs"] == []
+
+
+def _hard_link(path: Path) -> None:
+    path.touch()
+    os.link(path, path.with_name("second"))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (os.mkfifo, "local_not_regular"),
+        (Path.mkdir, "local_not_regular"),
+        (lambda path: path.symlink_to("nothing"), "local_not_regular"),
+        (lambda path: path.symlink_to("/proc/self/fd/0"), "local_not_regular"),
+        (_hard_link, "local_hard_link"),
+    ],
+    ids=["FIFO", "directory", "link", "magic link", "hard link"],
+)
+def test_what_stands_at_a_destination_is_refused_by_name(
+    asking: Socket, tmp_path: Path, make: Callable[[Path], object], code: str
+) -> None:
+    """Nothing but regular files is replaced, and what is refused is as it was."""
+    local = tmp_path / "there"
+    make(local)
+    before = local.lstat()
+    status, problem = asking.ask("POST", "/v1/jobs", job(files=[file(str(local))]))
+    assert (status, problem["code"]) == (400, code)
+    assert str(local) in problem["detail"]
+    assert local.lstat() == before
+
+
+@pytest.mark.parametrize(
+    ("local", "codes"),
+    [
+        ("/proc/self/fd/0", {"local_forbidden"}),
+        ("/proc/self/fd/new", {"local_forbidden"}),
+        ("/dev/fd/1", {"local_forbidden"}),
+        ("/proc/self/cwd/new", {"local_forbidden"}),
+        ("/proc/1/root/tmp/new", {"local_forbidden"}),
+        ("/sys/new", {"local_forbidden"}),
+        # Where /dev is a plain tmpfs, what stands there is a device.
+        ("/dev/null", {"local_forbidden", "local_not_regular"}),
+    ],
+)
+def test_a_place_without_files_is_refused_by_name(
+    asking: Socket, local: str, codes: set[str]
+) -> None:
+    """The worker's own descriptors are reachable there: nothing of ours is written to."""
+    status, problem = asking.ask("POST", "/v1/jobs", job(files=[file(local)]))
+    assert status == 400
+    assert problem["code"] in codes
 
 
 def test_more_files_than_a_job_may_have_are_refused_together(asking: Socket) -> None:

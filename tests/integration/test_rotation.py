@@ -22,6 +22,7 @@ from transferd.model.errors import Conflict, StoreError, VaultError
 from transferd.model.job import JobId
 from transferd.model.limits import Quota
 from transferd.model.upkeep import Severity
+from transferd.store import credentials as secrets
 from transferd.store import rotation
 from transferd.store.keys import KEY_FILE
 from transferd.store.vault import KEY_BYTES, key_id
@@ -143,8 +144,8 @@ async def test_a_key_that_is_not_there_costs_nothing_but_its_secrets(
         await check(queue)
         assert queue.keys.source == str(path)
         assert await _codes(queue) == ["key_unremoved"]
-        secrets = await queue.jobs.secrets(new.id, NOW)
-        assert secrets.credentials[0].password.reveal() == "new"
+        opened = await queue.jobs.secrets(new.id, NOW)
+        assert opened.credentials[0].password.reveal() == "new"
         await queue.keys.rotate()
         assert await _codes(queue) == []
         await check(queue)
@@ -193,6 +194,20 @@ async def test_a_rotation_leaves_nothing_under_the_old_key(
     assert _key_files(state) == [KEY_FILE]
     async with open_queue(state) as queue:
         await check(queue)
+
+
+@pytest.mark.parametrize(
+    "kind", [secrets._PASSWORDS, secrets._HEADERS], ids=["passwords", "headers"]
+)
+async def test_secrets_are_found_by_their_keys(state: Path, kind: secrets._Kind) -> None:
+    """A million of them cost a start nothing, and each batch is one look into an index."""
+    async with open_queue(state):
+        pass
+    with closing(sqlite3.connect(state / "queue.db")) as cx:
+        for statement, values in ((kind.keys, []), (kind.count, [b""]), (kind.select, [b"", 1, 0])):
+            plan = [row[3] for row in cx.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert [step for step in plan if "_by_key" in step]
+            assert not [step for step in plan if step.startswith(("SCAN cred", "SCAN head"))]
 
 
 async def test_a_rotation_goes_on_beside_whatever_is_written(

@@ -7,8 +7,7 @@ them, and the operation still runs.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -166,12 +165,18 @@ def reseal(cx: sqlite3.Connection, vault: Vault, limit: int) -> int:
     return done
 
 
-def sealers(cx: sqlite3.Connection) -> Mapping[bytes, int]:
-    """Return how many secrets each key has sealed, by the keys' names."""
-    found: Counter[bytes] = Counter()
-    for kind in (_PASSWORDS, _HEADERS):
-        found.update({row["key"]: row["secrets"] for row in cx.execute(kind.count)})
-    return found
+def sealers(cx: sqlite3.Connection) -> frozenset[bytes]:
+    """Return the names of the keys that have sealed anything, however much that is."""
+    found = (row["key"] for kind in (_PASSWORDS, _HEADERS) for row in cx.execute(kind.keys))
+    return frozenset(found)
+
+
+def count_sealed(cx: sqlite3.Connection, keys: Iterable[bytes]) -> int:
+    """Return how many secrets are sealed with the keys of these names."""
+    found = (
+        cx.execute(kind.count, [key]).fetchone() for kind in (_PASSWORDS, _HEADERS) for key in keys
+    )
+    return sum(count for (count,) in found)
 
 
 def has_sealed(cx: sqlite3.Connection, key: bytes) -> bool:
@@ -183,6 +188,9 @@ def has_sealed(cx: sqlite3.Connection, key: bytes) -> bool:
 class _Kind:
     """A kind of secrets: where they are, and how each of them is sealed anew."""
 
+    #: Each key once, by steps from one to the next in the index.
+    keys: str
+    #: By key.
     count: str
     #: By key, limit and offset.
     select: str
@@ -193,9 +201,18 @@ class _Kind:
 
 
 _PASSWORDS = _Kind(
+    keys="""
+        WITH RECURSIVE found (key) AS (
+            SELECT min(substr(sealed, 2, 8)) FROM credentials WHERE username IS NOT NULL
+            UNION ALL
+            SELECT (SELECT min(substr(sealed, 2, 8)) FROM credentials
+                    WHERE username IS NOT NULL AND substr(sealed, 2, 8) > key)
+            FROM found WHERE key IS NOT NULL
+        ) SELECT key FROM found WHERE key IS NOT NULL
+        """,
     count="""
-        SELECT substr(sealed, 2, 8) AS key, count(*) AS secrets FROM credentials
-        WHERE username IS NOT NULL GROUP BY substr(sealed, 2, 8)
+        SELECT count(*) FROM credentials
+        WHERE username IS NOT NULL AND substr(sealed, 2, 8) = ?
         """,
     select="""
         SELECT job, id, target, scheme, sealed FROM credentials JOIN jobs ON number = job
@@ -208,10 +225,16 @@ _PASSWORDS = _Kind(
     ),
 )
 _HEADERS = _Kind(
-    count="""
-        SELECT substr(sealed, 2, 8) AS key, count(*) AS secrets FROM headers
-        GROUP BY substr(sealed, 2, 8)
+    keys="""
+        WITH RECURSIVE found (key) AS (
+            SELECT min(substr(sealed, 2, 8)) FROM headers
+            UNION ALL
+            SELECT (SELECT min(substr(sealed, 2, 8)) FROM headers
+                    WHERE substr(sealed, 2, 8) > key)
+            FROM found WHERE key IS NOT NULL
+        ) SELECT key FROM found WHERE key IS NOT NULL
         """,
+    count="SELECT count(*) FROM headers WHERE substr(sealed, 2, 8) = ?",
     select="""
         SELECT job, id, sealed FROM headers JOIN jobs ON number = job
         WHERE substr(sealed, 2, 8) = ? LIMIT ? OFFSET ?

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from transferd.model.errors import Conflict
 from transferd.model.upkeep import Finding, Rotation, Severity
 from transferd.store import markers
-from transferd.store.credentials import anything_sealed, has_sealed, reseal, sealers
+from transferd.store.credentials import (
+    anything_sealed,
+    count_sealed,
+    has_sealed,
+    reseal,
+    sealers,
+)
 from transferd.store.database import Database
 from transferd.store.keys import (
     CREDENTIAL,
@@ -161,8 +167,8 @@ class SqliteKeyRing:
             resealed += done
         async with self._changing:
             await self._remove_unneeded()
-        found = await self._database.aside(sealers)
-        unreadable = sum(found.values()) - found.get(self.vault.sealing, 0)
+        others = await self._database.aside(sealers) - {self.vault.sealing}
+        unreadable = await self._database.aside(partial(count_sealed, keys=others))
         return Rotation(key=self.vault.sealing.hex(), resealed=resealed, unreadable=unreadable)
 
     async def _make_another(self) -> None:
@@ -179,7 +185,7 @@ class SqliteKeyRing:
             return True
         secrets = await self._database.aside(sealers)
         marks = await self._database.aside(markers.sealers)
-        return not self.vault.retired.isdisjoint({*secrets, *marks})
+        return not self.vault.retired.isdisjoint(secrets | marks)
 
     async def _change_marker(self) -> None:
         # Whoever knew the old key could have tried passwords against the marks of requests.
@@ -236,7 +242,8 @@ class SqliteKeyRing:
         strangers = _strangers(await self._database.aside(sealers), files)
         found = list(files.flaws)
         if strangers:
-            found.append(_missing(self._state / KEY_FILE, strangers))
+            count = await self._database.aside(partial(count_sealed, keys=strangers))
+            found.append(_missing(self._state / KEY_FILE, strangers, count))
         if not self._sealing.credential and not self._sealing.primary:
             found.append(_stand_in(self._sealing.path, self._state / KEY_FILE))
         elif others := [each for each in files.keys if self._is_left_over(each)]:
@@ -247,18 +254,17 @@ class SqliteKeyRing:
         return not each.credential and each.path != self._sealing.path
 
 
-def _strangers(found: Mapping[bytes, int], files: KeyFiles) -> Mapping[bytes, int]:
-    """Return how many secrets were sealed by keys that are not here, by the keys' names."""
-    known = {each.id for each in files.keys}
-    return {key: count for key, count in found.items() if key not in known}
+def _strangers(found: frozenset[bytes], files: KeyFiles) -> frozenset[bytes]:
+    """Return which keys are not here, by their names."""
+    return found - {each.id for each in files.keys}
 
 
-def _missing(place: Path, strangers: Mapping[bytes, int]) -> Finding:
+def _missing(place: Path, strangers: frozenset[bytes], count: int) -> Finding:
     names = ", ".join(sorted(key.hex() for key in strangers))
     return Finding(
         code="key_missing",
         severity=Severity.ERROR,
-        text=f"{sum(strangers.values())} stored secrets were sealed with a key that is missing"
+        text=f"{count} stored secrets were sealed with a key that is missing"
         f" ({names}); jobs that need them fail with secrets_unreadable",
         remedy=f"put the key file back as {place} and resume those jobs,"
         " or set their credentials again",
