@@ -154,6 +154,7 @@ async def provoke(api: Api, route: Route, status: int) -> Reply:
             service.fault = NotFound("job_not_found", "there is no such job")
         case 409:
             service.fault = Conflict("invalid_state", "not now")
+            api.admin.foreign_key = True
         case 413:
             body = {"name": "x" * 20_000}
         case 415:

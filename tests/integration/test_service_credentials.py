@@ -312,7 +312,7 @@ async def test_a_credential_that_was_judged_is_written_down(
         await worker.say(audited)
         await worker.say(link.Connected(start.job, start.run))
         await service.until(job, lambda now: now.state is S.TRANSFERRING)
-    (record,) = (each for each in caplog.records if each.message.startswith("credentials."))
+    (record,) = (each for each in caplog.records if each.message.startswith("auth."))
     assert record.message == event
     assert vars(record)["fields"] == {
         "job": job.id,

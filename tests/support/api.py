@@ -54,8 +54,11 @@ class Reply:
 class Api:
     """A server with its service, and a well-behaved caller."""
 
-    def __init__(self, path: Path, server: ApiServer, service: FakeService) -> None:
+    def __init__(
+        self, path: Path, server: ApiServer, service: FakeService, admin: FakeAdministration
+    ) -> None:
         self.path = path
+        self.admin = admin
         self.server = server
         self.service = service
         self.session = aiohttp.ClientSession(
@@ -144,10 +147,11 @@ async def running_api(
 ) -> AsyncIterator[Api]:
     """Run a server until the end of the block."""
     service, figures = service or FakeService(), Figures()
+    admin = FakeAdministration(figures)
     server = ApiServer(
         jobs=service,
         notices=service,
-        admin=FakeAdministration(figures),
+        admin=admin,
         meter=figures,
         answers=ANSWERS,
         limits=limits or Limits(),
@@ -164,7 +168,7 @@ async def running_api(
             sock.bind(str(path))
             os.chmod(path, 0o666)  # noqa: S103  (as above)
             await server.start(sock)
-            api = Api(path, server, service)
+            api = Api(path, server, service, admin)
             try:
                 yield api
             finally:
