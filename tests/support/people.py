@@ -152,9 +152,13 @@ class Machine:
     def add_account(self, name: str, uid: int, *, gecos: str = "") -> Person:
         """Make another user, with a home."""
         person = self._person(name, uid)
+        self.enter(person, gecos=gecos)
+        return person
+
+    def enter(self, person: Person, *, gecos: str = "") -> None:
+        """Put a user into the user database, until it is written anew."""
         with (self.etc / "passwd").open("a") as file:
             file.write(_entry(person, gecos))
-        return person
 
     def write_accounts(self, gecos: Mapping[str, str] | None = None) -> None:
         """Write passwd and group; *gecos* by name: `umask=077` there is pam_umask's."""
