@@ -9,6 +9,7 @@ from pathlib import Path
 from transferd.cli.documents import make_documents
 from transferd.cli.outcomes import CommandError, Exit, usage
 from transferd.cli.output import Output
+from transferd.installation.environment import Source
 from transferd.installation.installer import Installer
 from transferd.installation.layout import LAYOUTS, LOCAL, Layout
 from transferd.installation.machine import Machine
@@ -39,7 +40,7 @@ def _perform(verb: str, layout: Layout, options: Namespace, output: Output) -> i
             output.line(step)
 
     try:
-        installer = Installer(layout, machine, say)
+        installer = Installer(layout, machine, Source(), say)
         if verb == "install":
             installer.install(make_documents(), enable=options.enable)
         else:

@@ -6,6 +6,7 @@ A copy is made of files that are here already, without a network, and of what tr
 from __future__ import annotations
 
 import compileall
+import os
 import py_compile
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from transferd.model.errors import InstallationError
 _NOT_COPIED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 _VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 #: Tried with the new environment before it takes the place of the old one.
-_PROOF = "import transferd.__main__, transferd.cli.__main__, transferd.worker.main"
+_PROOF = "import transferd.__main__, transferd.worker.main, transferd.cli.installing"
 _PROGRAM = """\
 #!{python} -I
 import sys
@@ -36,73 +37,83 @@ sys.exit({function}())
 """
 
 
-def running() -> Path | None:
-    """Return the virtual environment that runs; None if there is none."""
-    return Path(sys.prefix) if sys.prefix != sys.base_prefix else None
+class Source:
+    """The code that runs, and the interpreter that runs it."""
 
+    @property
+    def environment(self) -> Path | None:
+        """The virtual environment; None if there is none."""
+        return Path(sys.prefix) if sys.prefix != sys.base_prefix else None
 
-def unsuitable(environment: Path) -> str | None:
-    """Return why the service should not run from *environment*, the one that runs; None: it may."""
-    code = Path(transferd.__file__)
-    if not code.is_relative_to(environment):
-        return f"its code is in {code.parent}"
-    if any(not (environment / "bin" / name).exists() for name in PROGRAMS):
-        return "its programs are missing"
-    return obstacle(environment) or obstacle_below(environment)
+    @property
+    def python(self) -> Path:
+        """The interpreter that an environment is made with."""
+        return Path(sys.base_prefix, "bin", _VERSION).resolve()
 
+    def unsuitable(self, environment: Path) -> str | None:
+        """Return why the service should not run from *environment*, the one that runs; or None."""
+        code = Path(transferd.__file__)
+        if not code.is_relative_to(environment):
+            return f"its code is in {code.parent}"
+        for name in PROGRAMS:
+            if not _starts_in(environment / "bin" / name, environment):
+                return f"{environment / 'bin' / name} is not a program of it"
+        return obstacle(environment) or obstacle_below(environment)
 
-def interpreter() -> Path:
-    """Return the Python that every user of this machine can run.
+    def check_python(self) -> None:
+        """Make sure that every user of this machine can run the interpreter.
 
-    Raises:
-        InstallationError: the one that runs is not for everybody.
-    """
-    python = _interpreter()
-    for place in (python, Path(sysconfig.get_path("stdlib"))):
-        if (found := obstacle(place)) is not None:
-            raise InstallationError(
-                f"cannot install with {python}: {found}, but each user's transfers run as that"
-                " user; make the virtual environment with the system's Python, /usr/bin/python3"
-            )
-    return python
+        Raises:
+            InstallationError: it is not for everybody.
+        """
+        for place in (self.python, Path(sysconfig.get_path("stdlib"))):
+            if (found := obstacle(place)) is not None:
+                raise InstallationError(
+                    f"cannot install with {self.python}: {found}, but each user's transfers run as"
+                    " that user; make the virtual environment with the system's Python,"
+                    " /usr/bin/python3"
+                )
 
+    def copy(self, destination: Path, final: Path, *, compiled: bool) -> None:
+        """Make *destination*, which must not exist, an environment that will be used as *final*.
 
-def copy(destination: Path, final: Path, *, compiled: bool) -> None:
-    """Make *destination*, which must not exist, an environment that will be used as *final*.
+        Args:
+            compiled: compile everything now; a package is compiled where it is installed.
 
-    Args:
-        compiled: compile everything now; a package is compiled where it is installed.
-
-    Raises:
-        InstallationError: what transferd needs is not there, or does not work in the copy.
-        OSError: files cannot be written.
-    """
-    python = _interpreter()
-    packages = destination / "lib" / _VERSION / "site-packages"
-    packages.mkdir(parents=True)
-    (destination / "bin").mkdir()
-    (destination / "bin/python").symlink_to(python)
-    (destination / "bin/python3").symlink_to("python")
-    (destination / "pyvenv.cfg").write_text(
-        f"home = {python.parent}\ninclude-system-site-packages = false\n"
-        f"version = {sys.version.split()[0]}\n"
-    )
-    _copy_code(packages)
-    _copy_needed(packages)
-    if compiled:
-        _compile(packages, final / packages.relative_to(destination))
-    for name, entry in PROGRAMS.items():
-        module, _, function = entry.partition(":")
-        program = destination / "bin" / name
-        program.write_text(
-            _PROGRAM.format(python=final / "bin/python", module=module, function=function)
+        Raises:
+            InstallationError: what transferd needs is not there, or does not work in the copy.
+            OSError: files cannot be written.
+        """
+        packages = destination / "lib" / _VERSION / "site-packages"
+        packages.mkdir(parents=True)
+        (destination / "bin").mkdir()
+        (destination / "bin/python").symlink_to(self.python)
+        (destination / "bin/python3").symlink_to("python")
+        (destination / "pyvenv.cfg").write_text(
+            f"home = {self.python.parent}\ninclude-system-site-packages = false\n"
+            f"version = {sys.version.split()[0]}\n"
         )
-        program.chmod(0o755)
-    _prove(destination)
+        _copy_code(packages)
+        _copy_needed(packages)
+        if compiled:
+            _compile(packages, final / packages.relative_to(destination))
+        for name, entry in PROGRAMS.items():
+            module, _, function = entry.partition(":")
+            program = destination / "bin" / name
+            program.write_text(
+                _PROGRAM.format(python=final / "bin/python", module=module, function=function)
+            )
+            program.chmod(0o755)
+        _prove(destination)
 
 
-def _interpreter() -> Path:
-    return Path(sys.base_prefix, "bin", _VERSION).resolve()
+def _starts_in(program: Path, environment: Path) -> bool:
+    """Whether a program is run by the environment's interpreter: one that was moved is not."""
+    try:
+        with program.open("rb") as file:
+            return file.readline().startswith(b"#!" + os.fsencode(environment / "bin") + b"/")
+    except OSError:
+        return False
 
 
 def _copy_code(packages: Path) -> None:

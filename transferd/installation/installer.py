@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from transferd.installation import data, environment
+from transferd.installation import data
+from transferd.installation.environment import Source
 from transferd.installation.layout import (
     ACCOUNT,
     PACKAGE,
@@ -30,7 +31,9 @@ Made = Mapping[tuple[Maker, str], str]
 class Installer:
     """One layout, on one machine."""
 
-    def __init__(self, layout: Layout, machine: Machine, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: Layout, machine: Machine, source: Source, say: Callable[[str], None]
+    ) -> None:
         """Look what there is.
 
         Raises:
@@ -38,6 +41,7 @@ class Installer:
         """
         self._layout = layout
         self._machine = machine
+        self._source = source
         self._tree = Tree(machine.root)
         self._before = load(self._tree, layout.manifest)
         self._say = say
@@ -134,22 +138,22 @@ class Installer:
     def _home(self) -> Path:
         """Decide which environment the service runs from."""
         own = self._layout.environment
-        running = environment.running()
+        running = self._source.environment
         if self._machine.here and running is not None and not self._layout.packaged:
-            reason = environment.unsuitable(running)
+            reason = self._source.unsuitable(running)
             if reason is None:
                 return running
             self._say(f"{running} cannot serve everybody ({reason}): what it has is copied")
-        python = environment.interpreter()
-        if not self._layout.packaged and not self._tree.has(python):
+        self._source.check_python()
+        if not self._layout.packaged and not self._tree.has(self._source.python):
             raise InstallationError(
-                f"cannot install into {self._tree.root}: there is no {python} in it, with which"
-                " the copy would have to run"
+                f"cannot install into {self._tree.root}: there is no {self._source.python} in it,"
+                " with which the copy would have to run"
             )
         return own
 
     def _runs_from(self, home: Path) -> bool:
-        return self._machine.here and environment.running() == home
+        return self._machine.here and self._source.environment == home
 
     def _copy_environment(self) -> Path:
         """Make the copy beside its place; return where."""
@@ -159,7 +163,7 @@ class Installer:
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            environment.copy(new, home, compiled=not self._layout.packaged)
+            self._source.copy(new, home, compiled=not self._layout.packaged)
         except (InstallationError, OSError):
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -230,7 +234,7 @@ class Installer:
 
     def _bring_up(self, enable: bool) -> None:
         (rules,) = (row.path for row in self._layout.rows() if row.path.parent.name == "sysusers.d")
-        self._machine.make_account(rules)
+        self._machine.make_account(self._tree.at(rules))
         self._say(f"made the user {ACCOUNT}, or found it")
         self._machine.reload()
         if self._machine.restart(UNITS[1]):

@@ -39,7 +39,7 @@ class Machine:
         return self._given is None and _BOOTED.is_dir()
 
     def make_account(self, rules: Path) -> None:
-        """Make the users and groups that a file of sysusers.d(5) names; below the root."""
+        """Make the users and groups that a file of sysusers.d(5), where it is here, names."""
         self._do("systemd-sysusers", *self._option, str(rules))
 
     def remove_account(self) -> None:
