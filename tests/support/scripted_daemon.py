@@ -130,12 +130,13 @@ class ScriptedService(FakeService):
 class ScriptedDaemon:
     """A socket, and the server behind it at the moment, if any."""
 
-    def __init__(self, path: Path, heartbeat: float = 15.0) -> None:
+    def __init__(self, path: Path, heartbeat: float = 15.0, admin_gid: int | None = None) -> None:
         self.path = path
         self.service = ScriptedService()
         #: Whether it works for whoever calls.
         self.serves = True
         self._heartbeat = heartbeat
+        self._admin_gid = admin_gid
         self._server: ApiServer | None = None
 
     async def start(self) -> None:
@@ -149,6 +150,7 @@ class ScriptedDaemon:
             limits=Limits(),
             timers=TIMERS,
             serves=lambda uid: self.serves,
+            admin_gid=self._admin_gid,
             heartbeat=self._heartbeat,
         )
         self.path.unlink(missing_ok=True)
@@ -165,10 +167,12 @@ class ScriptedDaemon:
 
 
 @contextlib.asynccontextmanager
-async def scripted_daemon(heartbeat: float = 15.0) -> AsyncIterator[ScriptedDaemon]:
-    """Run a daemon until the end of the block."""
+async def scripted_daemon(
+    heartbeat: float = 15.0, admin_gid: int | None = None
+) -> AsyncIterator[ScriptedDaemon]:
+    """Run a daemon until the end of the block; members of *admin_gid* are admins."""
     with tempfile.TemporaryDirectory(prefix="transferd-") as directory:
-        daemon = ScriptedDaemon(Path(directory, "socket"), heartbeat)
+        daemon = ScriptedDaemon(Path(directory, "socket"), heartbeat, admin_gid)
         await daemon.start()
         try:
             yield daemon
