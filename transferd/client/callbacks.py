@@ -266,7 +266,7 @@ class Listener:
 
     async def _acknowledge(self, number: int) -> None:
         try:
-            await self._connection.send("POST", path("notices", number, "ack"))
+            await self._connection.send("POST", path("notices", number, "ack"), repeatable=True)
         except NotFound:
             log.debug("notice %s is not kept any more", number)
         except TransferdError as error:

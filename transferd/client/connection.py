@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
@@ -14,7 +15,8 @@ import msgspec
 from yarl import URL
 
 from transferd.client.errors import DaemonFault, error_from
-from transferd.model.errors import NoDaemon
+from transferd.model.errors import NoDaemon, NotFound
+from transferd.model.job import Seconds
 
 AnswerT = TypeVar("AnswerT")
 
@@ -29,8 +31,17 @@ SILENCE_SECONDS = 600.0
 _CALL = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
+#: A request that may be repeated is sent again after these times, when its answer was cut off: a
+#: daemon that was told to restart is back by then, or its socket takes callers for the next one.
+REPEATS = (0.0, 0.2, 1.0)
+_REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
+
 #: What aiohttp raises when the other end goes away.
 _CUT = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
+
+
+class CutOff(NoDaemon):
+    """The request may have been served; its answer was not heard."""
 
 
 class NobodyListens(NoDaemon):
@@ -46,7 +57,8 @@ class Connection:
     """The way to one daemon.
 
     Each request has a connection of its own: a kept one may be gone with a restarted daemon, and
-    then nobody could tell whether the request was served.
+    then nobody could tell whether the request was served. Where it does not matter whether a
+    request is served twice, it is repeated when its answer was cut off.
 
     With *revive*, a daemon is found or started anew whenever nobody listens on the socket.
     """
@@ -88,15 +100,16 @@ class Connection:
         *,
         answer: type[AnswerT],
         params: Mapping[str, str] | None = None,
+        repeatable: bool = False,
     ) -> AnswerT:
-        """Send a request and read its answer.
+        """Send a request and read its answer; *repeatable* says that twice is as good as once.
 
         Raises:
             CallerError: as the daemon answered.
             NoDaemon: nobody answers, or not to the end.
             DaemonFault: the answer is not what the API promises.
         """
-        raw = await self.send(method, path, body, params=params)
+        raw = await self.send(method, path, body, params=params, repeatable=repeatable)
         try:
             return msgspec.json.decode(raw, type=answer)
         except msgspec.MsgspecError as error:
@@ -112,15 +125,39 @@ class Connection:
         body: msgspec.Struct | None = None,
         *,
         params: Mapping[str, str] | None = None,
+        repeatable: bool = False,
     ) -> bytes:
         """Send a request whose answer may be anything; raises what `call` raises."""
         data = None if body is None else msgspec.json.encode(body)
+        waits = REPEATS if repeatable or method in _REPEATABLE else ()
+        status, raw, repeated = await self._persist(method, _url(path, params), data, waits)
+        if status < 300 or (repeated and method == "DELETE" and status == NotFound.status):
+            return raw  # what is gone by now, the request before has removed
+        raise error_from(status, raw)
+
+    async def _persist(
+        self, method: str, url: URL, data: bytes | None, waits: Iterable[Seconds]
+    ) -> tuple[int, bytes, bool]:
+        """Send a request, again after each wait if its answer is cut off; returns whether it was.
+
+        Raises what `call` raises, but for what is answered.
+        """
+        left = iter(waits)
+        cut: CutOff | None = None
+        while True:
+            try:
+                status, raw = await self._exchange(method, url, data)
+                return status, raw, cut is not None
+            except (CutOff, NobodyListens) as error:
+                cut = error if isinstance(error, CutOff) else cut
+                if cut is None or (wait := next(left, None)) is None:
+                    raise (cut or error) from error.__cause__
+                await asyncio.sleep(wait)
+
+    async def _exchange(self, method: str, url: URL, data: bytes | None) -> tuple[int, bytes]:
         headers = {} if data is None else {"Content-Type": "application/json"}
-        async with self._asking(method, _url(path, params), headers, _CALL, data) as response:
-            raw = await response.read()
-        if response.status >= 300:
-            raise error_from(response.status, raw)
-        return raw
+        async with self._asking(method, url, headers, _CALL, data) as response:
+            return response.status, await response.read()
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -200,7 +237,7 @@ class Connection:
             ) from error
         except _CUT as error:
             self.answered = False
-            raise NoDaemon(
+            raise CutOff(
                 f"cannot hear the daemon's answer: it left {self.socket} in the middle of it; "
                 "look at the job before trying again"
             ) from error

@@ -46,6 +46,9 @@ _CALLBACK_KINDS = {
     JobState.ERROR.label: NoticeKind.ERROR,
 }
 
+#: Verbs that change nothing the second time.
+_REPEATABLE = frozenset({"resume", "suspend"})
+
 #: Makes what runs a job's callbacks.
 ListenerMaker: TypeAlias = Callable[["Job"], Listener]
 
@@ -320,16 +323,21 @@ class Job:
         await self._listener.attempted(kind)
 
     async def _act(self, verb: str) -> JobAnswer:
-        return await self._ask("POST", path("jobs", self.id, verb))
+        again = verb in _REPEATABLE
+        return await self._ask("POST", path("jobs", self.id, verb), repeatable=again)
 
     async def _ask(
         self,
         method: str,
         place: str | None = None,
         body: JobPatch | IdentityBody | None = None,
+        *,
+        repeatable: bool = False,
     ) -> JobAnswer:
         where = place or path("jobs", self.id)
-        self.answer = await self._connection.call(method, where, body, answer=JobAnswer)
+        self.answer = await self._connection.call(
+            method, where, body, answer=JobAnswer, repeatable=repeatable
+        )
         return self.answer
 
 

@@ -86,15 +86,19 @@ class Manager:
         Raises:
             CallerError: the daemon refuses it; nothing is made then.
         """
-        fields = fields_of({"id": str(uuid4()), **options, "name": name})
-        body = resolved(JobBody(**fields))
-        answer = await self._connection.call("POST", path("jobs"), body, answer=JobAnswer)
+        body = _named(resolved(JobBody(**fields_of({**options, "name": name}))))
+        # Its id makes the same job of the same request, however often that comes.
+        answer = await self._connection.call(
+            "POST", path("jobs"), body, answer=JobAnswer, repeatable=True
+        )
         return self._job(answer)
 
     async def create_jobs(self, bodies: Iterable[JobBody]) -> list[Job]:
         """Make many jobs, all or none, in one request."""
-        body = _JobBodies(jobs=[resolved(body) for body in bodies])
-        answer = await self._connection.call("POST", path("jobs"), body, answer=_JobAnswers)
+        body = _JobBodies(jobs=[_named(resolved(body)) for body in bodies])
+        answer = await self._connection.call(
+            "POST", path("jobs"), body, answer=_JobAnswers, repeatable=True
+        )
         return [self._job(job) for job in answer.jobs]
 
     async def job(self, job_id: str) -> Job:
@@ -165,7 +169,7 @@ class Manager:
         Raises:
             NotFound: there is no such notice (any more).
         """
-        await self._connection.send("POST", path("notices", number, "ack"))
+        await self._connection.send("POST", path("notices", number, "ack"), repeatable=True)
 
     async def version(self) -> VersionAnswer:
         """Say what the daemon is and can do."""
@@ -217,6 +221,11 @@ class Manager:
             async with asyncio.timeout(CLOSING_GRACE):
                 for listener in self._listeners:
                     await listener.idle()
+
+
+def _named(body: JobBody) -> JobBody:
+    """Return a request with an id: so it can be repeated."""
+    return body if body.id is not None else msgspec.structs.replace(body, id=str(uuid4()))
 
 
 @contextlib.asynccontextmanager
