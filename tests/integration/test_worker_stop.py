@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,6 @@ from tests.support.origin import (
 )
 from tests.support.runs import BODY, broken_off, failure
 from tests.support.worker import Book, Desk, worker_task
-from transferd.model.job import Inode
 from transferd.wire import link
 from transferd.worker.partfile import PartFile
 
@@ -96,8 +96,8 @@ async def test_stop_frees_a_file_that_is_only_being_opened(
     book = Book.of(tmp_path, origin.url("/f"))
     place = (book.files[0].spec.local, str(book.temporary()))
 
-    def slow(local: str, temporary: str, offset: int, inode: Inode | None) -> PartFile:
-        part = opened(local, temporary, offset, inode)
+    def slow(*place: Any, wary: bool) -> PartFile:
+        part = opened(*place, wary=wary)
         opening.set()
         threading.Event().wait(0.2)
         return part
