@@ -50,9 +50,10 @@ class DaemonProcess:
         self.socket = directory / "transferd.sock"
         self.state = directory / "state"
         self.log = directory / "daemon.log"
-        self._config = directory / "transferd.toml"
-        self._config.write_text(config, encoding="utf-8")
+        self.config = directory / "transferd.toml"
+        self.config.write_text(config, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
+        self._notices: socket.socket | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,19 +75,32 @@ class DaemonProcess:
         """
         ready = self.directory / "notify"
         ready.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-            notices.bind(str(ready))
-            notices.settimeout(_START_SECONDS)
-            self._process = self.spawn(
-                *options, inherit=inherit, before=before, NOTIFY_SOCKET=str(ready)
-            )
-            try:
-                while b"READY=1" not in notices.recv(4096).split(b"\n"):
-                    pass
-            except TimeoutError:
-                self.stop()
-                raise AssertionError(f"the daemon did not start:\n{self.logged()}") from None
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notices.bind(str(ready))
+        self._notices.settimeout(_START_SECONDS)
+        self._process = self.spawn(
+            *options, inherit=inherit, before=before, NOTIFY_SOCKET=str(ready)
+        )
+        try:
+            self._until_ready()
+        except TimeoutError:
+            self.stop()
+            raise AssertionError(f"the daemon did not start:\n{self.logged()}") from None
         return self
+
+    def reload(self, config: str) -> list[str]:
+        """Have the daemon read another configuration; what it says of that, to its last word."""
+        self.config.write_text(config, encoding="utf-8")
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+        return self._until_ready()
+
+    def _until_ready(self) -> list[str]:
+        assert self._notices is not None
+        heard: list[str] = []
+        while "READY=1" not in heard:
+            heard += self._notices.recv(4096).decode().split("\n")
+        return heard
 
     def spawn(
         self,
@@ -99,7 +113,7 @@ class DaemonProcess:
         command = [sys.executable, "-m", "transferd", "--socket", str(self.socket)]
         if inherit is not None:
             command[1:1] = ["-c", _ACTIVATED, str(inherit), sys.executable]
-        command += ["--state-dir", str(self.state), "--config", str(self._config), *options]
+        command += ["--state-dir", str(self.state), "--config", str(self.config), *options]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*before, *command],
@@ -155,6 +169,9 @@ class DaemonProcess:
             process.kill()
             process.wait()
             raise AssertionError(f"the daemon did not stop:\n{self.logged()}") from None
+        finally:
+            if self._notices is not None:
+                self._notices.close()
 
     def __enter__(self) -> Self:
         return self
