@@ -12,6 +12,7 @@ from aiohttp import web
 
 from transferd.api.identity import Identities
 from transferd.api.ports import AdminUseCases, JobUseCases, NoticeUseCases
+from transferd.api.room import Bodies, Ration
 from transferd.model.caller import Caller
 from transferd.model.checks import check_id
 from transferd.model.errors import BadRequest, CallerError, TooLarge
@@ -23,6 +24,8 @@ from transferd.wire.answers import Answers
 _Result = TypeVar("_Result")
 
 _JSON = "application/json"
+#: A body comes from this machine, and takes memory while it comes.
+_PATIENCE: Seconds = 60.0
 #: Larger bodies are judged in a thread, so that they do not hold up everybody else.
 _INLINE_BYTES = 64 * 1024
 
@@ -51,6 +54,7 @@ class Context:
     heartbeat: Seconds
     #: The OpenAPI document, as JSON.
     openapi: bytes
+    bodies: Bodies = field(default_factory=Bodies)
     #: Set when the server is going down: event streams end then.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,6 +66,7 @@ class Call:
     request: web.Request
     context: Context
     caller: Caller
+    ration: Ration
 
     @property
     def job_id(self) -> JobId:
@@ -78,7 +83,8 @@ class Call:
         Raises:
             UnsupportedMediaType: `not_json`.
             TooLarge: `body_too_large`, before or while it is read.
-            BadRequest: `malformed_body`, its encoding is broken.
+            Unavailable: `too_much_at_once`, beside other bodies.
+            BadRequest: `malformed_body`, its encoding is broken; `body_too_slow`.
         """
         request, limit = self.request, self.context.limits.body_bytes
         if request.content_type != _JSON or (request.charset or "utf-8").lower() != "utf-8":
@@ -90,11 +96,18 @@ class Call:
             raise too_large
         body = bytearray()
         try:
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large
+            async with asyncio.timeout(_PATIENCE):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+                    self.ration.take(len(chunk), limit)
             return bytes(body)
+        except TimeoutError:
+            raise BadRequest(
+                "body_too_slow",
+                f"cannot read the body: it has not come within {_PATIENCE:.0f} s; send it at once",
+            ) from None
         except web.RequestPayloadError:
             raise BadRequest(
                 "malformed_body", "cannot read the body: it is cut or broken"

@@ -11,6 +11,7 @@ import socket
 import struct
 from asyncio import BaseTransport
 from collections.abc import Iterable
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -25,6 +26,14 @@ _CREDENTIALS = struct.Struct("iII")
 _GROUP_BYTES = 1024
 #: The kernel's "no such user here".
 _NOBODY_AT_ALL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Somebody who wants to come in."""
+
+    uid: int
+    operator: bool
 
 
 class Identities:
@@ -57,7 +66,14 @@ class Identities:
         return caller
 
     def _ask(self, transport: BaseTransport) -> Caller:
-        sock = transport.get_extra_info("socket")
+        return self.identify(transport.get_extra_info("socket"))
+
+    def identify(self, sock: socket.socket) -> Caller:
+        """Return who is at the other end of a connection.
+
+        Raises:
+            NotAllowed: `not_allowed`; the kernel does not know.
+        """
         pid, uid, gid = _peer(sock)
         if uid == _NOBODY_AT_ALL:
             raise NotAllowed("not_allowed", "cannot tell who calls; use the Unix socket")
@@ -67,10 +83,13 @@ class Identities:
         operator = admin or uid == self._operator
         return Caller(uid=uid, gid=gid, pid=pid, admin=admin, operator=operator)
 
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return whose process is at the other end of a connection."""
-    return _peer(sock)[1]
+    def visitor(self, sock: socket.socket) -> Visitor:
+        """Return what matters of somebody who wants to come in."""
+        try:
+            caller = self.identify(sock)
+        except NotAllowed:
+            return Visitor(uid=_NOBODY_AT_ALL, operator=False)
+        return Visitor(uid=caller.uid, operator=caller.operator)
 
 
 def _peer(sock: socket.socket) -> tuple[int, int, int]:

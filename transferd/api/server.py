@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 import msgspec
 from aiohttp import hdrs, web
@@ -61,7 +62,7 @@ class ApiServer:
 
         *timers* are those of a job that names none; *serves* tells whether this daemon works for
         a uid; members of *admin_gid* are admins, as uid 0 is; *operator* is whose daemon it is, if
-        it is somebody's. More callers than *connections* wait until one of them goes.
+        it is somebody's. Callers share *connections*, of which admins and operator may have all.
         """
         self._context = Context(
             jobs=jobs,
@@ -101,12 +102,18 @@ class ApiServer:
         if self._runner.server is not None:
             context = self._context
             self._acceptor = Acceptor(
-                self._runner.server, self._most, context.serves, context.meter.connected
+                self._runner.server,
+                self._most,
+                context.identities.visitor,
+                context.meter.connected,
             )
             self._acceptor.start(sock)
 
     async def stop(self, timeout: Seconds = 5.0) -> None:
-        """Accept nothing new, end event streams and let requests end; the slow are cut off."""
+        """Accept nothing new, end event streams and let requests end; the slow are cut off.
+
+        Whoever was accepted is answered, even one whose request has not come yet.
+        """
         self._context.stopping.set()
         runner, self._runner = self._runner, None
         acceptor, self._acceptor = self._acceptor, None
@@ -115,6 +122,7 @@ class ApiServer:
         await acceptor.close()
         try:
             async with asyncio.timeout(timeout):
+                await acceptor.hear_out(timeout / 2)
                 await runner.cleanup()
         except TimeoutError:
             log.warning("api.cut_off", extra={"fields": {"seconds": timeout}})
@@ -144,7 +152,9 @@ def _handler(route: Route) -> Handler:
         caller = context.identities.caller(request)
         _admit(route, caller, context)
         refuse_unknown(request, route.query_names)
-        return await route.handler(Call(request=request, context=context, caller=caller))
+        with closing(context.bodies.ration(caller.uid)) as ration:
+            call = Call(request=request, context=context, caller=caller, ration=ration)
+            return await route.handler(call)
 
     return handle
 
@@ -169,9 +179,14 @@ def _admit(route: Route, caller: Caller, context: Context) -> None:
 async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count answers, and log them without anything that a caller wrote."""
     began = time.monotonic()
-    note_request(request.transport)
-    response = await handler(request)
+    answered = note_request(request.transport)
+    try:
+        response = await handler(request)
+    finally:
+        answered()
     context = request.app[_CONTEXT]
+    if context.stopping.is_set():
+        response.force_close()  # said in the answer, so that nothing more is asked here
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     method = request.method if request.method in hdrs.METH_ALL else "other"
