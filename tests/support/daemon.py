@@ -52,6 +52,8 @@ class DaemonProcess:
         self.log = directory / "daemon.log"
         self.config = directory / "transferd.toml"
         self.config.write_text(config, encoding="utf-8")
+        #: For clients and for the daemon, beside those of the tests.
+        self.variables: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._notices: socket.socket | None = None
 
@@ -59,7 +61,8 @@ class DaemonProcess:
     def environment(self) -> dict[str, str]:
         """Variables for a client."""
         plain = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        return plain | {"TRANSFERD_SOCKET": str(self.socket), "COLUMNS": "100"}
+        own = {"TRANSFERD_SOCKET": str(self.socket), "COLUMNS": "100"}
+        return plain | own | self.variables
 
     @property
     def pid(self) -> int:
@@ -82,7 +85,7 @@ class DaemonProcess:
             *options, inherit=inherit, before=before, NOTIFY_SOCKET=str(ready)
         )
         try:
-            self._until_ready()
+            self.hears()
         except TimeoutError:
             self.stop()
             raise AssertionError(f"the daemon did not start:\n{self.logged()}") from None
@@ -93,9 +96,10 @@ class DaemonProcess:
         self.config.write_text(config, encoding="utf-8")
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
-        return self._until_ready()
+        return self.hears()
 
-    def _until_ready(self) -> list[str]:
+    def hears(self) -> list[str]:
+        """Wait until the daemon says that it is ready (again); all that it has said by then."""
         assert self._notices is not None
         heard: list[str] = []
         while "READY=1" not in heard:
