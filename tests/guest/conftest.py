@@ -66,21 +66,27 @@ def machine(package: Path) -> Iterator[Guest]:
 
 
 @pytest.fixture
-def alice(machine: Guest) -> User:
-    """An ordinary user of the machine."""
-    return User(machine, "alice")
+async def alice(machine: Guest) -> AsyncIterator[User]:
+    """An ordinary user of the machine; no job of hers is left."""
+    user = User(machine, "alice")
+    yield user
+    await user.leave()
 
 
 @pytest.fixture
-def bob(machine: Guest) -> User:
+async def bob(machine: Guest) -> AsyncIterator[User]:
     """Another one."""
-    return User(machine, "bob")
+    user = User(machine, "bob")
+    yield user
+    await user.leave()
 
 
 @pytest.fixture
-def root(machine: Guest) -> User:
+async def root(machine: Guest) -> AsyncIterator[User]:
     """The machine's administrator."""
-    return User(machine, "root")
+    user = User(machine, "root")
+    yield user
+    await user.leave()
 
 
 @pytest.fixture

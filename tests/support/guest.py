@@ -157,7 +157,6 @@ class Guest:
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-            start_new_session=True,
         ) as process:
             given = say.encode() if isinstance(say, str) else say
             ended = True
@@ -165,8 +164,7 @@ class Guest:
                 output, complaints = process.communicate(given, seconds)
             except subprocess.TimeoutExpired:
                 ended = False
-                # The command itself is a child of what takes it into the guest.
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_command(process.pid)
                 output, complaints = process.communicate()
         said = Done(
             status=process.returncode, output=output.decode(), complaints=complaints.decode()
@@ -258,6 +256,17 @@ class Guest:
     def _not_up(self, what: str) -> GuestNotUp:
         said = self.console.read_bytes()[-2000:].decode(errors="replace")
         return GuestNotUp(f"the guest {what}; its console said: {said}")
+
+
+def kill_command(pid: int) -> None:
+    """End what was started with `Guest.command`, and has the process id *pid* outside.
+
+    That is what took the command into the guest; it ends with its child, the command itself, and
+    must not end before: the child would be somebody else's, who may never ask how it ended.
+    """
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def build_package(scratch: Path) -> Path:
     """
     sources = scratch / "sources"
     _copy_checkout(sources)
-    # What tests/run has built is not optimized: good for a test, and not left in the checkout's own.
+    # What tests/run has built is not optimized: good for a test, and not left in the checkout.
     built_before = [os.environ.get("PIP_FIND_LINKS", ""), str(_CHECKOUT / ".venv-wheels")]
     built = subprocess.run(
         [".packaging/deb", str(scratch)],

@@ -8,14 +8,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.guest import Done, Guest
+from tests.bench.survival import query
+from tests.support.guest import Done, Guest, kill_command
+
+#: Sends a request with what comes from standard input as its body.
+_ASK = """
+import http.client, json, socket, sys
+connection = http.client.HTTPConnection("transferd")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect("/run/transferd/transferd.sock")
+headers = {"Content-Type": "application/json"}
+connection.request(sys.argv[1], sys.argv[2], json.load(sys.stdin), headers)
+answer = connection.getresponse()
+print(json.dumps([answer.status, json.loads(answer.read() or b"null")]))
+"""
 
 
 class User:
@@ -59,13 +70,36 @@ class User:
     async def fetch(self, url: str, name: str, *options: str) -> str:
         """Have *url* downloaded in the background to a file in the home; returns the job's id."""
         arguments = ("get", url, str(self.home / name), "--detach", *options)
-        return str((await self.json(*arguments))["id"])
+        return (await self.ctl(*arguments)).output.strip()
 
     async def gone(self, job: str) -> None:
         """Wait until a job has left the queue, being done; fails when it ends otherwise."""
         done = await self.ctl("wait", job, "--timeout", "60", check=False)
         # Who asks too late hears that there is no such job (4).
         assert done.status in {0, 4}, f"{done.output}{done.complaints}"
+
+    async def reach(self, job: str, offset: int) -> int:
+        """Wait until so many bytes of a job are durable, or more; returns how many."""
+        state = self.guest.path("/var/lib/transferd")
+        durable = f"SELECT bytes_transferred FROM jobs WHERE id = '{job}'"  # noqa: S608 - ours
+        async with self.lines("transferctl", "events", job, "--json") as events:
+            # What the events tell is ahead of what is durable; another one follows when it is.
+            async for _ in events:
+                (reached,) = query(state, durable)
+                if reached >= offset:
+                    return reached
+        raise AssertionError(f"the job {job} is gone before it has {offset} durable bytes")
+
+    async def leave(self) -> None:
+        """Take all of the user's jobs out of the queue."""
+        for job in (await self.json("list"))["jobs"]:
+            await self.ctl("cancel", job["id"])
+
+    async def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Send a request to the system's socket, and return status and document of the answer."""
+        told = json.dumps(None if body is None else json.dumps(body))
+        said = await self.run("python3", "-c", _ASK, method, path, say=told)
+        return tuple(json.loads(said.output))
 
     def file(self, name: str) -> Path:
         """Return where the tests find a file of the home."""
@@ -75,16 +109,13 @@ class User:
     async def lines(self, *command: str) -> AsyncIterator[AsyncIterator[str]]:
         """Run a command that does not end, and read its output line by line as it comes."""
         argv = self.guest.command(*command, user=self.name, environment=self._environment)
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdout=subprocess.PIPE, start_new_session=True
-        )
+        process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             yield _decoded(process.stdout)
         finally:
-            # The command itself is a child of what takes it into the guest.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                kill_command(process.pid)
             await process.communicate()
 
 
