@@ -99,7 +99,14 @@ def assemble(
         return runs.view(await jobs.job(job_id))
 
     notifier = Notifier(
-        notices, workers, clock, _delivery(config), partial(announce, answers), view, meter
+        notices,
+        workers,
+        clock,
+        _delivery(config),
+        partial(announce, answers),
+        view,
+        meter,
+        owner_of,
     )
     scheduler = Scheduler(jobs, runs, _slots(config), clock)
     locks = JobLocks()
