@@ -69,6 +69,15 @@ def test_states_are_told_as_sd_notify_defines_them(manager: Manager, address: st
     assert manager.hears() == ["STOPPING=1", "STATUS=going down"]
 
 
+def test_a_reload_is_told_with_its_time(manager: Manager, address: str) -> None:
+    """Rule: Type=notify-reload wants RELOADING and CLOCK_MONOTONIC in one message, then READY."""
+    supervisor = Supervisor({"NOTIFY_SOCKET": address}, PID, monotonic=lambda: 1_234_567_999)
+    supervisor.reloading()
+    assert manager.hears() == ["RELOADING=1", "MONOTONIC_USEC=1234567"]
+    supervisor.ready("serving; kept as it was: [queue]\nis wrong")
+    assert manager.hears() == ["READY=1", "STATUS=serving; kept as it was: [queue] is wrong"]
+
+
 def test_an_abstract_socket_is_reached() -> None:
     """Rule: `@name` is a name in the abstract namespace (sd_notify(3))."""
     name = f"transferd-{secrets.token_hex(8)}"

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from transferd.assembly import worker_settings
-from transferd.config import Bounds, Config, load_config, parse_config
+from transferd.config import Bounds, Config, Source, changes, load_config, parse_config
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import ConfigError
 from transferd.model.limits import Limits
@@ -103,6 +103,38 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path, binary):
         with pytest.raises(ConfigError, match=f"cannot read configuration {path}: "):
             load_config(path)
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """Rule: a default path counts where something is, a named one always."""
+    path = tmp_path / "transferd.toml"
+    assert Source(path, named=False).read() == (Config(), None)
+    assert Source(path / "x", named=False).read() == (Config(), None)
+    assert Source(None).read() == (Config(), None)
+    with pytest.raises(ConfigError, match="cannot read configuration"):
+        Source(path).read()
+    path.write_text("[log]\nlevel = 'debug'\n")
+    for named in (True, False):
+        config, origin = Source(path, named=named).read()
+        assert (config.log.level, origin) == ("debug", path)
+
+
+def test_a_default_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> None:
+    """Rule: what was meant to count is never passed over in silence."""
+    path = tmp_path / "transferd.toml"
+    path.mkdir()
+    with pytest.raises(ConfigError, match="cannot read configuration"):
+        Source(path, named=False).read()
+
+
+def test_changed_keys_are_named() -> None:
+    """Rule: the log of a reload says what is different, and nothing else."""
+    before = parse_config("[queue]\nbackground_slots = 9\n[log]\nlevel = 'info'\n", "x")
+    after = parse_config("[api]\nadmin_group = 'g'\n[worker]\nenvironment = { A = 'b' }\n", "x")
+    assert changes(before, before) == ()
+    assert changes(before, after) == (
+        *("api.admin_group", "queue.background_slots", "worker.environment"),
+    )
 
 
 def test_passport_is_configured_as_a_job_would_say_it() -> None:

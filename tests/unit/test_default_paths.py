@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from transferd.model.errors import ConfigError
-from transferd.wire.paths import state_directory, system_socket, user_socket
+from transferd.wire.paths import (
+    configuration_file,
+    state_directory,
+    system_socket,
+    user_socket,
+)
 
 
 def test_the_users_socket_is_in_the_runtime_directory() -> None:
@@ -52,6 +57,27 @@ def test_the_system_state_directory_is_what_systemd_names(
 def test_the_users_state_directory_follows_xdg(environ: dict[str, str], expected: str) -> None:
     """XDG: state that should persist goes to XDG_STATE_HOME."""
     assert state_directory(environ, False) == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("environ", "system", "expected"),
+    [
+        ({"HOME": "/root", "XDG_CONFIG_HOME": "/c"}, True, "/etc/transferd/transferd.toml"),
+        ({"HOME": "/home/a"}, False, "/home/a/.config/transferd/transferd.toml"),
+        ({"HOME": "/home/a", "XDG_CONFIG_HOME": "/c"}, False, "/c/transferd/transferd.toml"),
+        ({"HOME": "/home/a", "XDG_CONFIG_HOME": "c"}, False, "/home/a/.config/transferd/transferd.toml"),
+    ],
+)
+def test_the_configuration_file_is_where_such_files_are(
+    environ: dict[str, str], system: bool, expected: str
+) -> None:
+    """XDG, and the FHS for a system service, whose environment is nobody's to set."""
+    assert configuration_file(environ, system) == Path(expected)
+
+
+def test_without_a_home_there_is_no_configuration_file() -> None:
+    """A relative path would be another file in each directory."""
+    assert configuration_file({"HOME": "a"}, False) is None
 
 
 def test_without_a_home_the_state_directory_must_be_named() -> None:
