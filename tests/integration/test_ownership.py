@@ -188,7 +188,7 @@ async def test_an_admin_who_looks_on_delivers_nothing(service: Service) -> None:
     worker = await service.worker_of(ALICE.uid)
     start = await worker.hears(link.Start)
     watching = service.parts.notifier.subscribe(
-        CAROL, job_id=None, kinds=TERMINAL, after=None, all_users=True
+        CAROL, job_id=None, kinds=TERMINAL | ENDED, after=None, all_users=True
     )
     async with asyncio.timeout(10), watching as events:
         await worker.fail(start, "http_404")
@@ -196,6 +196,8 @@ async def test_an_admin_who_looks_on_delivers_nothing(service: Service) -> None:
         assert isinstance(seen, Notice)
         command = await worker.hears(link.RunCommand)
         assert command.argv == COMMAND
+        await service.parts.jobs.cancel(ALICE, job.id)
+        await anext(events)  # whoever takes the next has taken the one before
         assert (await service.store.notices.notice(seen.number)).deliveries == 0
     assert seen.job_id == job.id
 
