@@ -29,6 +29,7 @@ from transferd.model.job import File, FileSpec, Inode, Job, JobId, JobSpec, Sett
 from transferd.model.notices import Notice, NoticeKind
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
+from transferd.service.workers import Launch
 from transferd.store.opening import Store, open_store
 from transferd.wire import link
 from transferd.wire.answers import Answers
@@ -197,10 +198,14 @@ class Service:
         (created,) = await self.parts.jobs.create(ME, [wanted])
         return created.job
 
-    async def next_notice(self, job: Job, kinds: NoticeKind, after: int | None = 0) -> Notice:
-        """Wait for a notice about a job; it is not acknowledged."""
+    async def next_notice(
+        self, job: Job, kinds: NoticeKind, after: int | None = 0, caller: Caller = ME
+    ) -> Notice:
+        """Wait for a notice about a job of the caller's; it is not acknowledged."""
         async with asyncio.timeout(10):
-            listening = self.parts.notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=after)
+            listening = self.parts.notifier.subscribe(
+                caller, job_id=job.id, kinds=kinds, after=after
+            )
             async with listening as events:
                 async for event in events:
                     if isinstance(event, Notice):
@@ -236,15 +241,21 @@ class Service:
 
 @asynccontextmanager
 async def running_service(
-    directory: Path, config: Config = QUICK, owner_of: Callable[[Caller], int] = own_user
+    directory: Path,
+    config: Config = QUICK,
+    owner_of: Callable[[Caller], int] = own_user,
+    launch: Launch | None = None,
 ) -> AsyncIterator[Service]:
-    """Run the service over the queue file in *directory*; *owner_of* as in `assemble`."""
+    """Run the service over the queue file in *directory*; *owner_of* as in `assemble`.
+
+    Without *launch* all workers are scripted ones.
+    """
     clock = SystemClock()
     names = (JobId(str(uuid.UUID(int=n))) for n in itertools.count(uuid.uuid4().int >> 1))
     async with open_store(directory, new_id=lambda: next(names)) as store:
         service: Service
 
-        async def launch(owner: int, end: socket.socket) -> ScriptedWorker:
+        async def launch_scripted(owner: int, end: socket.socket) -> ScriptedWorker:
             worker = ScriptedWorker(end.dup())
             worker.task = asyncio.create_task(worker.serve())
             service.adopt(owner, worker)
@@ -252,6 +263,7 @@ async def running_service(
 
         answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
         figures = Figures()
+        launch = launch or launch_scripted
         parts = assemble(
             config, store.jobs, store.notices, launch, clock, answers, figures, owner_of
         )

@@ -31,4 +31,4 @@ class Allowance:
 
     def _refill(self, now: Seconds) -> None:
         self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
-        self._at = now
+        self._at = max(self._at, now)

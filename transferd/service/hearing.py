@@ -33,9 +33,10 @@ TURN_MESSAGES, TURN_BYTES = 64, 64 * 1024
 #: What a worker may say before it is heard more slowly, in messages and a second; a long message
 #: counts for each KiB of it. Five thousand small files a second stay below.
 _PACE, _PACE_BURST = 20_000.0, 40_000.0
-#: Of it, what says little or nothing new and could be said for ever. Twice as much as for five
-#: thousand small files a second; more of it is not an accident.
-_TALK, _TALK_BURST = 10_000.0, 50_000.0
+#: Of it, what says little or nothing new and could be said for ever: twice as much as for five
+#: thousand small files a second. An honest worker leaves it out when the link is behind, so that
+#: more of it is not an accident.
+_TALK, _TALK_BURST = 10_000.0, 100_000.0
 #: Lines for the log; more are left out. An honest worker keeps to less by itself.
 _LINES, _LINES_BURST = 30.0, 400.0
 #: Credentials that were accepted or rejected, which go to the log as well: for each connection one
@@ -87,6 +88,8 @@ class Hearing:
         self._lines = Allowance(_LINES, _LINES_BURST, now)
         self._audits = Allowance(_AUDITS, _AUDITS_BURST, now)
         self._left_out = 0
+        #: Of the message that is looked at: as many as it counts for.
+        self._weight = 1.0
 
     async def listen(self) -> None:
         """Hear the worker until the other end of the link is closed.
@@ -100,24 +103,27 @@ class Hearing:
                 if self._worker.parted:
                     return
                 wait = self._take_turn()
+                # The turn lasts until the loop has come round.
+                await asyncio.sleep(0)
             if self._listener is not None:
                 self._worker.held_up = True
                 await self._listener.caught_up(self._worker)
                 self._worker.held_up = False
-            # Also without a wait the loop is given back.
-            await (self._clock.sleep(wait) if wait else asyncio.sleep(0))
+            if wait:
+                await self._clock.sleep(wait)
 
     def _take_turn(self) -> Seconds:
         """Take what is here, up to a bound; returns how long not to listen after that."""
         channel, before = self._worker.channel, self._worker.channel.taken
-        count = 0
-        while count < TURN_MESSAGES and channel.taken - before < TURN_BYTES:
+        count = spent = 0
+        while count < TURN_MESSAGES and spent < TURN_BYTES:
             message = channel.take()
             if message is None:
                 break
-            count += 1
+            self._weight = 1 + (channel.taken - before - spent) / 1024
+            count, spent = count + 1, channel.taken - before
             self._take(message)
-        return self._pace.spend(count + (channel.taken - before) / 1024, self._clock.steady())
+        return self._pace.spend(count + spent / 1024, self._clock.steady())
 
     def _take(self, message: link.FromWorker) -> None:
         match message:
@@ -164,7 +170,7 @@ class Hearing:
         return False
 
     def _count_talk(self) -> None:
-        if not self._talk.afford(1, self._clock.steady()):
+        if not self._talk.afford(self._weight, self._clock.steady()):
             raise LinkBroken("it talks without an end")
 
     def _write_down(self, said: link.Said) -> None:

@@ -79,6 +79,11 @@ class Channel(Generic[In]):
             asyncio.get_running_loop().call_soon(self._flush)
         self._posted.append(encode(message))
 
+    @property
+    def behind(self) -> bool:
+        """Whether the other end has not read what was sent before."""
+        return self._writer.transport.get_write_buffer_size() > 0
+
     def _flush(self) -> None:
         posted, self._posted = self._posted, []
         if posted and not self._writer.is_closing():

@@ -28,6 +28,7 @@ from transferd.wire.link import (
     Message,
     Ping,
     Pong,
+    Progress,
     Publish,
     Published,
     Recorded,
@@ -117,8 +118,12 @@ class Dispatcher:
                 self._spawn(self._take_question(message))
 
     def say(self, message: Message) -> None:
-        """Send to the daemon, which takes no texts without an end."""
-        self._channel.post(bounded(message))
+        """Send to the daemon, which takes no texts without an end.
+
+        While it is behind nobody looks at progress.
+        """
+        if not (isinstance(message, Progress) and self._channel.behind):
+            self._channel.post(bounded(message))
 
     # ── runs ───────────────────────────────────────────────────────────────────────────────
 

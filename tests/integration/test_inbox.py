@@ -1,0 +1,67 @@
+"""What waits between the link and a run: in order, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from transferd.model.job import JobId
+from transferd.service.inbox import Inbox, Lost
+from transferd.wire import link
+
+JOB = JobId("00000000-0000-4000-8000-000000000001")
+
+
+def durable(file: int, offset: int) -> link.Durable:
+    """So much of a file is on disk."""
+    return link.Durable(JOB, 1, file, offset)
+
+
+def opened(file: int) -> link.Reset:
+    """Something about a file."""
+    return link.Reset(JOB, 1, file)
+
+
+async def test_messages_are_taken_in_their_order() -> None:
+    """Of offsets of one file in a row the last one is enough."""
+    inbox = Inbox()
+    for message in (durable(0, 1), durable(0, 2), durable(1, 1), opened(0), durable(0, 3)):
+        inbox.put(message)
+    taken = [await inbox.get() for _ in range(4)]
+    assert taken == [durable(0, 2), durable(1, 1), opened(0), durable(0, 3)]
+
+
+async def test_whoever_fills_it_waits_until_the_run_has_caught_up() -> None:
+    """The link is not read meanwhile, and the kernel holds the worker back."""
+    inbox = Inbox(room=2)
+    await inbox.room()
+    inbox.put(opened(0))
+    inbox.put(opened(1))
+    waiting = asyncio.create_task(inbox.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await inbox.get()
+    await waiting
+
+
+@pytest.mark.parametrize("message", [opened(1), Lost("it died")])
+async def test_a_run_that_is_over_holds_nobody_up(message: link.Reset | Lost) -> None:
+    """Nothing is kept for it any more."""
+    inbox = Inbox(room=1)
+    inbox.put(opened(0))
+    waiting = asyncio.create_task(inbox.room())
+    await asyncio.sleep(0)
+    inbox.close()
+    await waiting
+    inbox.put(message)
+    assert len(inbox) == 0
+    await inbox.room()
+
+
+async def test_a_full_one_still_takes_the_end() -> None:
+    """That its worker is lost has to reach the run."""
+    inbox = Inbox(room=1)
+    inbox.put(opened(0))
+    inbox.put(Lost("it died"))
+    assert [await inbox.get(), await inbox.get()] == [opened(0), Lost("it died")]
