@@ -65,7 +65,11 @@ def test_the_users_state_directory_follows_xdg(environ: dict[str, str], expected
         ({"HOME": "/root", "XDG_CONFIG_HOME": "/c"}, True, "/etc/transferd/transferd.toml"),
         ({"HOME": "/home/a"}, False, "/home/a/.config/transferd/transferd.toml"),
         ({"HOME": "/home/a", "XDG_CONFIG_HOME": "/c"}, False, "/c/transferd/transferd.toml"),
-        ({"HOME": "/home/a", "XDG_CONFIG_HOME": "c"}, False, "/home/a/.config/transferd/transferd.toml"),
+        (
+            {"HOME": "/home/a", "XDG_CONFIG_HOME": "c"},
+            False,
+            "/home/a/.config/transferd/transferd.toml",
+        ),
     ],
 )
 def test_the_configuration_file_is_where_such_files_are(
