@@ -398,6 +398,46 @@ async def test_members_of_the_admin_group_are_admins() -> None:
         assert not api.service.callers[0].admin or not stranger.uid
 
 
+async def test_operators_are_admins_and_whose_daemon_it_is() -> None:
+    """What the service does for all of its users is for nobody else to hear."""
+    stranger = Stranger.any()
+    async with running_api(operator=stranger.uid) as api:
+        assert (await api.send_as(stranger, "GET", "/v1/metrics")).status == 200
+        assert (await api.send_as(stranger, "GET", "/v1/admin/status")).status == 200
+    async with running_api(operator=77_777) as api:
+        for path in ("/v1/metrics", "/v1/admin/status"):
+            reply = await api.send_as(stranger, "GET", path)
+            assert (reply.status, reply.code) == (403, "not_allowed"), path
+        await api.send_as(stranger, "GET", "/v1/health")
+        assert not any(caller.operator for caller in api.service.callers if caller.uid)
+
+
+async def test_health_tells_strangers_of_their_own_jobs_only() -> None:
+    """How many jobs others have is none of their business; the answer has the same members."""
+    stranger = Stranger.any()
+    async with running_api(operator=77_777) as api:
+        await api.create()
+        reply = await api.send_as(stranger, "GET", "/v1/health")
+        if os.geteuid() == 0:
+            assert reply.json == {"status": "ok", "jobs": {}, "workers": 0}
+    async with running_api(operator=77_777, serves=lambda uid: uid == 77_777) as api:
+        reply = await api.send_as(stranger, "GET", "/v1/health")
+        assert set(reply.json["jobs"].values()) == {0}
+        assert (reply.json["status"], reply.json["workers"]) == ("ok", 0)
+
+
+async def test_an_admin_takes_ownership_of_a_job(api: Api) -> None:
+    """The answer is the job as it is then."""
+    job = await api.create(notify={"kinds": ["error"], "command": ["/bin/true"]})
+    api.service.put(JobId(job["id"]), owner=77_777)
+    reply = await api.send("POST", job_path(job, "take-ownership"))
+    if os.geteuid():
+        assert (reply.status, reply.code) == (404, "job_not_found")
+    else:
+        assert reply.status == 200
+        assert (reply.json["owner"]["uid"], reply.json["notify"]["command"]) == (0, None)
+
+
 def test_an_admin_group_must_exist() -> None:
     """A misspelt group must not mean nobody."""
     assert admin_gid("") is None

@@ -174,6 +174,7 @@ QUESTIONS: dict[str, Question] = {
     "done": lambda p: p.jobs.file_done(JOB, 0, 5, INODE, length_unverified=False, now=NOW),
     "resume": lambda p: p.jobs.apply(JOB, JobEvent.DISPATCH, NOW),
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
+    "take": lambda p: p.jobs.take(JOB, ALICE + 1, NOW),
     "replay": lambda p: p.notices.replay(after=0, owner=None, job_id=None, kinds=TERMINAL, limit=9),
     "replay of owner": lambda p: p.notices.replay(
         after=0, owner=ALICE, job_id=None, kinds=TERMINAL, limit=9

@@ -142,6 +142,7 @@ async def running_api(
     limits: Limits | None = None,
     serves: Callable[[int], bool] = lambda uid: True,
     admin_gid: int | None = None,
+    operator: int | None = None,
     heartbeat: float = 15.0,
     connections: int = 64,
 ) -> AsyncIterator[Api]:
@@ -158,6 +159,7 @@ async def running_api(
         timers=TIMERS,
         serves=serves,
         admin_gid=admin_gid,
+        operator=operator,
         heartbeat=heartbeat,
         connections=connections,
     )
