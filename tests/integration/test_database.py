@@ -236,6 +236,64 @@ async def test_opening_can_be_cancelled(tmp_path: Path, steps: int) -> None:
         await database.write(partial(add, text="works"))
 
 
+# ── beside and timed ─────────────────────────────────────────────────────────────────────────
+
+#: Takes minutes.
+_ENDLESS = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000)
+SELECT count(*) FROM n
+"""
+
+
+async def test_a_long_look_keeps_nobody_waiting_and_can_be_broken_off(tmp_path: Path) -> None:
+    """Reads and writes go on beside it; whoever stops waiting for it ends it."""
+    began, ended = threading.Event(), threading.Event()
+    errors: list[sqlite3.Error] = []
+
+    def endless(cx: sqlite3.Connection) -> None:
+        began.set()
+        try:
+            cx.execute(_ENDLESS).fetchone()
+        except sqlite3.Error as error:
+            errors.append(error)
+        ended.set()
+
+    async with open_notes(tmp_path / "queue.db", NOTES) as database:
+        looking = asyncio.create_task(database.aside(endless))
+        assert await asyncio.to_thread(began.wait, 10)
+        await database.write(partial(add, text="meanwhile"))
+        assert await database.read(texts) == ["meanwhile"]
+        looking.cancel()
+        await asyncio.wait([looking])
+        assert looking.cancelled()
+        assert await asyncio.to_thread(ended.wait, 10)
+        assert [str(error) for error in errors] == ["interrupted"]
+        assert await database.aside(texts) == ["meanwhile"]
+
+
+async def test_a_look_cannot_write(tmp_path: Path) -> None:
+    """There is one writer."""
+    async with open_notes(tmp_path / "queue.db", NOTES) as database:
+        with pytest.raises(StoreError, match="readonly"):
+            await database.aside(partial(add, text="never"))
+
+
+async def test_what_was_asked_for_is_timed(tmp_path: Path) -> None:
+    """Commits and reads, one by one, from the asking to the answer; not what failed."""
+    timed: list[tuple[str, bool]] = []
+
+    def observe(what: str, seconds: float) -> None:
+        timed.append((what, 0 <= seconds < 10))
+
+    database = await Database.open(tmp_path / "queue.db", NOTES, observe)
+    await database.write(partial(add, text="a"))
+    await database.read(texts)
+    with pytest.raises(StoreError):
+        await database.write(lambda cx: cx.execute("INSERT INTO nowhere VALUES (1)"))
+    await database.close()
+    assert timed == [("commit", True), ("read", True)]
+
+
 # ── closing ──────────────────────────────────────────────────────────────────────────────────
 
 
