@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from transferd.arguments import make_parser as make_daemon_parser
 from transferd.cli.arguments import make_parser
 from transferd.cli.completion import SHELLS, script
 from transferd.installation import data
 from transferd.installation.layout import Maker
 from transferd.installation.roff import configuration_page, page
+from transferd.model.events import EVENTS
 
 _FILES = (
     "/etc/transferd/transferd.toml:\nconfiguration of the system's service",
@@ -49,6 +52,18 @@ _DAEMON = (
 )
 
 
+def _events() -> Iterator[str]:
+    """Yield what the log can say."""
+    yield (
+        "Where standard error is the journal's, records have fields: TRANSFERD_EVENT, TRANSFERD_JOB"
+        " and so on, and a MESSAGE_ID for each event, which is the version 5 UUID of its name in the"
+        " namespace 6f0e1c52-5a0f-4d59-9d1e-0d8f6c1b7a34. Events and their fields:"
+    )
+    for name, event in EVENTS.items():
+        fields = f" ({', '.join(event.fields)})" if event.fields else ""
+        yield f"{name}:\n{event.meaning}{fields}"
+
+
 def make_documents() -> dict[tuple[Maker, str], str]:
     """Return every manual page by its file name, and the completion script of every shell."""
     files = ("FILES", _FILES)
@@ -58,7 +73,7 @@ def make_documents() -> dict[tuple[Maker, str], str]:
         files,
         ("SEE ALSO", ("transferd(8), transferd.toml(5)",)),
     )
-    daemons = (*_DAEMON, files, ("SEE ALSO", ("transferctl(1), transferd.toml(5)",)))
+    daemons = (*_DAEMON, ("LOG", tuple(_events())), files, ("SEE ALSO", ("transferctl(1), transferd.toml(5)",)))
     settings = (files, ("SEE ALSO", ("transferd(8)",)))
     made = {
         (Maker.MANUAL, "transferctl.1"): page(make_parser(), 1, clients),
