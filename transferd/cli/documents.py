@@ -56,7 +56,7 @@ def _events() -> Iterator[str]:
     """Yield what the log can say."""
     yield (
         "Where standard error is the journal's, records have fields: TRANSFERD_EVENT, TRANSFERD_JOB"
-        " and so on, and a MESSAGE_ID for each event, which is the version 5 UUID of its name in the"
+        " and so on, and a MESSAGE_ID for each event: the version 5 UUID of its name in the"
         " namespace 6f0e1c52-5a0f-4d59-9d1e-0d8f6c1b7a34. Events and their fields:"
     )
     for name, event in EVENTS.items():
@@ -73,7 +73,12 @@ def make_documents() -> dict[tuple[Maker, str], str]:
         files,
         ("SEE ALSO", ("transferd(8), transferd.toml(5)",)),
     )
-    daemons = (*_DAEMON, ("LOG", tuple(_events())), files, ("SEE ALSO", ("transferctl(1), transferd.toml(5)",)))
+    daemons = (
+        *_DAEMON,
+        ("LOG", tuple(_events())),
+        files,
+        ("SEE ALSO", ("transferctl(1), transferd.toml(5)",)),
+    )
     settings = (files, ("SEE ALSO", ("transferd(8)",)))
     made = {
         (Maker.MANUAL, "transferctl.1"): page(make_parser(), 1, clients),
