@@ -28,8 +28,8 @@ from transferd.wire import link
 
 log = logging.getLogger(__name__)
 
-#: Messages and bytes of one turn: a thousandth part of a second, more or less.
-TURN_MESSAGES, TURN_BYTES = 64, 64 * 1024
+#: Messages and bytes of one turn: a few thousandths of a second at most, and mostly much less.
+TURN_MESSAGES, TURN_BYTES = 16, 64 * 1024
 #: What a worker may say before it is heard more slowly, in messages and a second; a long message
 #: counts for each KiB of it. Five thousand small files a second stay below.
 _PACE, _PACE_BURST = 20_000.0, 40_000.0
