@@ -366,6 +366,18 @@ def test_the_owners_ticket_cache_is_used_and_nobody_elses(
         cache.unlink(missing_ok=True)
 
 
+def test_the_daemon_ends_a_worker_of_another_user(
+    machine: Machine, service: SystemService, url: str
+) -> None:
+    """CAP_KILL is kept for this: one that does not leave is killed, and waited for."""
+    download(service.client(machine.alice), url)
+    pid = worker(service, machine.alice)
+    os.kill(pid, signal.SIGSTOP)
+    assert service.stop() == 0
+    (line,) = (line for line in service.logged().splitlines() if f"pid={pid} status=" in line)
+    assert line.endswith("status=-9")
+
+
 # ── who may not ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -12,6 +12,7 @@ from tests.support.worker import PLAIN, Book, Desk
 from transferd.model.credentials import NegotiateOptions, Scheme, Secret, Target
 from transferd.model.failures import Failure
 from transferd.model.job import JobId
+from transferd.service.testimony import Answer
 from transferd.wire import link
 
 _PATIENCE_SECONDS = 60.0
@@ -115,10 +116,9 @@ class Caseload:
     async def _hear(self) -> None:
         message = await self._desk.channel.receive()
         assert message is not None, "the worker is gone"
-        assert not isinstance(
-            message,
-            link.Hello | link.Inspected | link.Published | link.Discarded | link.CommandEnded,
-        )
+        if isinstance(message, link.Said):
+            return
+        assert not isinstance(message, link.Hello | link.Pong | Answer)
         case = self.cases[message.job]
         case.book.note(message)
         match message:
