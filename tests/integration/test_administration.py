@@ -368,6 +368,20 @@ async def test_a_file_that_is_left_is_written_down_as_stopped(
     assert fields["status"] == "stopped"
 
 
+async def test_a_file_whose_worker_dies_is_written_down_as_such(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rule: who looks for lost workers finds the files that it cost."""
+    with caplog.at_level(logging.INFO):
+        await service.create(spec("/a"))
+        worker = await service.worker()
+        await opened(worker, await worker.hears(link.Start))
+        worker.kill()
+        await (await service.worker(1)).hears(link.Start)
+    ((_, fields),) = events(caplog, "file.stop")
+    assert fields["status"] == "worker_lost"
+
+
 async def test_a_failure_is_written_down_with_code_and_context(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,7 +84,7 @@ class ApiServer:
     def configure(
         self, *, limits: Limits, timers: Timers, admin_gid: int | None, heartbeat: Seconds
     ) -> None:
-        """Serve otherwise from the next request on; an open event stream keeps its heartbeat."""
+        """Serve otherwise from the next request, and the next heartbeat, on."""
         context = self._context
         context.limits, context.timers, context.heartbeat = limits, timers, heartbeat
         context.identities.configure(admin_gid)

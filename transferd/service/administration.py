@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 #: Temporaries that are told of one by one.
 _TOLD = 100
 #: Directories that a worker is asked about at a time.
-_BATCH = 10_000
+_BATCH = 1000
 #: Before files that are being removed at the moment are taken for left behind.
 _SETTLE = 1.0
 

@@ -43,7 +43,7 @@ class Chronicle:
         self._offsets = {file.index: file.bytes_transferred for file in files}
 
     def hear(self, message: object) -> None:
-        """Take a message of the worker's, before it is acted upon."""
+        """Take a message of the worker's, before it is acted upon; any other says it is gone."""
         match message:
             case link.Opened() if message.file in self._urls:
                 self._start(message.file)
@@ -56,8 +56,10 @@ class Chronicle:
                 self._stop(message.file, "done", message.http_status)
             case link.Failed():
                 self.close(message.failure.code, message.failure.http_status)
-            case _:
+            case link.Message():
                 pass
+            case _:
+                self.close("worker_lost")
 
     def close(self, status: str, http_status: int | None = None) -> None:
         """Take that the run is over: what was on its way has stopped. Again is success."""
