@@ -83,8 +83,8 @@ class Startup:
         """
         with ExitStack() as ends:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours = refuse_descriptors(ours)
             ends.callback(ours.close)
-            refuse_descriptors(ours)
             try:
                 async with asyncio.timeout(self._patience.hello):
                     with theirs:
