@@ -10,7 +10,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from transferd.process import DESCRIPTORS
 from transferd.wire.channel import Channel
@@ -20,11 +19,14 @@ from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.report import Report, set_up_report
 from transferd.worker.security import open_security_threads
 from transferd.worker.session import open_session
+from transferd.worker.threads import Threads
 
 log = logging.getLogger(__name__)
 
 #: Threads for disk calls, made as they are needed; each file that moves uses two at most.
 DISK_THREADS = 64
+#: For names of hosts, which may be looked up in vain for long.
+NAME_THREADS = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,8 +58,7 @@ async def serve(sock: socket.socket, report: Report) -> int:
     Returns: the exit status; 1 after a fault of our own, which was reported.
     """
     loop = asyncio.get_running_loop()
-    threads = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-    security = open_security_threads()
+    threads, security = _open_threads(loop)
     channel = await Channel.open(sock, decode_to_worker)
     dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)
     loop.add_signal_handler(signal.SIGTERM, dispatcher.leave)
@@ -77,6 +78,17 @@ async def serve(sock: socket.socket, report: Report) -> int:
         threads.shutdown(wait=False, cancel_futures=True)
         security.shutdown(wait=False, cancel_futures=True)
     return 0
+
+
+def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads]:
+    """Return the threads for disk calls and for security libraries; the loop gets its own."""
+    try:
+        loop.set_default_executor(Threads(NAME_THREADS, "names"))
+        return Threads(DISK_THREADS, "disk"), open_security_threads()
+    except RuntimeError as error:
+        raise SystemExit(
+            f"cannot work without threads ({error}): raise the owner's limit on processes (ulimit -u)"
+        ) from error
 
 
 def _take_link(descriptor: int) -> socket.socket:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from transferd.auth.flow import CannotStart
 from transferd.model.job import Seconds
+from transferd.worker.threads import Threads
 
 _T = TypeVar("_T")
 
@@ -21,9 +22,9 @@ _T = TypeVar("_T")
 SECURITY_THREADS = 64
 
 
-def open_security_threads() -> ThreadPoolExecutor:
+def open_security_threads() -> Threads:
     """Return the threads that all runs of a worker share; nobody ever waits for their end."""
-    return ThreadPoolExecutor(SECURITY_THREADS, thread_name_prefix="security")
+    return Threads(SECURITY_THREADS, "security")
 
 
 class Steps:
