@@ -292,6 +292,19 @@ def test_the_limits_are_the_owners(machine: Machine, service: SystemService, url
     assert line.split()[3:5] == ["300", "300"]  # the worker takes all that its owner may have
 
 
+def test_a_limit_on_processes_makes_a_worker_slow_or_says_why(
+    machine: Machine, service: SystemService, url: str
+) -> None:
+    """Threads count as processes: with a few the worker gets by, with none it says what to do."""
+    limits = machine.etc / "security" / "limits.conf"
+    limits.write_text("alice hard nproc 4\nbob hard nproc 1\n")
+    assert download(service.client(machine.alice), url, "few").read_bytes() == BODY
+    bob = service.client(machine.bob)
+    _, body = create(bob, url, machine.bob.home / "none")
+    assert service.workers(machine.bob) == []
+    assert "ulimit -u" in service.logged() + str(body)
+
+
 def test_a_notification_command_is_the_owners(
     machine: Machine, service: SystemService, url: str
 ) -> None:
