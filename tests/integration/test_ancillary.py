@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.api import running_api
 from transferd.wire import ancillary, link
 from transferd.wire.ancillary import refuse_descriptors
 from transferd.wire.channel import Channel
@@ -124,3 +125,16 @@ def test_a_connection_is_as_the_socket_that_listens(
             client.sendall(b"y")
             assert guarded.recv(1) == b"y"
         listening.close()
+
+
+async def test_a_caller_who_sends_a_descriptor_stops_nobody_elses_requests(
+    refusing: Callable[[socket.socket], socket.socket], lingering: int
+) -> None:
+    """Everybody may connect; what he sends along is nobody's business."""
+    async with running_api() as api:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(api.path))
+            send(caller, b"GET ", lingering)
+            async with asyncio.timeout(LINGER_SECONDS / 4):
+                for _ in range(10):
+                    assert (await api.send("GET", "/v1/version")).status == 200

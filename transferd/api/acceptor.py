@@ -24,6 +24,7 @@ from transferd.api.identity import Visitor
 from transferd.api.refusal import Refusal
 from transferd.api.room import Room
 from transferd.model.job import Seconds
+from transferd.wire.ancillary import forbid_descriptors, refuse_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Acceptor:
 
     def start(self, listening: socket.socket) -> None:
         """Accept from a bound socket, which is the acceptor's from now on."""
+        # Also for those who send before they are accepted.
+        forbid_descriptors(listening)
         listening.listen(_BACKLOG)
         listening.setblocking(False)
         self._listening = listening
@@ -138,6 +141,7 @@ class Acceptor:
                 self._pause(str(error))
                 self._retry = self._loop.call_later(_RETRY, self._watch)
                 return
+            sock = refuse_descriptors(sock)
             visitor = self._identify(sock)
             if visitor.operator or self._room.admits(visitor.uid):
                 self._connect(sock, visitor.uid)

@@ -27,16 +27,26 @@ def refuse_descriptors(sock: socket.socket) -> socket.socket:
     """Return *sock*, or one in its place, from which no descriptor comes.
 
     Whoever reads from it and finds one gets PermissionError, unless the kernel has told its sender
-    so already. Connections to a listening socket are as it was when they were made.
+    so already.
+    """
+    if forbid_descriptors(sock):
+        return sock
+    timeout = sock.gettimeout()
+    guarded = _Guarded(fileno=sock.detach())
+    guarded.settimeout(timeout)
+    return guarded
+
+
+def forbid_descriptors(sock: socket.socket) -> bool:
+    """Have the kernel refuse descriptors that are sent to *sock*; False where it cannot.
+
+    Connections to a listening socket are as that was when they were made.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
     except OSError:
-        timeout = sock.gettimeout()
-        guarded = _Guarded(fileno=sock.detach())
-        guarded.settimeout(timeout)
-        return guarded
-    return sock
+        return False
+    return True
 
 
 class _Guarded(socket.socket):
