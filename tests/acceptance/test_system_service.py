@@ -297,12 +297,13 @@ def test_a_limit_on_processes_makes_a_worker_slow_or_says_why(
 ) -> None:
     """Threads count as processes: with a few the worker gets by, with none it says what to do."""
     limits = machine.etc / "security" / "limits.conf"
-    limits.write_text("alice hard nproc 4\nbob hard nproc 1\n")
+    limits.write_text("alice hard nproc 8\nbob hard nproc 1\n")
     assert download(service.client(machine.alice), url, "few").read_bytes() == BODY
     bob = service.client(machine.bob)
-    _, body = create(bob, url, machine.bob.home / "none")
+    status_code, body = create(bob, url, machine.bob.home / "none")
+    assert (status_code, body["code"]) == (503, "worker_lost")
     assert service.workers(machine.bob) == []
-    assert "ulimit -u" in service.logged() + str(body)
+    assert "ulimit -u" in body["detail"]
 
 
 def test_a_notification_command_is_the_owners(

@@ -87,7 +87,7 @@ def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads]:
         return Threads(DISK_THREADS, "disk"), open_security_threads()
     except RuntimeError as error:
         raise SystemExit(
-            f"cannot work without threads ({error}): raise the owner's limit on processes (ulimit -u)"
+            f"cannot work: {error}; raise the owner's limit on processes (ulimit -u)"
         ) from error
 
 
