@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sqlite3
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,74 @@ def test_the_command_line_takes_a_job_over(
     ]
     for word in (f"from={alice.person.uid}", f"to={service.machine.carol.uid}", "by="):
         assert word in line
+
+
+def test_a_crash_leaves_each_job_one_owners_with_all_of_it(machine: Machine, shared: Path) -> None:
+    """The old owner's with the secrets, or the new owner's without them; nothing in between."""
+    config = f'{CONFIG}[api]\nadmin_group = "{ADMIN_GROUP}"\n'
+    service = SystemService(machine, config, name="crashes").start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(service.stop)
+        alice, carol = (
+            stack.enter_context(speaking(service, person))
+            for person in (machine.alice, machine.carol)
+        )
+        jobs = [
+            alice.make(
+                name="x",
+                files=[{"remote": "http://127.0.0.1:9/x", "local": str(shared / str(number))}],
+                credentials=[{"scheme": "basic", "username": "alice", "password": "hunter2"}],
+                headers={"X-Key": "hunter2"},
+                notify={"kinds": ["error"], "command": ["/bin/true"]},
+            )
+            for number in range(60)
+        ]
+        with ThreadPoolExecutor(1) as pool:
+            taking = pool.submit(_take_all, carol, jobs)
+            while _owned(service, machine.carol.uid) < 5:
+                pass
+            service.kill()
+            taken = taking.result()
+        service.start()
+        found = _kept(service)
+        assert 0 < len(taken) < len(jobs)
+        for job in jobs:
+            owner, credentials, headers, command = found[job["id"]]
+            hers = owner == machine.alice.uid
+            assert (credentials, headers, command) == ((1, 1, 1) if hers else (0, 0, 0))
+            assert not hers or job["id"] not in taken
+
+
+def _take_all(carol: Speaker, jobs: list[dict[str, Any]]) -> list[str]:
+    """Take jobs over until the daemon is gone; returns those that it said yes to."""
+    taken = []
+    with contextlib.suppress(AssertionError):
+        for job in jobs:
+            assert carol.ask("POST", one(job, "take-ownership")).status == 200
+            taken.append(str(job["id"]))
+    return taken
+
+
+def _queue(service: SystemService) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{service.state / 'queue.db'}?mode=ro", uri=True, timeout=10)
+
+
+def _owned(service: SystemService, uid: int) -> int:
+    with contextlib.closing(_queue(service)) as queue:
+        statement = "SELECT count(*) FROM jobs WHERE owner = ?"
+        return int(queue.execute(statement, [uid]).fetchone()[0])
+
+
+def _kept(service: SystemService) -> dict[str, tuple[int, int, int, int]]:
+    """Whose each job is, and how many credentials, headers and commands it has."""
+    with contextlib.closing(_queue(service)) as queue:
+        rows = queue.execute(
+            """
+            SELECT id, owner,
+                   (SELECT count(*) FROM credentials WHERE job = number),
+                   (SELECT count(*) FROM headers WHERE job = number),
+                   coalesce(json_array_length(settings, '$.notify_command') > 0, 0)
+            FROM jobs
+            """
+        )
+        return {row[0]: row[1:] for row in rows}
