@@ -21,17 +21,17 @@ from transferd.model.errors import (
     TransferFailed,
     VaultError,
 )
-from transferd.model.failures import Failure, Remedy
+from transferd.model.failures import Failure
 from transferd.model.job import Job, JobId, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.inbox import Lost
+from transferd.service.mishaps import Mishaps, worker_lost
 from transferd.service.ports import (
     Change,
     Checkpoint,
     Clock,
     JobStore,
     Moved,
-    Retry,
     Runnable,
 )
 from transferd.service.quotas import Quotas
@@ -82,8 +82,7 @@ class Carrier:
         self._store = store
         self._workers = workers
         self._clock = clock
-        self._times = times
-        self._jitter = jitter
+        self._mishaps = Mishaps(store, clock, times, jitter, self._tell)
         self._passport = passport
         self._quotas = quotas
         self._outcome: Outcome | None = None
@@ -94,7 +93,7 @@ class Carrier:
 
     def configure(self, times: RetryTimes, passport: PassportOptions) -> None:
         """Behave otherwise from the next failure and the next run on."""
-        self._times = times
+        self._mishaps.configure(times)
         self._passport = passport
 
     def barred_until(self, owner: int) -> Seconds | None:
@@ -112,13 +111,13 @@ class Carrier:
         except StoreError as error:
             # It is still queued, and dispatched again when this run is over.
             log.error("store.failed", extra={"fields": {"job": job_id, "reason": str(error)}})
-            await self._clock.sleep(self._times.soon)
+            await self._clock.sleep(self._mishaps.soon)
             return
         self._tell(moved)
         try:
             if moved.job.owner != run.claim.owner:
                 # Taken over since it was claimed: this is no business of the former owner's worker.
-                self._tell(await self._move(run, JobEvent.REQUEUE, Change()))
+                self._tell(await self._mishaps.move(run, JobEvent.REQUEUE, Change()))
                 return
             await self._see_through(run, moved.job, started)
         except StoreError as error:
@@ -142,13 +141,13 @@ class Carrier:
             await self._drain(run)
         except WorkerRefused as refusal:
             failure = Failure(code="owner_refused", message=f"cannot run the job: {refusal}")
-            await self._fail(run, failure, started)
+            await self._mishaps.fail(run, failure, started)
         except WorkerGone as error:
-            await self._stumble(run, _worker_lost(str(error)), None, started)
+            await self._mishaps.stumble(run, worker_lost(str(error)), None, started)
         except TransferFailed as failed:
             await self.halt(run)
             await self._drain(run)
-            await self._fail(run, failed.failure, started)
+            await self._mishaps.fail(run, failed.failure, started)
         except StoreError:
             raise
         except Exception as error:
@@ -169,7 +168,7 @@ class Carrier:
                 code="time_limit",
                 message=f"cannot go on: the job was active for {limit:.0f} s, which is its limit",
             )
-            await self._fail(run, failure, started)
+            await self._mishaps.fail(run, failure, started)
 
     async def _converse(self, run: Run, job: Job, started: Seconds) -> None:
         if not await self._begin(run, job, started):
@@ -181,11 +180,11 @@ class Carrier:
                     if await self._extend_or_finish(run):
                         return
                 case link.Failed():
-                    await self._failed(run, message, started)
+                    await self._mishaps.failed(run, message, started)
                     return
                 case Lost(reason=reason):
                     if not run.stopping:
-                        await self._stumble(run, _worker_lost(reason), None, started)
+                        await self._mishaps.stumble(run, worker_lost(reason), None, started)
                     return
                 case link.Stopped():
                     return
@@ -211,7 +210,7 @@ class Carrier:
             failure = Failure(
                 code="secrets_unreadable", message=f"cannot open the job's credentials: {error}"
             )
-            await self._fail(run, failure, started)
+            await self._mishaps.fail(run, failure, started)
             return False
         try:
             await self._hand_over(run, start_message(run, job, files, secrets, self._passport))
@@ -323,73 +322,22 @@ class Carrier:
         await self._reply(run, link.Extend(job_id, run.number, files))
         return False
 
-    # ── failures ─────────────────────────────────────────────────────────────────────────
-
-    async def _failed(self, run: Run, message: link.Failed, started: Seconds) -> None:
-        if message.failure.kind.transient:
-            wait = min(message.retry_after or 0.0, self._times.cap)
-            await self._stumble(run, message.failure, wait, started)
-        else:
-            await self._fail(run, message.failure, started)
-
-    async def _stumble(
-        self, run: Run, failure: Failure, retry_after: Seconds | None, started: Seconds
-    ) -> None:
-        try:
-            job = await self._store.job(run.claim.job_id)
-        except NotFound:
-            return  # its owner ended it meanwhile
-        spent = self._clock.steady() - started
-        stuck = 0.0 if run.moved_bytes else spent
-        timers = job.settings.timers
-        policy = self._times.policy(timers)
-        attempts = 0 if run.moved_bytes else job.attempts
-        stuck_for = stuck if run.moved_bytes else job.stuck_seconds + stuck
-        delay = policy.delay(
-            failure,
-            attempts=attempts,
-            stuck_for=stuck_for,
-            retry_after=retry_after,
-            jitter=self._jitter(),
-        )
-        if delay is None:
-            await self._fail(run, _no_progress(failure, timers.no_progress_timeout), started)
-            return
-        change = Change(
-            failure=failure,
-            counts=failure.code not in _UNCOUNTED,
-            retry=Retry(at=self._clock.steady() + delay, delay=delay),
-            active=spent,
-            stuck=stuck + (delay if failure.kind.remedy is not Remedy.SPACE else 0.0),
-        )
-        self._tell(await self._move(run, JobEvent.STUMBLE, change))
-
     async def _halt_and_fail(self, run: Run, error: Exception, started: Seconds) -> None:
         await self.halt(run)
         kind = type(error).__name__
         message = f"cannot go on: the daemon has a fault of its own ({kind}); its log tells more"
-        await self._fail(run, Failure(code="worker_fault", message=message), started)
+        await self._mishaps.fail(run, Failure(code="worker_fault", message=message), started)
 
     async def _give_back(self, run: Run, reason: str, started: Seconds) -> None:
         """Let go of a job whose queue file could not be written, once it can be again."""
         log.error("store.failed", extra={"fields": {"job": run.claim.job_id, "reason": reason}})
         await self.halt(run)
         while True:
-            await self._clock.sleep(self._times.soon)
+            await self._clock.sleep(self._mishaps.soon)
             with suppress(StoreError):
                 await self._drain(run)
-                await self._stumble(run, _worker_lost(reason), None, started)
+                await self._mishaps.stumble(run, worker_lost(reason), None, started)
                 return
-
-    async def _fail(self, run: Run, failure: Failure, started: Seconds) -> None:
-        change = Change(failure=failure, active=self._clock.steady() - started)
-        self._tell(await self._move(run, JobEvent.FAIL, change))
-
-    async def _move(self, run: Run, event: JobEvent, change: Change) -> Moved | None:
-        try:
-            return await self._store.apply(run.claim.job_id, event, self._clock.now(), change)
-        except (InvalidTransition, NotFound):
-            return None  # its owner moved it meanwhile
 
     # ── the worker's end of the run ──────────────────────────────────────────────────────
 
@@ -421,23 +369,6 @@ class Carrier:
     def _tell_progress(self, run: Run) -> None:
         if self._outcome is not None:
             self._outcome.progressed(run.claim.job_id)
-
-
-#: Failures that do not count as interruptions (BITS.md J11).
-_UNCOUNTED = frozenset({"network_unreachable", "disk_full", "worker_lost"})
-
-
-def _worker_lost(reason: str) -> Failure:
-    return Failure(code="worker_lost", message=f"cannot go on at once: {reason}")
-
-
-def _no_progress(failure: Failure, patience: Seconds) -> Failure:
-    return Failure(
-        code="no_progress",
-        message=f"gave up: no byte came for {patience:.0f} s; last: {failure.message}",
-        http_status=failure.http_status,
-        file=failure.file,
-    )
 
 
 def _audit(claim: Runnable, message: link.Audited) -> None:

@@ -1,0 +1,115 @@
+"""What becomes of a job whose run ended badly: tried again, after a while, or left to its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transferd.model.errors import InvalidTransition, NotFound
+from transferd.model.failures import Failure, Remedy
+from transferd.model.job import Seconds
+from transferd.model.states import JobEvent
+from transferd.service.ports import Change, Clock, JobStore, Moved, Retry
+from transferd.service.retries import RetryTimes
+from transferd.service.run import Run
+from transferd.wire import link
+
+#: Failures that do not count as interruptions (BITS.md J11).
+_UNCOUNTED = frozenset({"network_unreachable", "disk_full", "worker_lost"})
+
+
+class Mishaps:
+    """Moves jobs into an error, or into one that time may heal."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        clock: Clock,
+        times: RetryTimes,
+        jitter: Callable[[], float],
+        tell: Callable[[Moved | None], None],
+    ) -> None:
+        """Take also who is told of every move; None: its owner was faster."""
+        self._store = store
+        self._clock = clock
+        self._times = times
+        self._jitter = jitter
+        self._tell = tell
+
+    @property
+    def soon(self) -> Seconds:
+        """How long to wait for what is not the network's or a server's."""
+        return self._times.soon
+
+    def configure(self, times: RetryTimes) -> None:
+        """Behave otherwise from the next one on."""
+        self._times = times
+
+    async def failed(self, run: Run, message: link.Failed, started: Seconds) -> None:
+        """Take that the worker has failed; the run began at *started*."""
+        if message.failure.kind.transient:
+            wait = min(message.retry_after or 0.0, self._times.cap)
+            await self.stumble(run, message.failure, wait, started)
+        else:
+            await self.fail(run, message.failure, started)
+
+    async def stumble(
+        self, run: Run, failure: Failure, retry_after: Seconds | None, started: Seconds
+    ) -> None:
+        """Have the job tried again, after a delay of its own; give it up if it was stuck for long.
+
+        *started* is when the run began, *retry_after* what the server asked for.
+        """
+        try:
+            job = await self._store.job(run.claim.job_id)
+        except NotFound:
+            return  # its owner ended it meanwhile
+        spent = self._clock.steady() - started
+        stuck = 0.0 if run.moved_bytes else spent
+        timers = job.settings.timers
+        policy = self._times.policy(timers)
+        attempts = 0 if run.moved_bytes else job.attempts
+        stuck_for = stuck if run.moved_bytes else job.stuck_seconds + stuck
+        delay = policy.delay(
+            failure,
+            attempts=attempts,
+            stuck_for=stuck_for,
+            retry_after=retry_after,
+            jitter=self._jitter(),
+        )
+        if delay is None:
+            await self.fail(run, _no_progress(failure, timers.no_progress_timeout), started)
+            return
+        change = Change(
+            failure=failure,
+            counts=failure.code not in _UNCOUNTED,
+            retry=Retry(at=self._clock.steady() + delay, delay=delay),
+            active=spent,
+            stuck=stuck + (delay if failure.kind.remedy is not Remedy.SPACE else 0.0),
+        )
+        self._tell(await self.move(run, JobEvent.STUMBLE, change))
+
+    async def fail(self, run: Run, failure: Failure, started: Seconds) -> None:
+        """Leave the job to its owner."""
+        change = Change(failure=failure, active=self._clock.steady() - started)
+        self._tell(await self.move(run, JobEvent.FAIL, change))
+
+    async def move(self, run: Run, event: JobEvent, change: Change) -> Moved | None:
+        """Move the job of a run; None: its owner moved it meanwhile."""
+        try:
+            return await self._store.apply(run.claim.job_id, event, self._clock.now(), change)
+        except (InvalidTransition, NotFound):
+            return None
+
+
+def worker_lost(reason: str) -> Failure:
+    """Return the failure of a job whose worker is gone, for that reason."""
+    return Failure(code="worker_lost", message=f"cannot go on at once: {reason}")
+
+
+def _no_progress(failure: Failure, patience: Seconds) -> Failure:
+    return Failure(
+        code="no_progress",
+        message=f"gave up: no byte came for {patience:.0f} s; last: {failure.message}",
+        http_status=failure.http_status,
+        file=failure.file,
+    )
