@@ -35,8 +35,10 @@ from transferd.store.notices import SqliteNoticeStore
 from transferd.store.vault import Vault
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
+#: Every limit is looked at.
+FULL = Quota(jobs_per_user=9, jobs_per_machine=9, bytes_per_user=999, bytes_per_machine=999)
 #: Small by nature: a row for each owner and state, one row, one row for each table.
-_SMALL = ("tallies", "positions", "sqlite_sequence")
+_SMALL = ("tallies", "machine", "positions", "sqlite_sequence")
 _PARTIAL = (" jobs_waiting", " notices_open")
 
 
@@ -152,6 +154,8 @@ QUESTIONS: dict[str, Question] = {
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),
+    "tallies": lambda p: p.jobs.tallies(),
+    "size": lambda p: p.jobs.size(JOB, 0, 5, quota=FULL),
     "everything": lambda p: p.jobs.jobs(owner=None, states=None, after=0, limit=9),
     "of owner": lambda p: p.jobs.jobs(owner=ALICE, states=None, after=0, limit=9),
     "in states": lambda p: p.jobs.jobs(owner=None, states=_EVERY, after=0, limit=9),
@@ -163,7 +167,7 @@ QUESTIONS: dict[str, Question] = {
     "strays": lambda p: p.jobs.strays(9),
     "forget strays": lambda p: p.jobs.forget_strays([1]),
     "add files": lambda p: p.jobs.add_files(
-        JOB, file_specs(2, first=5), NOW, files_per_job=9, quota=Quota()
+        JOB, file_specs(2, first=5), NOW, files_per_job=9, quota=FULL
     ),
     "settings": lambda p: p.jobs.change_settings(JOB, lambda now: now, NOW),
     "remove credential": lambda p: p.jobs.remove_credential(JOB, Target.SERVER, Scheme.BASIC, NOW),
@@ -206,7 +210,7 @@ async def test_no_question_reads_a_whole_table(plans: Plans, question: Question)
 async def test_making_a_job_reads_no_table(plans: Plans) -> None:
     """Ids, destinations and the user's count are looked up."""
     wish = replace(spec(2, job_id="another"), settings=settings(priority=Priority.LOW))
-    await plans.jobs.create(ALICE, [wish], NOW, quota=Quota(jobs_per_user=9))
+    await plans.jobs.create(ALICE, [wish], NOW, quota=FULL)
     await plans.jobs.apply(JobId("another"), JobEvent.DISPATCH, NOW)
     await plans.jobs.apply(JobId("another"), JobEvent.STUMBLE, NOW, stumble())
     assert await plans.walks() == []

@@ -130,7 +130,7 @@ class Desk:
         self.channel = channel
         self.pid = pid
         self.heard: list[link.FromWorker] = []
-        #: Answer each Reset at once; off, to look at the time before.
+        #: Answer each Reset and Sized at once; off, to look at the time before.
         self.records = True
         self._run = 0
 
@@ -146,6 +146,7 @@ class Desk:
         credentials: Iterable[link.LinkCredential] = (),
         headers: Iterable[link.LinkHeader] = (),
         settings: Settings = PLAIN,
+        bounded: bool = False,
     ) -> None:
         """Begin a run of everything that is open."""
         self._run += 1
@@ -157,6 +158,7 @@ class Desk:
                 book.open,
                 tuple(credentials),
                 tuple(headers),
+                bounded,
             )
         )
 
@@ -167,7 +169,7 @@ class Desk:
         assert message is not None, f"the worker is gone; it said {self.heard[-5:]}"
         self.heard.append(message)
         book.note(message)
-        if isinstance(message, link.Reset) and self.records:
+        if isinstance(message, link.Reset | link.Sized) and self.records:
             await self.channel.send(link.Recorded(message.job, message.run, message.file))
         return message
 

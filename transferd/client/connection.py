@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -74,6 +74,7 @@ class Connection:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_counting()],
             timeout=_CALL,
         )
         return self
@@ -130,15 +131,22 @@ class Connection:
         """Send a request whose answer may be anything; raises what `call` raises."""
         data = None if body is None else msgspec.json.encode(body)
         waits = REPEATS if repeatable or method in _REPEATABLE else ()
-        status, raw, repeated = await self._persist(method, _url(path, params), data, waits)
+        attempts = _Attempts()
+        status, raw = await self._persist(method, _url(path, params), data, waits, attempts)
+        repeated = attempts.count > 1
         if status < 300 or (repeated and method == "DELETE" and status == NotFound.status):
             return raw  # what is gone by now, the request before has removed
         raise error_from(status, raw)
 
     async def _persist(
-        self, method: str, url: URL, data: bytes | None, waits: Iterable[Seconds]
-    ) -> tuple[int, bytes, bool]:
-        """Send a request, again after each wait if its answer is cut off; returns whether it was.
+        self,
+        method: str,
+        url: URL,
+        data: bytes | None,
+        waits: Iterable[Seconds],
+        attempts: _Attempts,
+    ) -> tuple[int, bytes]:
+        """Send a request, and again after each wait if its answer is cut off.
 
         Raises what `call` raises, but for what is answered.
         """
@@ -146,17 +154,18 @@ class Connection:
         cut: CutOff | None = None
         while True:
             try:
-                status, raw = await self._exchange(method, url, data)
-                return status, raw, cut is not None
+                return await self._exchange(method, url, data, attempts)
             except (CutOff, NobodyListens) as error:
                 cut = error if isinstance(error, CutOff) else cut
                 if cut is None or (wait := next(left, None)) is None:
                     raise (cut or error) from error.__cause__
                 await asyncio.sleep(wait)
 
-    async def _exchange(self, method: str, url: URL, data: bytes | None) -> tuple[int, bytes]:
+    async def _exchange(
+        self, method: str, url: URL, data: bytes | None, attempts: _Attempts
+    ) -> tuple[int, bytes]:
         headers = {} if data is None else {"Content-Type": "application/json"}
-        async with self._asking(method, url, headers, _CALL, data) as response:
+        async with self._asking(method, url, headers, _CALL, data, attempts) as response:
             return response.status, await response.read()
 
     @contextlib.asynccontextmanager
@@ -183,13 +192,20 @@ class Connection:
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
         data: bytes | None = None,
+        attempts: _Attempts | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; nobody has seen one that found no listener, so that it is sent again."""
 
         async def sent() -> aiohttp.ClientResponse:
             with self._translating():
                 return await self._session.request(
-                    method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                    method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    trace_request_ctx=attempts,
                 )
 
         try:
@@ -245,6 +261,27 @@ class Connection:
             raise DaemonFault(
                 f"cannot understand what answers on {self.socket}: {error}; is that transferd?"
             ) from error
+
+
+class _Attempts:
+    """How often a request was sent; aiohttp repeats some by itself, too."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def _counting() -> aiohttp.TraceConfig:
+    async def count(
+        session: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        params: aiohttp.TraceRequestHeadersSentParams,
+    ) -> None:
+        if isinstance(context.trace_request_ctx, _Attempts):
+            context.trace_request_ctx.count += 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(count)
+    return trace
 
 
 def _url(path: str, params: Mapping[str, str] | None) -> URL:
