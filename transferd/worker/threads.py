@@ -20,7 +20,7 @@ class Threads(ThreadPoolExecutor):
         self.submit(int).result()
 
     def _adjust_thread_count(self) -> None:
-        # The library calls this when it has queued the work; there is no public place to hear of it.
+        # Called when the work is queued; the library has no public place to hear of it.
         try:
             super()._adjust_thread_count()
         except RuntimeError:
