@@ -202,6 +202,35 @@ def test_a_former_owner_cannot_lead_the_new_one_by_a_link(
     assert list(roots.iterdir()) == []
 
 
+def test_a_former_owner_cannot_have_the_new_one_replace_a_file_of_his(
+    machine: Machine, alice: Speaker, carol: Speaker, url: str
+) -> None:
+    """In a directory like /tmp she may put his partial file beside it, but not in its place."""
+    hers, place = machine.alice.home / "turn", machine.directory / "everybodys"
+    place.mkdir()
+    place.chmod(0o1777)
+    machine.alice.home.chmod(0o755)
+    machine.python(machine.alice, f"import os; os.mkdir(p := {str(hers)!r}); os.chmod(p, 0o777)")
+    machine.python(machine.carol, f"open({str(place / 'notes')!r}, 'w').write('carol was here')")
+    with contextlib.ExitStack() as after:
+        after.callback(machine.alice.home.chmod, 0o700)
+        files = [{"remote": url, "local": str(hers / "notes")}]
+        job = alice.make(name="x", files=files, proxy="direct")
+        assert carol.ask("POST", one(job, "take-ownership")).status == 200
+        assert carol.ask("POST", one(job, "resume")).status == 200
+        stream = f"/v1/events?job={job['id']}&kinds=transferred,error&after=0"
+        (told,) = carol.ask("GET", stream, until=job["id"]).json
+        assert told["kind"] == "transferred", told
+        (temporary,) = hers.iterdir()
+        assert temporary.stat().st_uid == carol.person.uid
+        moves = [(temporary, place / temporary.name), (hers, machine.alice.home / "turned")]
+        code = "".join(f"os.rename({str(old)!r}, {str(new)!r}); " for old, new in moves)
+        machine.python(machine.alice, f"import os; {code}os.symlink({str(place)!r}, {str(hers)!r})")
+        refused = carol.ask("POST", one(job, "complete"))
+    assert (refused.status, refused.code) == (409, "local_forbidden")
+    assert (place / "notes").read_text() == "carol was here"
+
+
 def test_a_job_whose_way_is_anothers_link_is_not_taken(
     machine: Machine, alice: Speaker, root: Speaker
 ) -> None:

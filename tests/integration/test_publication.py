@@ -326,8 +326,8 @@ def test_both_names_are_looked_up_in_the_directory_that_was_opened(
     (tmp_path / "other").mkdir()
     file = whole(tmp_path / "inner" / "a.iso")
 
-    def swap(path: str) -> int:
-        directory = open_directory(path)
+    def swap(path: str, *, wary: bool) -> int:
+        directory = open_directory(path, wary=wary)
         (tmp_path / "inner").rename(tmp_path / "moved")
         (tmp_path / "inner").symlink_to("other")
         return directory

@@ -210,7 +210,9 @@ class Closing:
         try:
             return await self._workers.ask(
                 job.owner,
-                lambda request: link.Publish(request, publications, job.settings.overwrite),
+                lambda request: link.Publish(
+                    request, publications, job.settings.overwrite, job.settings.wary
+                ),
                 link.Published,
             )
         except WorkerRefused as error:

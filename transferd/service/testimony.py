@@ -191,8 +191,6 @@ class Question:
                 return cls(link.Inspected, range(len(message.paths)))
             case link.Assume():
                 return cls(link.Inspected, frozenset(file.number for file in message.files))
-            case link.Assume():
-                return cls(link.Inspected, frozenset(file.number for file in message.files))
             case link.Publish():
                 return cls(link.Published, frozenset(file.index for file in message.files))
             case link.Discard():

@@ -156,6 +156,8 @@ class Publish(Message, frozen=True, tag="publish"):
     request: int
     files: tuple[Publication, ...]
     overwrite: bool
+    #: As Settings.wary.
+    wary: bool = False
 
 
 class Leftover(msgspec.Struct, frozen=True):

@@ -35,13 +35,16 @@ _RENAME_NOREPLACE = 1
 _NO_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def publish(files: Sequence[Publication], overwrite: bool) -> tuple[Refusal, ...]:
+def publish(
+    files: Sequence[Publication], overwrite: bool, *, wary: bool = False
+) -> tuple[Refusal, ...]:
     """Give whole temporary files their final names, durably.
 
     What is published already counts as published, so the call can be repeated after a crash. One
     refusal does not stop the others (BITS.md K4). With *overwrite* a regular file is replaced;
     nothing else ever is: no directory, special file or symbolic link, and no file that has a
-    second name.
+    second name. *wary* as for `open_directory`: where a directory is everybody's (mode +t), whoever
+    may move the partial file there could have its owner replace a file of his.
 
     Returns: what was refused, by the files' indexes: `local_lost` (the temporary is gone, or is
         another file), `local_exists`, `local_not_regular`, `local_hard_link`, `local_forbidden`,
@@ -49,7 +52,7 @@ def publish(files: Sequence[Publication], overwrite: bool) -> tuple[Refusal, ...
     """
     refusals: list[Refusal] = []
     for path, group in _by_directory(files, lambda file: file.temporary):
-        refusals.extend(_publish_in(path, group, overwrite))
+        refusals.extend(_publish_in(path, group, overwrite, wary))
     return tuple(refusals)
 
 
@@ -78,9 +81,11 @@ def _by_directory(
 # ── publishing ─────────────────────────────────────────────────────────────────────────────
 
 
-def _publish_in(path: str, files: list[Publication], overwrite: bool) -> Iterator[Refusal]:
+def _publish_in(
+    path: str, files: list[Publication], overwrite: bool, wary: bool
+) -> Iterator[Refusal]:
     try:
-        directory = open_directory(path)
+        directory = open_directory(path, wary=wary)
     except OSError as error:
         for file in files:
             yield _refusal(file, local_failure(error, "open the directory", path, file.local))
