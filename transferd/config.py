@@ -26,6 +26,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+# What an environment can hold (environ(7)).
+VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[^=\x00]+\Z")]
+VariableValue = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,7 +120,7 @@ class Worker(Section, frozen=True):
     #: Whether a system service runs jobs of uid 0.
     allow_root: bool = True
     #: Variables that a system service gives to workers, beside HOME, USER and the like.
-    environment: dict[str, str] = {}
+    environment: dict[VariableName, VariableValue] = {}
 
 
 class Log(Section, frozen=True):

@@ -158,3 +158,11 @@ def test_the_configured_limits_are_the_models() -> None:
     changed = Bounds(files_per_job=1, jobs_per_user=2, jobs_per_request=3, body_bytes=4).limits()
     assert (changed.files_per_job, changed.jobs_per_user) == (1, 2)
     assert (changed.jobs_per_request, changed.body_bytes) == (3, 4)
+
+
+@pytest.mark.parametrize("variable", ['"" = "x"', '"a=b" = "x"', '"a\\u0000" = "x"', 'a = "\\u0000"'])
+def test_variables_for_workers_are_such_as_a_process_can_have(variable: str) -> None:
+    """Found out when the configuration is read, not when a worker is started."""
+    with pytest.raises(ConfigError, match=r"worker\.environment"):
+        parse_config(f"[worker.environment]\n{variable}\n", "test")
+    assert parse_config('[worker]\nenvironment = { a = "" }', "t").worker.environment == {"a": ""}
