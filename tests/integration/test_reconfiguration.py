@@ -57,6 +57,8 @@ async def test_more_slots_are_filled_at_once_and_fewer_end_nothing(service: Serv
     second = await service.create(spec("/b"))
     worker = await service.worker()
     assert (await worker.hears(link.Start)).job == first.id
+    for _ in range(20):  # so that the scheduler has looked, and waits for somebody to wake it
+        await service.store.jobs.counts()
     service.parts.reconfigure(changed(queue={"background_slots": 2}))
     assert (await worker.hears(link.Start, 2)).job == second.id
     service.parts.reconfigure(changed(queue={"background_slots": 1}))
