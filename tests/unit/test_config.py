@@ -160,7 +160,9 @@ def test_the_configured_limits_are_the_models() -> None:
     assert (changed.jobs_per_request, changed.body_bytes) == (3, 4)
 
 
-@pytest.mark.parametrize("variable", ['"" = "x"', '"a=b" = "x"', '"a\\u0000" = "x"', 'a = "\\u0000"'])
+@pytest.mark.parametrize(
+    "variable", ['"" = "x"', '"a=b" = "x"', '"a\\u0000" = "x"', 'a = "\\u0000"']
+)
 def test_variables_for_workers_are_such_as_a_process_can_have(variable: str) -> None:
     """Found out when the configuration is read, not when a worker is started."""
     with pytest.raises(ConfigError, match=r"worker\.environment"):
