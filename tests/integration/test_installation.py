@@ -91,9 +91,21 @@ def files_only(scratch: Scratch) -> Scratch:
     return scratch
 
 
+def assert_root_alone_writes(name: str, what: str) -> None:
+    """It belongs to root, everybody may read it, and nobody else write."""
+    mode, owner, *_ = what.split(" ")
+    assert owner == "0:0", name
+    assert mode.startswith("l") or (mode[7] == "r" and mode[5] == mode[8] == "-"), (name, what)
+    assert not mode.startswith("d") or mode[9] == "x", name
+
+
 def test_what_was_installed_runs_and_goes_without_a_trace(scratch: Scratch) -> None:
-    """Rule: every row is there, the copy runs by itself, and `uninstall` leaves what was before."""
+    """Rule: every row is there, the copy runs by itself, and `uninstall` leaves what was before.
+
+    A strict umask of root's keeps nobody from reading what is there.
+    """
     before = seen(scratch.root)
+    os.umask(0o077)
     scratch.install(enable=True)
     for row in LOCAL.rows():
         assert scratch.at(row.path).stat().st_mode & 0o7777 == 0o644
@@ -104,6 +116,8 @@ def test_what_was_installed_runs_and_goes_without_a_trace(scratch: Scratch) -> N
     assert (wants / "multi-user.target.wants/transferd.service").is_symlink()
     assert "transferd:" in scratch.at("/etc/passwd").read_text()
 
+    for name, what in seen(scratch.at(LOCAL.environment)).items():
+        assert_root_alone_writes(name, what)
     python = scratch.at(LOCAL.environment) / "bin/python"
     for module in ("transferd", "transferd.cli"):
         run = subprocess.run(
@@ -122,17 +136,6 @@ def test_what_was_installed_runs_and_goes_without_a_trace(scratch: Scratch) -> N
     }
     assert {name: what for name, what in after.items() if name in before} == before
     assert "transferd:" not in scratch.at("/etc/passwd").read_text()
-
-
-def test_a_copy_is_everybodys_to_read_and_nobodys_to_write(scratch: Scratch) -> None:
-    """Rule: it belongs to root, and a strict umask of root's keeps nobody from reading it."""
-    os.umask(0o077)
-    scratch.install()
-    for name, what in seen(scratch.at(LOCAL.environment)).items():
-        mode, owner, *_ = what.split(" ")
-        assert owner == "0:0", name
-        assert mode.startswith("l") or (mode[7] == "r" and mode[5] == mode[8] == "-"), (name, what)
-        assert not mode.startswith("d") or mode[9] == "x", name
 
 
 def test_installing_twice_changes_nothing(files_only: Scratch) -> None:

@@ -12,6 +12,7 @@ from transferd.installation.environment import Source
 from transferd.installation.layout import (
     ACCOUNT,
     PACKAGE,
+    RUN,
     STATE,
     UNITS,
     Kind,
@@ -94,7 +95,7 @@ class Installer:
             self._tree.remove(Path(before.environment))
             self._say(f"removed {before.environment}")
         self._tree.remove(self._layout.manifest)
-        self._tree.remove_empty(map(Path, before.directories))
+        self._tree.remove_empty([*map(Path, before.directories), RUN])
         self._machine.forget(UNITS)
         self._say_what_stays(kept)
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from transferd.wire.paths import state_directory
+from transferd.wire.paths import state_directory, system_socket
 
 #: The programs of the environment that are linked into everybody's path, and what they call.
 PROGRAMS = {"transferd": "transferd.__main__:main", "transferctl": "transferd.cli.__main__:main"}
@@ -17,6 +17,8 @@ UNITS = ("transferd.socket", "transferd.service")
 ACCOUNT = "transferd"
 #: The queue and its key; made by the service unit, and never removed with the program.
 STATE = state_directory({}, system=True)
+#: Made by the socket unit, which leaves it when it stops.
+RUN = system_socket().parent
 
 
 class Kind(enum.Enum):
