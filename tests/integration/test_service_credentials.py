@@ -295,9 +295,7 @@ async def test_credentials_that_are_set_later_do_not_make_a_failure_newer(
 # ── audit ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("accepted", "event"), [(True, "auth.accepted"), (False, "auth.rejected")]
-)
+@pytest.mark.parametrize(("accepted", "event"), [(True, "auth.accepted"), (False, "auth.rejected")])
 async def test_a_credential_that_was_judged_is_written_down(
     service: Service, caplog: pytest.LogCaptureFixture, accepted: bool, event: str
 ) -> None:
