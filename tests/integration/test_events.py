@@ -379,5 +379,5 @@ async def test_a_slow_caller_is_not_buffered_without_bound(
             await api.server.stop(60.0)
             assert service.listeners == 0
         writer.close()
-        assert api.server._context.requests["GET", "/v1/events", 200] == 1
+        assert api.admin.counted.requests["GET", "/v1/events", 200] == 1
     assert not caplog.records
