@@ -236,14 +236,17 @@ async def test_a_slow_start_delays_nobody_else(gang: Gang, monkeypatch: pytest.M
     """A user database may hang for one owner; even those who wait behind many such get through."""
     monkeypatch.setattr(startup, "_TURN", 0.01)
     hangs = asyncio.Event()
+    begun: list[int] = []
 
     async def launch(owner: int, end: socket.socket) -> Process:
+        begun.append(owner)
         if owner != OTHER:
             await hangs.wait()
         return await gang.launch(owner, end)
 
     async with supervised(launch) as workers:
         slow = [asyncio.create_task(ask(workers, owner)) for owner in range(80_000, 80_030)]
+        await eventually(lambda: len(begun) == startup._AT_ONCE)
         async with asyncio.timeout(20):
             await ask(workers, OTHER)
         assert not any(task.done() for task in slow)
