@@ -96,8 +96,8 @@ async def test_a_size_is_kept_while_there_is_room(queue: Queue) -> None:
         await queue.jobs.size(job, 0, 41, quota=quota)
     assert refused.value.code == "queue_full"
     assert refused.value.detail == (
-        "cannot fetch https://h/0: it has 41 bytes, the other files of this user's jobs in the queue"
-        " have 60, and 100 are allowed together"
+        "cannot fetch https://h/0: it has 41 bytes, the other files of this user's jobs in the"
+        " queue have 60, and 100 are allowed together"
     )
     assert (await queue.jobs.job(job)).bytes_total is None
     await queue.jobs.size(job, 0, 40, quota=quota)
