@@ -101,6 +101,7 @@ def test_a_job_is_told_with_everything_but_its_secrets() -> None:
             "http_status": 503,
             "file": "/tmp/a",
             "transient": True,
+            "missing": [],
         },
         "error_count": 3,
         "credentials": [
