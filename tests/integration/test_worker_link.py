@@ -102,7 +102,18 @@ async def test_a_line_cut_by_a_crash_is_the_end(raw_end: RawEnd) -> None:
     assert await channel.receive() is None
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b'{"is":"start"}\n', b"\n", b'{"is":"hello"}\n'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n",
+        b'{"is":"start"}\n',
+        b"\n",
+        b'{"is":"hello"}\n',
+        b'{"is":"\xff"}\n',
+        b'{"is":"hello","pid":1,"x":' + b"[" * 900 + b"\n",
+        b'{"is":"hello","pid":' + b"9" * 900 + b".5}\n",
+    ],
+)
 async def test_nonsense_breaks_the_link(raw_end: RawEnd, line: bytes) -> None:
     """A line that is none of the other end's messages raises LinkBroken."""
     peer, channel = await raw_end(1000)
@@ -118,6 +129,16 @@ async def test_an_overlong_line_breaks_the_link(raw_end: RawEnd, line: bytes) ->
     await asyncio.get_running_loop().sock_sendall(peer, line)
     with pytest.raises(LinkBroken, match="longer than 1000"):
         await channel.receive()
+
+
+async def test_a_deep_nest_breaks_the_link_and_not_the_stack(raw_end: RawEnd) -> None:
+    """Whatever the decoder raises, it is the line that is wrong."""
+    peer, channel = await raw_end(1_000_000)
+    line = b'{"is":"hello","pid":1,"x":' + b"[" * 100_000 + b"\n"
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, line))
+    with pytest.raises(LinkBroken):
+        await channel.receive()
+    await sending
 
 
 async def test_a_cancelled_receive_loses_nothing(ends: Ends) -> None:

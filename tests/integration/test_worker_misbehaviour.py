@@ -19,10 +19,12 @@ from tests.support.origin import (
     Wire,
     fixed,
     in_turn,
+    raw_answer,
     redirect,
 )
 from tests.support.runs import BODY, TOTAL, broken_off, expecting, failure, limits
 from tests.support.worker import LIMITS, PLAIN, Book, Desk, worker_task
+from transferd.service.testimony import examine_run
 from transferd.wire import link
 
 
@@ -268,3 +270,27 @@ async def test_a_redirect_that_leads_nowhere_is_named(
     failed = await failure(desk, Book.of(tmp_path, origin.url("/f")))
     assert failed.failure.code == code
     assert len(origin.seen) == (LIMITS.max_redirects + 1 if code == "redirect_limit" else 1)
+
+
+async def test_headers_without_an_end_are_no_trouble_for_the_worker(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """What a server sends is cut to what the daemon believes before it is told."""
+    version = Version(body=BODY, etag=f'"{"v" * 5000}"')
+    origin.pages["/f"] = Document(version=version)
+    book = Book.of(tmp_path, origin.url("/f"))
+    assert isinstance(await desk.carry(book), link.Drained)
+    validators = [durable.validator for durable in desk.of(link.Durable)]
+    assert [v.etag for v in validators if v is not None] == [None] * len(validators)
+    for message in desk.heard:
+        examine_run(message)  # type: ignore[arg-type]
+
+
+async def test_a_size_beyond_all_files_is_refused_before_it_is_told(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """The daemon would not believe it; and its sums would not hold it."""
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: {10**17}\r\nETag: "v1"\r\n\r\nx'
+    origin.pages["/f"] = raw_answer(head.encode())
+    failed = await failure(desk, Book.of(tmp_path, origin.url("/f")))
+    assert failed.failure.code == "size_limit"

@@ -119,6 +119,15 @@ async def test_sigint_of_a_terminal_is_not_for_the_worker() -> None:
         assert await desk.until(Book(), link.Inspected) == link.Inspected(1, ())
 
 
+async def test_a_worker_gives_signs_of_life() -> None:
+    """Its loop turns."""
+    async with worker_process() as desk:
+        for number in (1, 2):
+            await desk.channel.send(link.Ping(number))
+            assert await desk.until(Book(), link.Pong) == link.Pong(number)
+            desk.heard.clear()
+
+
 async def test_the_worker_dies_with_its_parent() -> None:
     """A daemon that was killed leaves no worker behind, even while the link stays open."""
     ours, theirs = socket.socketpair()
