@@ -317,6 +317,8 @@ class Daemon:
                 changed = changes(self._config, config)
                 self._config, self._origin = config, origin
                 self._take_up(config, gid, parts, server)
+                if self._options.system and not _AT_START.isdisjoint(changed):
+                    parts.workers.renew()
                 administration.configured(origin)
                 details = {"source": origin, "changed": ",".join(changed)}
                 log.info("config.reloaded", extra={"fields": details})
@@ -354,6 +356,8 @@ class Daemon:
         return pulse
 
 
+#: What of the configuration a worker of a system service is started by.
+_AT_START = frozenset({"worker.allow_root", "worker.environment"})
 #: Requests that are being answered when the daemon is told to stop get this long.
 _API_PATIENCE: Seconds = 1.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.support.hostile import Gang, eventually, rude, script
+from tests.support.service import ScriptedWorker
 from transferd.model.errors import OwnerRefused
 from transferd.model.job import Seconds
 from transferd.service import startup
@@ -129,6 +131,29 @@ async def test_questions_wait_as_questions_not_as_bytes(gang: Gang) -> None:
         worker.cut_off("the test is over")
         await asyncio.wait(asked)
         assert all(isinstance(task.exception(), WorkerGone) for task in asked)
+
+
+async def test_a_question_that_nobody_waits_for_while_it_is_sent_is_still_one(gang: Gang) -> None:
+    """Some of it is in the link, so that the worker reads and answers it, and is no liar."""
+    gang.programs[OWNER] = script(
+        """
+        signal.sigwait([signal.SIGUSR1])
+        for _ in range(2):
+            say("inspected", request=hear("inspect")["request"])
+        """
+    ).replace("hello()\n", "signal.pthread_sigmask(0, [signal.SIGUSR1])\nhello()\n", 1)
+    paths = tuple(f"/{number:04}{'x' * 4000}" for number in range(500))
+    async with supervised(gang.launch) as workers:
+        worker = await workers.hold(OWNER, 1)
+        asking = asyncio.create_task(
+            workers.ask(OWNER, lambda n: link.Inspect(n, paths), link.Inspected)
+        )
+        await eventually(lambda: worker.channel.behind)
+        asking.cancel()
+        await asyncio.wait([asking])
+        gang.processes[OWNER][0].send_signal(signal.SIGUSR1)
+        await ask(workers)
+        assert worker.fault is None
 
 
 async def test_an_answer_that_comes_late_is_no_lie(gang: Gang) -> None:
@@ -273,6 +298,71 @@ async def test_not_everybody_starts_at_once(gang: Gang) -> None:
         await asyncio.wait(asked)
         assert most == startup._AT_ONCE
         assert all(isinstance(task.exception(), WorkerGone) for task in asked)
+
+
+async def test_a_worker_that_is_just_starting_behaves_as_configured_meanwhile() -> None:
+    """It was to be told the former settings, and nobody would tell it others."""
+    gate, started = asyncio.Event(), list[ScriptedWorker]()
+
+    async def launch(owner: int, end: socket.socket) -> Process:
+        worker = ScriptedWorker(end.dup())
+        started.append(worker)
+
+        async def serve() -> None:
+            await gate.wait()
+            await worker.serve()
+
+        worker.task = asyncio.create_task(serve())
+        return worker
+
+    async with supervised(launch) as workers:
+        asking = asyncio.create_task(ask(workers))
+        await eventually(lambda: bool(started))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        workers.configure(link.WorkerSettings(user_agent="another"), 60.0)
+        gate.set()
+        await asking
+        (worker,) = started
+        told = [heard for heard in worker.heard if isinstance(heard, link.Configure)]
+        assert told[-1].settings.user_agent == "another"
+
+
+async def test_renewed_workers_end_when_they_are_done_and_new_ones_take_over(gang: Gang) -> None:
+    """A worker keeps the variables that it was started with, and the user it was allowed to be."""
+    async with supervised(gang.launch) as workers:
+        before = await workers.hold(OWNER, 1)
+        await ask(workers, OTHER)
+        workers.renew()
+        assert await gang.ended(OTHER) == 0
+        after = await workers.hold(OWNER, 2)
+        assert after.process.pid != before.process.pid
+        assert gang.processes[OWNER][0].returncode is None
+        workers.release(before, 1)
+        assert await gang.ended(OWNER) == 0
+        assert workers.pids == {OWNER: after.process.pid}
+
+
+async def test_a_worker_that_is_started_while_all_are_renewed_is_so_too(gang: Gang) -> None:
+    """It was started as it should not be any more."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    calls = iter(gates)
+    entered = asyncio.Event()
+
+    async def launch(owner: int, end: socket.socket) -> Process:
+        entered.set()
+        await next(calls).wait()
+        return await gang.launch(owner, end)
+
+    async with supervised(launch) as workers:
+        holding = asyncio.create_task(workers.hold(OWNER, 1))
+        await entered.wait()
+        workers.renew()
+        for gate in gates:
+            gate.set()
+        worker = await holding
+        assert gang.starts(OWNER) == 2
+        assert worker.process.pid == gang.processes[OWNER][1].pid
 
 
 async def test_whoever_asks_at_once_shares_a_start(gang: Gang) -> None:

@@ -140,10 +140,6 @@ class Worker:
         if not future.done():
             future.set_result(answer)
 
-    def forget(self, number: int) -> None:
-        """Take that a question was never sent."""
-        self._asked.pop(number, None)
-
     def leave_unanswered(self, reason: str) -> None:
         """Tell everybody who waits for an answer that there will be none."""
         for asked in self._asked.values():

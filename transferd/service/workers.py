@@ -78,6 +78,10 @@ class Workers:
         self._patience = patience
         self._listener: Listener | None = None
         self._workers: dict[int, Worker] = {}
+        #: Those that are not to be given anything any more, but have not done yet.
+        self._retired: set[Worker] = set()
+        #: How often workers were to be started otherwise from then on.
+        self._renewals = 0
         self._starts: dict[int, asyncio.Task[Worker]] = {}
         self._restraint = Restraint()
         #: Killed processes that have not gone, by owner.
@@ -108,6 +112,16 @@ class Workers:
         self._released.set()
         for worker in self._workers.values():
             worker.channel.post(link.Configure(settings))
+
+    def renew(self) -> None:
+        """Have workers replaced, since the next ones are started otherwise: with other variables,
+        or not at all. Each leaves when it has done what it was given.
+        """
+        self._renewals += 1
+        for worker in list(self._workers.values()):
+            del self._workers[worker.owner]
+            self._retired.add(worker)
+            self._mark_idle(worker)
 
     def barred_until(self, owner: int) -> Seconds | None:
         """Return until when the owner gets no worker, because the last ones fell; None: now."""
@@ -149,7 +163,7 @@ class Workers:
         expected = worker.ask(number, Question.of(message))
         try:
             async with asyncio.timeout(patience):
-                await self._send_question(worker, number, message)
+                await self.send(worker, message)
                 answer = await expected
         except TimeoutError:
             worker.cut_off("it did not answer a question")
@@ -177,13 +191,6 @@ class Workers:
         except LinkBroken as error:
             raise WorkerGone(f"cannot reach the worker of uid {worker.owner}: {error}") from error
 
-    async def _send_question(self, worker: Worker, number: int, message: link.Message) -> None:
-        try:
-            await self.send(worker, message)
-        except asyncio.CancelledError:
-            worker.forget(number)
-            raise
-
     # ── their lives ──────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
@@ -205,7 +212,7 @@ class Workers:
         self._closed = True
         for start in self._starts.values():
             start.cancel()
-        for worker in list(self._workers.values()):
+        for worker in (*self._workers.values(), *self._retired):
             self._dismiss(worker)
         if self._starts:
             await asyncio.wait(self._starts.values(), timeout=self._patience.close)
@@ -258,8 +265,7 @@ class Workers:
     async def _start(self, owner: int) -> Worker:
         try:
             async with self._startup.place():
-                worker = await self._launch(owner)
-                await self._greet(worker)
+                worker = await self._new(owner)
         except (WorkerGone, OwnerRefused):
             raise
         except Exception as error:
@@ -276,6 +282,19 @@ class Workers:
         log.info("worker.started", extra={"fields": fields})
         return worker
 
+    async def _new(self, owner: int) -> Worker:
+        """Return a worker that was started, and configured, as is right now."""
+        while True:
+            renewals = self._renewals
+            worker = await self._launch(owner)
+            settings = self._settings
+            await self._greet(worker, settings)
+            if settings is not self._settings:
+                worker.channel.post(link.Configure(self._settings))
+            if renewals == self._renewals:
+                return worker
+            self._dismiss(worker)
+
     async def _launch(self, owner: int) -> Worker:
         try:
             return await self._startup.launch(owner, self._part)
@@ -283,10 +302,10 @@ class Workers:
             self._restraint.fell(owner, 0.0, self._clock.steady(), str(error))
             raise
 
-    async def _greet(self, worker: Worker) -> None:
+    async def _greet(self, worker: Worker, settings: link.WorkerSettings) -> None:
         worker.born = self._clock.steady()
         try:
-            await self._startup.greet(worker, self._settings)
+            await self._startup.greet(worker, settings)
         except LinkBroken as error:
             worker.cut_off(str(error))
             message = f"cannot start a worker for uid {worker.owner}: {error}"
@@ -323,6 +342,7 @@ class Workers:
         worker.parted, worker.fault = True, fault
         if self._workers.get(worker.owner) is worker:
             del self._workers[worker.owner]
+        self._retired.discard(worker)
         reason = f"the worker of uid {worker.owner} died"
         if fault is not None:
             reason = f"the worker of uid {worker.owner} was cut off: {fault}"
@@ -389,6 +409,9 @@ class Workers:
             log.error("worker.unkillable", extra={"fields": fields})
 
     def _mark_idle(self, worker: Worker) -> None:
-        if not worker.busy:
-            worker.idle_since = self._clock.steady()
-            self._released.set()
+        if worker.busy:
+            return
+        if worker in self._retired:
+            self._dismiss(worker)
+        worker.idle_since = self._clock.steady()
+        self._released.set()
