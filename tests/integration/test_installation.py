@@ -125,6 +125,12 @@ def test_what_was_installed_runs_and_goes_without_a_trace(scratch: Scratch) -> N
         )
         assert run.returncode == 0, run.stderr
 
+    # It was made for /opt/transferd: where it lies now, its programs would not start.
+    question = "from transferd.installation.environment import Source as S; "
+    question += "print(S().unsuitable(S().environment))"
+    asked = subprocess.run([python, "-I", "-c", question], capture_output=True, text=True)
+    assert asked.stdout.endswith("/bin/transferd is not a program of it\n")
+
     scratch.uninstall()
     after = seen(scratch.root)
     # systemctl makes these directories, and leaves them.
