@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from tests.support.api import Api, running_api
+from tests.support.api import TIMERS, Api, Stranger, running_api
 from tests.support.fake_service import FakeService
 from transferd.model.caller import Caller
 from transferd.model.errors import StoreDamaged
 from transferd.model.job import JobId
+from transferd.model.limits import Limits
 from transferd.model.notices import Event, NoticeKind
 
 Kind = NoticeKind
@@ -381,3 +383,28 @@ async def test_a_slow_caller_is_not_buffered_without_bound(
         writer.close()
         assert api.admin.counted.requests["GET", "/v1/events", 200] == 1
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("group", "ends"), [(None, True), (Stranger.any().groups[0], False)])
+async def test_the_stream_of_somebody_who_is_no_admin_any_more_ends(
+    group: int | None, ends: bool
+) -> None:
+    """Rule: a reload counts at once; he may come back, and hear of what is his."""
+    stranger = Stranger.any()
+    async with running_api(admin_gid=stranger.groups[0]) as api:
+        with stranger.acting():
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(api.path))
+        head = b"GET /v1/events?all_users=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        reading = asyncio.create_task(api.raw(head, sock))
+        await api.service.listening(1)
+        api.server.configure(limits=Limits(), timers=TIMERS, admin_gid=group, heartbeat=0.01)
+        if ends:
+            async with asyncio.timeout(10):
+                assert (await reading).startswith(b"HTTP/1.1 200")
+            assert api.service.listeners == 0
+        else:
+            await api.send("GET", "/v1/health")
+            assert api.service.listeners == 1
+            reading.cancel()
+            await asyncio.wait([reading])

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -99,12 +100,16 @@ class _Stream:
     async def run(self, events: AsyncIterator[Event]) -> None:
         """Write until one of the reasons to end holds."""
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            tasks: list[asyncio.Task[Any]] = [
                 group.create_task(self._tell(events)),
                 group.create_task(self._beat()),
                 group.create_task(self._gone()),
                 group.create_task(self._context.stopping.wait()),
             ]
+            if self._call.caller.admin:
+                # What is heard may be others'; whoever may not any more begins anew.
+                demoted = self._context.identities.demoted(self._call.request)
+                tasks.append(group.create_task(demoted))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import functools
 import grp
 import os
@@ -11,6 +12,7 @@ import socket
 import struct
 from asyncio import BaseTransport
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -44,11 +46,14 @@ class Identities:
         self._admin_gid = admin_gid
         self._operator = operator
         self._known: WeakKeyDictionary[BaseTransport, Caller] = WeakKeyDictionary()
+        self._reconfigured = asyncio.Event()
 
     def configure(self, admin_gid: int | None) -> None:
         """Take members of another group for admins, on open connections too."""
         self._admin_gid = admin_gid
         self._known.clear()
+        reconfigured, self._reconfigured = self._reconfigured, asyncio.Event()
+        reconfigured.set()
 
     def caller(self, request: web.Request) -> Caller:
         """Return who sent a request.
@@ -64,6 +69,12 @@ class Identities:
         if caller is None:
             caller = self._known[transport] = self._ask(transport)
         return caller
+
+    async def demoted(self, request: web.Request) -> None:
+        """Wait until who sent a request is no admin, or not there any more."""
+        with suppress(ConnectionResetError):
+            while self.caller(request).admin:
+                await self._reconfigured.wait()
 
     def _ask(self, transport: BaseTransport) -> Caller:
         return self.identify(transport.get_extra_info("socket"))
