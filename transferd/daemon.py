@@ -144,7 +144,7 @@ class Daemon:
                 await server.start(listening)
                 fields = {"socket": self._options.socket, "requeued": requeued}
                 log.info("daemon.ready", extra={"fields": fields})
-                await self._live(parts, server, administration)
+                await self._live(store.beat, parts, server, administration)
         log.info("daemon.stopped", extra={"fields": {}})
 
     def _answers(self) -> Answers:
@@ -256,7 +256,13 @@ class Daemon:
         inherited = self._inherited[0].getsockname() if self._inherited else None
         return Path(inherited) if inherited else self._options.socket
 
-    async def _live(self, parts: Parts, server: ApiServer, administration: Administration) -> None:
+    async def _live(
+        self,
+        beat: Callable[[], Awaitable[None]],
+        parts: Parts,
+        server: ApiServer,
+        administration: Administration,
+    ) -> None:
         """Run every organ until told to stop; end them from the outside in.
 
         The API goes first, so that nothing new begins; then the runs, whose workers report their
@@ -272,7 +278,8 @@ class Daemon:
                     ("housekeeper", parts.housekeeper.run()),
                     ("network", parts.network.run()),
                     ("workers", parts.workers.run()),
-                    ("watchdog", self._supervisor.keep_alive(self._pulse(parts))),
+                    # The loop turns, and the queue file can be read and written.
+                    ("watchdog", self._supervisor.keep_alive(beat)),
                     ("demand", self._leave_when_idle(parts)),
                     ("reload", self._reload(parts, server, administration)),
                 )
@@ -348,12 +355,6 @@ class Daemon:
             quiet = 0 if busy else quiet + 1
         log.info("daemon.idle", extra={"fields": {}})
         self._stop.set()
-
-    def _pulse(self, parts: Parts) -> Callable[[], Awaitable[None]]:
-        async def pulse() -> None:
-            await parts.jobs.counts()  # the loop turns, and the queue file answers
-
-        return pulse
 
 
 #: What of the configuration a worker of a system service is started by.

@@ -17,7 +17,8 @@ import pytest_asyncio
 
 from tests.support.notes import NOTES, add, names, open_notes, store_threads, texts
 from transferd.model.errors import Conflict, StoreError
-from transferd.store.database import Database
+from transferd.store.connection import Done
+from transferd.store.database import Database, transact
 
 
 @pytest_asyncio.fixture
@@ -91,6 +92,58 @@ async def test_operations_that_wait_share_a_commit(database: Database) -> None:
         await asyncio.sleep(0)
     assert statements.count("COMMIT") <= 3
     assert len(await database.read(texts)) == 101
+
+
+def test_what_takes_long_is_committed_before_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: who comes first does not wait for all the others, and a crash undoes less."""
+    monkeypatch.setattr("transferd.store.database._LONGEST", 0.0)
+    with closing(sqlite3.connect(tmp_path / "any.db", isolation_level=None)) as connection:
+        first, *others = (partial(_make_table, name=name) for name in "abc")
+        assert transact(tmp_path, connection, [first, *others]) == [Done("a")]
+        assert not connection.in_transaction
+        assert transact(tmp_path, connection, others) == [Done("b")]
+
+
+def _make_table(cx: sqlite3.Connection, name: str) -> str:
+    cx.execute(f"CREATE TABLE {name} (x)")
+    return name
+
+
+async def test_what_takes_long_is_done_to_the_last_of_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each operation has its own outcome, in the order in which they came."""
+    monkeypatch.setattr("transferd.store.database._LONGEST", 0.0)
+    async with Hold(database):
+        writing = [asyncio.create_task(database.write(partial(add, text=text))) for text in "abcde"]
+        await asyncio.sleep(0)
+    await asyncio.wait(writing)
+    assert await database.read(texts) == ["held", *"abcde"]
+
+
+@pytest.mark.parametrize("thread", ["_writer", "_reader"])
+async def test_a_thread_that_hangs_is_found(database: Database, thread: str) -> None:
+    """Rule: the watchdog is fed by a queue file that can be read and written."""
+    await database.beat()
+    left = threading.Event()
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(_: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        left.wait(30)
+
+    hanging = asyncio.create_task(getattr(database, thread).call(hang))
+    await entered.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await database.beat()
+    beating = asyncio.create_task(database.beat())
+    left.set()
+    await hanging
+    await beating
 
 
 async def test_an_operation_that_raises_is_undone_alone(database: Database) -> None:

@@ -8,6 +8,7 @@ cancelled stops waiting; its function still runs, as a whole.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +37,8 @@ class Failed:
 
 
 Outcome: TypeAlias = Done | Failed
-#: Carries operations on a connection; one outcome each, in their order. It never raises.
+#: Carries operations on a connection; one outcome each, in their order. It never raises. Where it
+#: would take long it carries the first ones only, and is given the others again.
 Carrier: TypeAlias = Callable[[sqlite3.Connection, Sequence[Operation[Any]]], Sequence[Outcome]]
 
 
@@ -61,6 +63,8 @@ class ConnectionThread:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        #: Done when the thread is done with anything again.
+        self._step: asyncio.Future[None] = self._loop.create_future()
         # Not to be waited for at exit: a daemon that forgot to close must end all the same, and a
         # transaction that is cut off there is rolled back by the next start.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -84,6 +88,13 @@ class ConnectionThread:
         self._calls.put(call)
         value: T = await call.outcome
         return value
+
+    async def beat(self) -> None:
+        """Wait until the thread has done anything at all: one that never does hangs."""
+        nobody = self._loop.create_future()
+        nobody.cancel()
+        self._calls.put(_Call(_nothing, nobody))
+        await asyncio.shield(self._step)
 
     async def close(self) -> None:
         """Run what waits, close the connection and end the thread; again is success."""
@@ -110,29 +121,33 @@ class ConnectionThread:
             self._loop.call_soon_threadsafe(_settle, self._ended, Done(None))
 
     def _serve(self, connection: sqlite3.Connection) -> None:
-        more = True
-        while more:
-            calls, more = self._take()
-            outcomes = self._carry(connection, [call.operation for call in calls])
-            self._loop.call_soon_threadsafe(_settle_all, calls, outcomes)
-
-    def _take(self) -> tuple[list[_Call], bool]:
-        """Wait for a call and take with it what else waits; False after the last of all."""
         calls: list[_Call] = []
-        try:
+        more = True
+        while more or calls:
+            more = more and self._take(calls)
+            outcomes = self._carry(connection, [call.operation for call in calls])
+            done, calls = calls[: len(outcomes)], calls[len(outcomes) :]
+            self._loop.call_soon_threadsafe(self._settle_all, done, outcomes)
+
+    def _take(self, calls: list[_Call]) -> bool:
+        """Add what waits to *calls*, and wait where there is none; False after the last of all."""
+        with contextlib.suppress(Empty):
             while len(calls) < self._group:
                 call = self._calls.get(block=not calls)
                 if call is None:
-                    return calls, False
+                    return False
                 calls.append(call)
-        except Empty:
-            pass
-        return calls, True
+        return True
+
+    def _settle_all(self, calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:
+        for call, outcome in zip(calls, outcomes, strict=True):
+            _settle(call.outcome, outcome)
+        step, self._step = self._step, self._loop.create_future()
+        step.set_result(None)
 
 
-def _settle_all(calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:
-    for call, outcome in zip(calls, outcomes, strict=True):
-        _settle(call.outcome, outcome)
+def _nothing(_: sqlite3.Connection) -> None:
+    """Do nothing."""
 
 
 def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:

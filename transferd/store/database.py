@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -24,6 +25,8 @@ from transferd.store.schema import open_reader, open_writer
 
 #: Operations in one transaction at most; bounds how long the first of them waits for the last.
 _GROUP = 256
+#: …and no other one joins them after so many seconds.
+_LONGEST = 0.25
 
 #: Hears how many seconds each `commit` and each `read` took, waiting included.
 Observe: TypeAlias = Callable[[str, float], None]
@@ -114,6 +117,11 @@ class Database:
         value: T = outcome.value
         return value
 
+    async def beat(self) -> None:
+        """Wait until both threads have done something: one that never does hangs."""
+        await self._writer.beat()
+        await self._reader.beat()
+
     async def _timed(self, what: str, call: Awaitable[T]) -> T:
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -134,19 +142,30 @@ def transact(
 ) -> Sequence[Outcome]:
     """Run operations in one transaction, each of them undone alone when it raises.
 
-    When the transaction itself fails, every one of them fails.
+    Where they take long, only the first ones: nobody waits for all of the others, and a thread at
+    work is one that has done something. When the transaction itself fails, every one of them fails.
     """
     if not operations:
         return []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        outcomes = [_attempt(path, connection, operation) for operation in operations]
+        outcomes = list(_attempts(path, connection, operations))
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - belongs to every caller of the group
         _roll_back(connection)
         # An exception of its own for each: raising one in several tasks mixes their traces.
         return [Failed(_translated(error, f"write to {path}")) for _ in operations]
     return outcomes
+
+
+def _attempts(
+    path: Path, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]
+) -> Iterator[Outcome]:
+    end = time.monotonic() + _LONGEST
+    for operation in operations:
+        yield _attempt(path, connection, operation)
+        if time.monotonic() > end:
+            return
 
 
 def _attempt(path: Path, connection: sqlite3.Connection, operation: Operation[Any]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Store:
     jobs: SqliteJobStore
     notices: SqliteNoticeStore
     keys: SqliteKeyRing
+    #: Comes back unless a thread of the queue file hangs.
+    beat: Callable[[], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
@@ -58,4 +60,5 @@ async def open_store(
             jobs=SqliteJobStore(database, keys.vault, new_id, keys.look_again),
             notices=SqliteNoticeStore(database),
             keys=keys,
+            beat=database.beat,
         )
