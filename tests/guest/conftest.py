@@ -15,12 +15,14 @@ from tests.support.daemon import CONFIG
 from tests.support.guest import Guest
 from tests.support.guest import guest as new_guest
 from tests.support.guest_origin import GuestOrigin
-from tests.support.guest_package import build_package
+from tests.support.guest_package import SOURCES, give_sources
 from tests.support.guest_user import User
+from tests.support.readme import commands
 
 _HERE = Path(__file__).parent
 #: For whoever comes first, a guest is copied and transferd is built.
 _SECONDS = 300
+_BUILD_SECONDS = 200
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,23 +48,21 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package of this checkout."""
-    return build_package(tmp_path_factory.mktemp("package"))
+def machine() -> Iterator[Guest]:
+    """A guest with transferd as a service, as the README installs it on Debian; alice and bob."""
+    with new_guest(people=["alice", "bob"]) as guest:
+        give_sources(guest)
+        by_package, _ = commands("Install it")
+        guest.shell(f"cd {SOURCES}\n{by_package}", seconds=_BUILD_SECONDS)
+        guest.put("/etc/transferd/transferd.toml", CONFIG)
+        guest.run("systemctl", "enable", "--now", "transferd.socket")
+        yield guest
 
 
 @pytest.fixture(scope="session")
-def machine(package: Path) -> Iterator[Guest]:
-    """A guest with transferd as a service, alice and bob."""
-    with new_guest(people=["alice", "bob"]) as guest:
-        guest.put(f"/root/{package.name}", package.read_bytes())
-        guest.put("/etc/transferd/transferd.toml", CONFIG)
-        guest.shell(
-            f"apt-get install -y -o Dpkg::Options::=--force-confold /root/{package.name}",
-            seconds=200,
-        )
-        guest.run("systemctl", "enable", "--now", "transferd.socket")
-        yield guest
+def package(machine: Guest) -> Path:
+    """The Debian package that the machine has built."""
+    return next(machine.path(f"{SOURCES}/dist").glob("*.deb"))
 
 
 @pytest.fixture

@@ -35,15 +35,17 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _numbers = itertools.count(1)
 
 # The host may have its control groups in any way, or none; guests see the unified hierarchy. What
-# systemd-nspawn keeps in /run/systemd it removes only where that is no disk. The guest's control
-# groups are below one of its own, which goes with it. Standard input is a pipe from the tests: when
-# they are gone, however they ended, the guest is powered off.
+# systemd-nspawn keeps in /run/systemd it removes only where that is no disk. The tree may lie where
+# programs cannot change their user, as in /dev/shm. The guest's control groups are below one of its
+# own, which goes with it. Standard input is a pipe from the tests: when they are gone, however they
+# ended, the guest is powered off.
 _SUPERVISE = """
 mount -t tmpfs -o mode=755 none /run/systemd || exit
 mount -t cgroup2 none /sys/fs/cgroup || exit
+mount --bind "$2" "$2" && mount -o remount,bind,suid,dev,exec "$2" || exit
 home=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
 group=$home/$1
-shift
+shift 2
 mkdir "$group" && echo $$ >"$group/cgroup.procs" || exit
 exec 3<&0
 "$@" </dev/null 3<&- &
@@ -114,7 +116,17 @@ class Guest:
             *(f"--network-namespace-path={self.network.path}", "--resolv-conf=off"),
             *("--link-journal=no", "--timezone=off", "--notify-ready=yes", "--console=pipe"),
         ]
-        command = ["unshare", "--mount", "sh", "-c", _SUPERVISE, "sh", self._name, *nspawn]
+        command = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            _SUPERVISE,
+            "sh",
+            self._name,
+            str(self.tree),
+            *nspawn,
+        ]
         with self.console.open("ab") as console:
             return subprocess.Popen(
                 command,

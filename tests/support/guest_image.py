@@ -22,15 +22,20 @@ from tests.support.servers import require_program
 
 #: The oldest Debian that transferd supports.
 SUITE = "bookworm"
-#: Beside Debian's essential packages; the last line is what tests look at the guest with.
+#: Beside Debian's essential packages: what a server has, what the README asks for before transferd
+#: is built, and what tests look at the guest with.
 PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "dbus-user-session"),
-    *("python3", "python3-venv", "ca-certificates", "libgssapi-krb5-2"),
-    *("iproute2", "procps", "sudo"),
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "dbus-user-session", "sudo"),
+    *("python3-venv", "python3-dev", "gcc", "libkrb5-dev", "dpkg-dev"),
+    *("ca-certificates", "iproute2", "procps"),
 )
 _MIRROR = "http://deb.debian.org/debian"
 #: A mirror that says nothing must not hold up the tests for ever.
 _BUILD_SECONDS = 300
+_MEMORY = Path("/dev/shm")
+#: For a tree, and what is installed and downloaded.
+_ROOM = 3 * 2**30
+_COPY = "transferd-guest-"
 #: A copy that is not locked yet is younger.
 _NEW_SECONDS = 60
 #: What debootstrap leaves behind, and no guest needs; each guest copies the rest. Without its lists
@@ -39,6 +44,14 @@ _LEFTOVERS = (
     *("var/cache/apt/archives", "var/lib/apt/lists"),
     *("usr/share/doc", "usr/share/man", "usr/share/locale"),
 )
+# dpkg waits for the disk after every file; in memory that is no time.
+_IN_MEMORY = """
+tree=$1 mirror=$2
+shift 2
+mount -t tmpfs none /mnt
+"$@" /mnt/tree "$mirror"
+cp -a /mnt/tree "$tree"
+"""
 #: What it takes from the host, or leaves out.
 _FILES = {
     "etc/hostname": "guest\n",
@@ -73,11 +86,11 @@ def base_tree() -> Path:
 
 
 def _build(tree: Path) -> None:
-    program = require_program("debootstrap")
     mirror = os.environ.get("DEBIAN_MIRROR") or _MIRROR
     include = f"--include={','.join(PACKAGES)}"
+    debootstrap = [require_program("debootstrap"), "--variant=minbase", include, SUITE]
     built = subprocess.run(
-        [program, "--variant=minbase", include, SUITE, str(tree), mirror],
+        ["unshare", "--mount", "sh", "-ec", _IN_MEMORY, "sh", tree, mirror, *debootstrap],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -97,13 +110,14 @@ def _build(tree: Path) -> None:
 def copied_tree() -> Iterator[Path]:
     """Copy the base tree for one guest, and remove the copy in the end."""
     base = base_tree()
-    _sweep(base.parent)
+    where = _roomy(base.parent)
+    _sweep(where)
     with (
-        tempfile.TemporaryDirectory(prefix="guest-", dir=base.parent) as made,
+        tempfile.TemporaryDirectory(prefix=_COPY, dir=where) as made,
         _held(Path(made)),
     ):
         tree = Path(made) / "tree"
-        # Shares the data where the file system can, and takes two seconds where it cannot.
+        # Shares the data where the file system can.
         subprocess.run(["cp", "-a", "--reflink=auto", base, tree], check=True)
         yield tree
 
@@ -123,9 +137,17 @@ def _held(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sweep(cache: Path) -> None:
+def _roomy(otherwise: Path) -> Path:
+    """Return where copies are made: in memory where there is enough, which no disk can match."""
+    try:
+        return _MEMORY if shutil.disk_usage(_MEMORY).free > _ROOM else otherwise
+    except FileNotFoundError:
+        return otherwise
+
+
+def _sweep(where: Path) -> None:
     """Remove copies whose tests were killed: nobody holds them, and they are no new ones."""
-    for left in cache.glob("guest-*"):
+    for left in where.glob(f"{_COPY}*"):
         with contextlib.suppress(OSError), _held(left):
             if time.time() - left.stat().st_mtime > _NEW_SECONDS:
                 shutil.rmtree(left)

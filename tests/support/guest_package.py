@@ -1,8 +1,8 @@
-"""What a guest installs transferd from: the Debian package, or this checkout and some wheels.
+"""What a guest installs transferd from: this checkout, and the wheels of what it depends on.
 
-The package is built outside, by the host's own Python, which must be the guest's: its Debian is the
-host's. A guest's network leads nowhere, so its pip finds packages in a directory: the wheels are
-fetched once for the guest's Python, whatever Python runs the tests, and kept beside its tree.
+A guest's network leads nowhere, so its pip finds packages in a directory: the wheels are fetched
+once for the guest's Python, whatever Python runs the tests, and kept beside its tree. What comes as
+sources only is built outside, as tests/run does it.
 """
 
 from __future__ import annotations
@@ -29,36 +29,9 @@ _WHEELS = "/srv/wheels"
 _STRAY = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "build", "dist")
 #: Of the guest's Debian.
 _PYTHON = "3.11"
-_LIBRARIES = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12")
-_FETCH_SECONDS = 120
-#: Mostly of what comes as sources only, where tests/run has not built it before.
-_BUILD_SECONDS = 280
-
-
-def build_package(scratch: Path) -> Path:
-    """Build the Debian package of this checkout below an empty directory; returns its path.
-
-    Raises:
-        RuntimeError: it cannot be built; says why.
-    """
-    sources = scratch / "sources"
-    _copy_checkout(sources)
-    # What tests/run has built is not optimized: good for a test, and not left in the checkout.
-    built_before = [os.environ.get("PIP_FIND_LINKS", ""), str(_CHECKOUT / ".venv-wheels")]
-    built = subprocess.run(
-        [".packaging/deb", str(scratch)],
-        cwd=sources,
-        env=os.environ | {"PIP_FIND_LINKS": " ".join(built_before)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_BUILD_SECONDS,
-        check=False,
-    )
-    if built.returncode != 0:
-        raise RuntimeError(f"cannot build the Debian package: {built.stdout[-2000:]}")
-    shutil.rmtree(sources)
-    return next(scratch.glob("*.deb"))
+_LIBRARIES = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "linux")
+#: Enough for building what comes as sources only, where tests/run has not built it before.
+_FETCH_SECONDS = 250
 
 
 def renumber(package: Path, version: str, scratch: Path) -> Path:
@@ -77,14 +50,10 @@ def renumber(package: Path, version: str, scratch: Path) -> Path:
     return packed
 
 
-def _copy_checkout(destination: Path) -> None:
-    ignored = shutil.ignore_patterns(*_STRAY)
-    shutil.copytree(_CHECKOUT, destination, symlinks=True, ignore=ignored)
-
-
 def give_sources(guest: Guest) -> None:
     """Put the checkout on the guest's disk, and have its pip look for wheels there, too."""
-    _copy_checkout(guest.path(SOURCES))
+    ignored = shutil.ignore_patterns(*_STRAY)
+    shutil.copytree(_CHECKOUT, guest.path(SOURCES), symlinks=True, ignore=ignored)
     shutil.copytree(_wheels(), guest.path(_WHEELS))
     guest.put("/etc/pip.conf", f"[global]\nno-index = true\nfind-links = {_WHEELS}\n")
 
@@ -96,8 +65,9 @@ def _wheels() -> Path:
         RuntimeError: pip cannot fetch them; says why.
     """
     project = tomllib.loads((_CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
-    wanted = ["pip", *project["build-system"]["requires"], *project["project"]["dependencies"]]
-    name = hashlib.sha256(" ".join([_PYTHON, *wanted]).encode()).hexdigest()[:12]
+    kerberos = project["project"]["optional-dependencies"]["kerberos"]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *kerberos]
+    name = hashlib.sha256(repr((_PYTHON, wanted)).encode()).hexdigest()[:12]
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     wheels = cache / f"wheels-{name}"
@@ -105,23 +75,32 @@ def _wheels() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not wheels.exists():
             with tempfile.TemporaryDirectory(prefix=f"{wheels.name}.", dir=cache) as fetched:
-                _fetch(wanted, Path(fetched) / "wheels")
+                _fetch(wanted, kerberos, Path(fetched) / "wheels")
                 (Path(fetched) / "wheels").rename(wheels)
     return wheels
 
 
-def _fetch(wanted: list[str], directory: Path) -> None:
+def _fetch(wanted: list[str], sources: list[str], directory: Path) -> None:
+    """Fetch everything that is *wanted*; what comes as *sources* only is built first."""
+    directory.mkdir()
     machine = platform.machine()
     platforms = [f"--platform={library}_{machine}" for library in _LIBRARIES]
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", f"--dest={directory}"]
     kind = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
-    fetched = subprocess.run(
-        [*pip, *kind, *platforms, *wanted],
+    found = [f"--find-links={_CHECKOUT / '.venv-wheels'}", f"--find-links={directory}"]
+    _pip("wheel", "--no-deps", *found, f"--wheel-dir={directory}", *sources)
+    _pip("download", *kind, *platforms, *found, f"--dest={directory}", *wanted)
+
+
+def _pip(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *arguments],
+        # As in tests/run: optimizing would take three times as long.
+        env=os.environ | {"CFLAGS": "-O0 -g0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=_FETCH_SECONDS,
         check=False,
     )
-    if fetched.returncode != 0:
-        raise RuntimeError(f"cannot fetch wheels for a guest: {fetched.stdout[-2000:]}")
+    if done.returncode != 0:
+        raise RuntimeError(f"cannot get wheels for a guest: {done.stdout[-2000:]}")

@@ -1,0 +1,17 @@
+"""The README's commands, for tests that do what it tells its readers to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def commands(heading: str) -> list[str]:
+    """Return the blocks of shell below a *heading* (without its `#`), up to the next heading."""
+    found = re.search(
+        rf"(?ms)^#+ {re.escape(heading)}$(.*?)(?=^#+ |\Z)", _README.read_text(encoding="utf-8")
+    )
+    assert found is not None, f"the README has no heading {heading!r}"
+    return re.findall(r"(?ms)^```sh\n(.*?)^```$", found[1])
