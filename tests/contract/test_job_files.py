@@ -64,6 +64,20 @@ async def test_pages_of_files_meet_every_file(queue: Queue) -> None:
     assert met == [0, 1, 2, 3, 4]
 
 
+async def test_a_page_of_files_with_long_names_is_short(queue: Queue) -> None:
+    """A thousand of the longest would be many megabytes."""
+    files = tuple(
+        FileSpec(remote=f"https://h/{'x' * 8000}", local=f"/{index}") for index in range(50)
+    )
+    job = await queue.make(replace(spec(), files=files))
+    page = await queue.jobs.files(job.id, after=-1, limit=1000)
+    assert 30 < len(page.files) < 40
+    assert page.next == page.files[-1].index
+    rest = await queue.jobs.files(job.id, after=page.next, limit=1000)
+    assert (rest.files[0].index, rest.files[-1].index) == (page.next + 1, 49)
+    assert rest.next is None
+
+
 async def test_files_are_added_all_or_none(queue: Queue) -> None:
     """A destination that is there already, or twice among the new ones, refuses all."""
     job = await queue.make(spec(2))

@@ -194,6 +194,23 @@ async def test_pages_follow_the_order_of_creation(queue: Queue) -> None:
     assert met == made
 
 
+async def test_a_page_of_long_jobs_is_short(queue: Queue) -> None:
+    """Whoever asks for a thousand long ones keeps nobody else waiting, and misses none."""
+    long = replace(settings(), notify_command=("/bin/true", "x" * 3900))
+    made = [(await queue.make(replace(spec(), settings=long))).id for _ in range(100)]
+    met: list[JobId] = []
+    sizes: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        page = await queue.jobs.jobs(owner=ALICE, states=None, after=after, limit=1000)
+        met += [job.id for job in page.jobs]
+        sizes.append(len(page.jobs))
+        after = page.next
+    assert met == made
+    assert 50 < sizes[0] < 70
+    assert len(sizes) == 2
+
+
 async def test_a_cursor_never_skips_a_job(queue: Queue) -> None:
     """A number is not given again when the newest jobs leave the queue."""
     _, second, third = [await queue.make() for _ in range(3)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.store import ALICE, BOB, NOW, Queue, later, open_queue, spec
+from tests.support.store import ALICE, BOB, NOW, Queue, later, open_queue, settings, spec
 from transferd.model.errors import Conflict, NotFound
 from transferd.model.job import JobId
 from transferd.model.limits import Quota
@@ -73,6 +74,21 @@ async def test_replay_is_narrowed_by_everything_at_once(queue: Queue) -> None:
     assert await _replay(queue, owner=BOB, job_id=bobs) == [3]
     assert await _replay(queue, job_id=alices.id, kinds=NoticeKind.ENDED) == [4]
     assert await _replay(queue, kinds=NoticeKind(0)) == []
+
+
+async def test_replay_of_long_notices_comes_in_pieces(queue: Queue) -> None:
+    """Each listener who does not read holds one of them, and there may be thousands."""
+    long = replace(settings(), notify_command=("/bin/true", "x" * 3900))
+    for _ in range(100):
+        job = await queue.make(replace(spec(), settings=long))
+        await queue.apply(job.id, JobEvent.CANCEL)
+    met: list[int] = []
+    pieces = 0
+    while found := await _replay(queue, after=met[-1] if met else 0, limit=1000):
+        met += found
+        pieces += 1
+    assert met == list(range(1, 101))
+    assert pieces == 2
 
 
 async def test_terminal_notices_wait_until_they_are_settled(queue: Queue) -> None:

@@ -94,6 +94,19 @@ async def test_more_callers_than_there_is_room_for_wait_for_each_other(
     assert complaints(caplog) == 1
 
 
+async def test_who_hangs_up_before_he_is_accepted_is_not_served() -> None:
+    """Nobody waits for the answer, and everybody else for the time that it takes."""
+    async with running_api() as api, connected(api) as line:
+        assert await line.ask() == b"HTTP/1.1 200 OK"
+        for _ in range(10):
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(str(api.path))
+                caller.send(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(10):
+            assert await line.ask() == b"HTTP/1.1 200 OK"
+        assert api.service.callers == []
+
+
 async def test_without_descriptors_callers_wait(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever is connected is served; nobody is accepted, and the log is not flooded."""
     caplog.set_level(logging.WARNING)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -142,6 +143,9 @@ class Acceptor:
                 self._retry = self._loop.call_later(_RETRY, self._watch)
                 return
             sock = refuse_descriptors(sock)
+            if _is_alone(sock):
+                sock.close()
+                continue
             visitor = self._identify(sock)
             if visitor.operator or self._room.admits(visitor.uid):
                 self._connect(sock, visitor.uid)
@@ -212,6 +216,13 @@ class Acceptor:
     def _note_empty(self) -> None:
         if not self._connections and not self._refusals:
             self._empty.set()
+
+
+def _is_alone(sock: socket.socket) -> bool:
+    """Whether the caller has closed his end already: to serve him would keep others waiting."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def note_request(transport: asyncio.BaseTransport | None) -> Callable[[], None]:

@@ -13,12 +13,13 @@ from aiohttp import web
 from transferd.api.identity import Identities
 from transferd.api.ports import AdminUseCases, JobUseCases, NoticeUseCases
 from transferd.api.room import Bodies, Ration
+from transferd.api.turns import Turns
 from transferd.model.caller import Caller
 from transferd.model.checks import check_id
 from transferd.model.errors import BadRequest, CallerError, TooLarge
 from transferd.model.job import JobId, Seconds, Timers
 from transferd.model.limits import Limits
-from transferd.service.ports import Meter
+from transferd.service.meter import Meter
 from transferd.wire.answers import Answers
 
 _Result = TypeVar("_Result")
@@ -55,6 +56,7 @@ class Context:
     #: The OpenAPI document, as JSON.
     openapi: bytes
     bodies: Bodies = field(default_factory=Bodies)
+    turns: Turns = field(default_factory=Turns)
     #: Set when the server is going down: event streams end then.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -88,6 +88,11 @@ class Route:
     errors: tuple[int, ...] = ()
 
     @property
+    def looks(self) -> bool:
+        """Whether it only looks at something, and ends by itself."""
+        return self.method == "GET" and self.handler is not events.stream
+
+    @property
     def path_parameters(self) -> tuple[Parameter, ...]:
         """The parameters that the path names."""
         return tuple(_IN_PATH[name] for name in re.findall(r"{(\w+)}", self.path))
@@ -137,7 +142,7 @@ _PAGE = (
         name="limit",
         place="query",
         schema={"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-        text="Entries of a page.",
+        text="Entries of a page; there may be fewer where they are long.",
     ),
     Parameter(
         name="after",

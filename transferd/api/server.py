@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 
 import msgspec
 from aiohttp import hdrs, web
@@ -27,12 +27,14 @@ from transferd.model.caller import Caller
 from transferd.model.errors import NotAllowed
 from transferd.model.job import Seconds, Timers
 from transferd.model.limits import Limits
-from transferd.service.ports import Meter
+from transferd.service.meter import Meter
 from transferd.wire.answers import Answers
 
 log = logging.getLogger(__name__)
 
 _CONTEXT = web.AppKey("context", Context)
+#: An answer goes to this machine, and takes memory until it is read.
+_PATIENCE: Seconds = 60.0
 #: Longer than any graceful stop: `stop` has the deadline.
 _NEVER = 86400.0
 #: For aiohttp, no time at all would be no limit.
@@ -152,11 +154,43 @@ def _handler(route: Route) -> Handler:
         caller = context.identities.caller(request)
         _admit(route, caller, context)
         refuse_unknown(request, route.query_names)
-        with closing(context.bodies.ration(caller.uid)) as ration:
+        async with AsyncExitStack() as held:
+            if route.looks:
+                await held.enter_async_context(context.turns.take(caller.uid))
+                _check_connected(request)
+            ration = held.enter_context(closing(context.bodies.ration(caller.uid)))
             call = Call(request=request, context=context, caller=caller, ration=ration)
-            return await route.handler(call)
+            response = await route.handler(call)
+            if isinstance(response, web.Response):
+                await _deliver(request, response, context)
+            return response
 
     return handle
+
+
+def _check_connected(request: web.Request) -> None:
+    """Make sure that somebody waits for the answer.
+
+    Raises:
+        ConnectionResetError: nobody does.
+    """
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError("the caller is gone")
+
+
+async def _deliver(request: web.Request, response: web.Response, context: Context) -> None:
+    """Write an answer while it counts as its caller's; who does not read it is cut off."""
+    if context.stopping.is_set():
+        response.force_close()  # said in the answer, so that nothing more is asked here
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await response.prepare(request)
+            await response.write_eof()
+    except ConnectionError:
+        pass  # aiohttp finds out by itself
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
 
 
 def _admit(route: Route, caller: Caller, context: Context) -> None:

@@ -13,7 +13,15 @@ from transferd.model.origins import readable
 from transferd.model.queue import Checkpoint, FilePage
 from transferd.model.states import JobState
 from transferd.store.quota import check_bytes, check_size
-from transferd.store.rows import SELECT_FILE, Row, file_of, microseconds, signed, text_of
+from transferd.store.rows import (
+    SELECT_FILE,
+    Row,
+    file_of,
+    microseconds,
+    signed,
+    take_page,
+    text_of,
+)
 
 _INSERT = "INSERT INTO files (job, file, remote, local, checksum) VALUES (?, ?, ?, ?, ?)"
 
@@ -100,9 +108,9 @@ def add_files(
 def page_of_files(cx: sqlite3.Connection, job: int, *, after: int, limit: int) -> FilePage:
     """Return a page of files."""
     query = SELECT_FILE + "WHERE job = ? AND file > ? ORDER BY file LIMIT ?"
-    files = tuple(map(file_of, cx.execute(query, [job, after, limit + 1])))
-    shown = files[:limit]
-    return FilePage(files=shown, next=shown[-1].index if len(files) > limit else None)
+    rows, more = take_page(cx.execute(query, [job, after, limit + 1]), limit)
+    files = tuple(map(file_of, rows))
+    return FilePage(files=files, next=files[-1].index if more else None)
 
 
 def open_files(cx: sqlite3.Connection, job: int, limit: int) -> tuple[File, ...]:

@@ -12,7 +12,7 @@ from transferd.model.errors import notice_not_found
 from transferd.model.job import JobId
 from transferd.model.notices import TERMINAL, Notice, NoticeKind
 from transferd.store.database import Database
-from transferd.store.rows import SELECT_NOTICE, microseconds, notice_of
+from transferd.store.rows import SELECT_NOTICE, microseconds, notice_of, take_page
 
 #: Rows that one transaction forgets, so that a long outbox does not hold up the queue.
 _PRUNED_AT_ONCE = 2000
@@ -142,7 +142,8 @@ def _select(
     if open_only:
         conditions.append("settled = 0")
     query = f"{SELECT_NOTICE} WHERE {' AND '.join(conditions)} ORDER BY number LIMIT ?"
-    return tuple(map(notice_of, cx.execute(query, [*values, limit])))
+    rows, _ = take_page(cx.execute(query, [*values, limit]), limit)
+    return tuple(map(notice_of, rows))
 
 
 def _prune(cx: sqlite3.Connection, before: int) -> tuple[int, int]:

@@ -15,8 +15,7 @@ from itertools import islice
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.queue import JobPage, Runnable, Stray
 from transferd.model.states import FINAL, JobState
-from transferd.store.queue import load
-from transferd.store.rows import Row, microseconds
+from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, take_page
 
 _IN_QUEUE = frozenset(JobState) - FINAL
 
@@ -31,10 +30,11 @@ def page_of_jobs(
 ) -> JobPage:
     """Return a page of jobs, oldest first."""
     numbers = _numbers(cx, owner, states, after, limit + 1)
-    shown = numbers[:limit]
+    query = SELECT_JOB + "WHERE number = ?"
+    rows, more = take_page((cx.execute(query, [number]).fetchone() for number in numbers), limit)
     return JobPage(
-        jobs=tuple(load(cx, number) for number in shown),
-        next=shown[-1] if len(numbers) > limit else None,
+        jobs=tuple(map(job_of, rows)),
+        next=numbers[len(rows) - 1] if more else None,
     )
 
 

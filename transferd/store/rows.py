@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias, TypeVar
 
@@ -42,6 +42,10 @@ _validator = msgspec.json.Decoder(Validator).decode
 _job = msgspec.json.Decoder(Job).decode
 _labels = msgspec.json.Decoder(list[tuple[str, str, str | None]]).decode
 
+#: A page has no more rows when their texts have so many characters: whoever asks for many long ones
+#: keeps neither others waiting nor much memory.
+_PAGE_CHARS: Final = 256 * 1024
+
 #: Begins every query that job_of reads.
 SELECT_JOB: Final = """
 SELECT id, owner, type, settings, state, files_total, files_transferred, sizes_unknown,
@@ -62,6 +66,21 @@ SELECT_NOTICE: Final = """
 SELECT number, kind, owner, job_id, job, file, created, settled, deliveries
 FROM notices
 """
+
+
+def take_page(rows: Iterable[Row], limit: int) -> tuple[list[Row], bool]:
+    """Take the rows of one page, *limit* at most, and fewer where they are long.
+
+    Returns: the rows, at least one where there is one; and whether others are left.
+    """
+    taken: list[Row] = []
+    chars = 0
+    for row in rows:
+        if len(taken) == limit or chars > _PAGE_CHARS:
+            return taken, True
+        taken.append(row)
+        chars += sum(len(value) for value in row if isinstance(value, str))
+    return taken, False
 
 
 def microseconds(moment: datetime) -> int:
