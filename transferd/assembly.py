@@ -21,11 +21,12 @@ from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.jobs import Jobs
 from transferd.service.locks import JobLocks
+from transferd.service.meter import Meter
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.organs import Organs
 from transferd.service.outcomes import Outcomes
-from transferd.service.ports import Clock, JobStore, Meter, NoticeStore, Runnable
+from transferd.service.ports import Clock, JobStore, NoticeStore, Runnable
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs

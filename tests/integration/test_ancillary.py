@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.api import running_api
-from transferd.wire import ancillary, link
+from transferd.wire import ancillary, codec, link
 from transferd.wire.ancillary import refuse_descriptors
 from transferd.wire.channel import Channel
 
@@ -62,8 +62,8 @@ async def test_a_descriptor_ends_the_link_and_not_the_loop(
     """Whoever hands one over is gone, or has not sent a byte; nobody waits for its close."""
     ours, theirs = socket.socketpair()
     with theirs:
-        channel = await Channel.open(refusing(ours), link.decode_from_worker)
-        send(theirs, link.encode(link.Hello(1)), lingering)
+        channel = await Channel.open(refusing(ours), codec.decode_from_worker)
+        send(theirs, codec.encode(link.Hello(1)), lingering)
         theirs.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_SECONDS / 4):
             assert await channel.receive() is None

@@ -26,7 +26,7 @@ from transferd.service.workers import (
     WorkerRefused,
     Workers,
 )
-from transferd.wire import link
+from transferd.wire import codec, link
 
 OWNER, OTHER = 70001, 70002
 SETTINGS = link.WorkerSettings(user_agent="test")
@@ -409,7 +409,7 @@ class Undead:
         self.kills = 0
         self.gone: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._end = end.dup()
-        self._end.sendall(link.encode(link.Hello(self.pid)))
+        self._end.sendall(codec.encode(link.Hello(self.pid)))
 
     def kill(self) -> None:
         """Nothing happens."""

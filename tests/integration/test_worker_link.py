@@ -13,6 +13,7 @@ from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.errors import LinkBroken
 from transferd.model.job import JobId, Settings, Timers
 from transferd.wire.channel import Channel
+from transferd.wire.codec import decode_from_worker, decode_to_worker
 from transferd.wire.link import (
     Drained,
     FromWorker,
@@ -21,8 +22,6 @@ from transferd.wire.link import (
     Progress,
     Start,
     ToWorker,
-    decode_from_worker,
-    decode_to_worker,
 )
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")

@@ -28,7 +28,7 @@ from tests.support.worker import (
     worker_process,
 )
 from transferd.model.credentials import Scheme
-from transferd.wire import link
+from transferd.wire import codec, link
 from transferd.wire.channel import Channel
 
 BODY = random.Random(11).randbytes(3_000_000)  # noqa: S311
@@ -139,7 +139,7 @@ async def test_the_worker_dies_with_its_parent() -> None:
             pass_fds=(theirs.fileno(),),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
-    channel = await Channel.open(ours, link.decode_from_worker)
+    channel = await Channel.open(ours, codec.decode_from_worker)
     assert isinstance(await channel.receive(), link.Hello)
     parent.kill()
     await parent.wait()

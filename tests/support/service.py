@@ -31,7 +31,7 @@ from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
 from transferd.service.workers import Launch
 from transferd.store.opening import Store, open_store
-from transferd.wire import link
+from transferd.wire import codec, link
 from transferd.wire.answers import Answers
 from transferd.wire.channel import Channel
 
@@ -101,7 +101,7 @@ class ScriptedWorker:
 
     async def serve(self) -> None:
         """Answer what needs no decision."""
-        self._channel = await Channel.open(self._end, link.decode_to_worker)
+        self._channel = await Channel.open(self._end, codec.decode_to_worker)
         try:
             await self._channel.send(link.Hello(self.pid))
             while (message := await self._channel.receive()) is not None:

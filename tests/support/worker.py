@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.job import Checksum, File, FileSpec, JobId, Settings, Timers
 from transferd.model.paths import temporary_path
-from transferd.wire import link
+from transferd.wire import codec, link
 from transferd.wire.channel import Channel
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.security import open_security_threads
@@ -222,7 +222,7 @@ class Desk:
 
 
 async def _greet(ours: socket.socket, limits: link.WorkerSettings) -> Desk:
-    channel = await Channel.open(ours, link.decode_from_worker)
+    channel = await Channel.open(ours, codec.decode_from_worker)
     hello = await channel.receive()
     assert isinstance(hello, link.Hello)
     await channel.send(link.Configure(limits))
@@ -233,7 +233,7 @@ async def _greet(ours: socket.socket, limits: link.WorkerSettings) -> Desk:
 async def worker_task(limits: link.WorkerSettings = LIMITS) -> AsyncIterator[Desk]:
     """A worker in this very loop."""
     ours, theirs = socket.socketpair()
-    channel = await Channel.open(theirs, link.decode_to_worker)
+    channel = await Channel.open(theirs, codec.decode_to_worker)
     security = open_security_threads()
     with ThreadPoolExecutor(8) as threads:
         dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)

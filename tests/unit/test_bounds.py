@@ -10,7 +10,7 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.failures import Failure
 from transferd.model.job import JobId
 from transferd.service.testimony import Question, examine_answer, examine_line, examine_run
-from transferd.wire import bounds, link
+from transferd.wire import bounds, codec, link
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 LONG = "\x01" * 100_000
@@ -40,7 +40,7 @@ def test_the_largest_honest_answer_fits_into_a_line() -> None:
     refusals = tuple(
         link.Refusal(n, "local_directory_missing", sentence) for n in range(len(batch))
     )
-    assert len(link.encode(link.Published(2**53, refusals))) < bounds.LINE
+    assert len(codec.encode(link.Published(2**53, refusals))) < bounds.LINE
 
 
 def test_what_was_cut_to_fit_is_believed() -> None:
@@ -72,7 +72,7 @@ def test_an_answer_that_was_cut_to_fit_is_believed(
     """And it is one line."""
     cut: Any = bounds.bounded(answer)
     examine_answer(Question.of(question), cut)
-    assert len(link.encode(cut)) < bounds.LINE
+    assert len(codec.encode(cut)) < bounds.LINE
 
 
 def test_what_fits_stays_as_it_is() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from transferd.wire.link import Said, decode_from_worker, encode
+from transferd.wire.codec import decode_from_worker, encode
+from transferd.wire.link import Said
 from transferd.worker.report import BURST, RATE, Report
 
 

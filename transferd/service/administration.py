@@ -15,9 +15,10 @@ from transferd.model.caller import Caller
 from transferd.model.errors import NotFound, OwnerRefused, StoreError
 from transferd.model.paths import job_of_temporary
 from transferd.model.states import JobState
-from transferd.model.upkeep import Severity
+from transferd.model.upkeep import Finding, Severity
 from transferd.service.figures import Figures
-from transferd.service.ports import Clock, Finding, JobStore, KeyRing
+from transferd.service.keyring import KeyRing
+from transferd.service.ports import Clock, JobStore
 from transferd.service.surroundings import (
     Places,
     look_at_clock,

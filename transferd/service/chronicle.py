@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from transferd.model.job import File, Seconds
 from transferd.model.origins import readable
-from transferd.service.ports import Clock, Meter, Runnable
+from transferd.service.meter import Meter
+from transferd.service.ports import Clock, Runnable
 from transferd.wire import link
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ import logging
 from transferd.model.job import Job, JobId
 from transferd.model.states import JobState
 from transferd.service.closing import Closing
+from transferd.service.meter import Meter
 from transferd.service.notifier import Notifier
-from transferd.service.ports import Meter, Moved
+from transferd.service.ports import Moved
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
 

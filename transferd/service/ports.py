@@ -37,7 +37,6 @@ from transferd.model.queue import (
     Stray,
 )
 from transferd.model.states import JobEvent, JobState
-from transferd.model.upkeep import Finding, Rotation
 
 __all__ = [
     "Change",
@@ -45,17 +44,13 @@ __all__ = [
     "Clock",
     "Created",
     "FilePage",
-    "Finding",
     "JobPage",
     "JobStore",
-    "KeyRing",
-    "Meter",
     "Moved",
     "Moves",
     "NoticeStore",
     "Quota",
     "Retry",
-    "Rotation",
     "Runnable",
     "Secrets",
     "Stray",
@@ -78,50 +73,6 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: Seconds) -> None:
         """Wait."""
-        ...
-
-
-class Meter(Protocol):
-    """Who counts what happens; never by user or job, of which there may be any number."""
-
-    def moved(self, count: int) -> None:
-        """So many more bytes are durable."""
-        ...
-
-    def failed(self, code: str) -> None:
-        """A job is in error."""
-        ...
-
-    def stumbled(self, code: str) -> None:
-        """A job was interrupted, and is tried again."""
-        ...
-
-    def told(self, lag: Seconds) -> None:
-        """A terminal notice was first handed to somebody so long after it was made."""
-        ...
-
-    def settled(self, lag: Seconds) -> None:
-        """A terminal notice was acknowledged, so long after it was made."""
-        ...
-
-    def queried(self, operation: str, seconds: Seconds) -> None:
-        """A `commit` to the queue file or a `read` from it took so long, waiting included."""
-        ...
-
-    def worker_started(self) -> None:
-        """A worker process has said hello."""
-        ...
-
-    def worker_ended(self, status: int | None) -> None:
-        """A worker process is gone; None: it would not go."""
-        ...
-
-    def answered(self, method: str, route: str, status: int) -> None:
-        """A request was answered."""
-        ...
-
-    def connected(self, count: int) -> None:
-        """So many callers are connected now."""
         ...
 
 
@@ -431,31 +382,4 @@ class NoticeStore(Protocol):
 
     async def prune(self, before: datetime) -> int:
         """Forget notices older than *before*, settled or not, and remembered ids as old."""
-        ...
-
-
-class KeyRing(Protocol):
-    """The keys that seal stored secrets."""
-
-    @property
-    def source(self) -> str:
-        """Where the key that seals comes from: a path, or what the service manager has given."""
-        ...
-
-    async def rotate(self) -> Rotation:
-        """Seal every stored secret with a new key, and remove keys that nothing needs any more.
-
-        Returns when that is on disk. After a crash nothing is lost and a repetition goes on.
-
-        Raises:
-            Conflict: `key_not_ours` (the key is a credential of the service manager, and there is
-                no newer one), `rotation_running`.
-            StoreError: a key cannot be made or removed, or the queue file cannot be used.
-        """
-        ...
-
-    async def findings(self) -> tuple[Finding, ...]:
-        """Look at the keys: `key_missing`, `key_exposed`, `key_unusable`, `key_stand_in`,
-        `key_unremoved`; nothing when all is well.
-        """
         ...

@@ -13,7 +13,7 @@ from transferd.model.errors import LinkBroken
 from transferd.model.job import Seconds
 from transferd.service.testimony import legible
 from transferd.service.worker import Launch, Patience, Worker, WorkerGone
-from transferd.wire import bounds, link
+from transferd.wire import bounds, codec, link
 from transferd.wire.ancillary import refuse_descriptors
 from transferd.wire.channel import Channel
 
@@ -93,7 +93,7 @@ class Startup:
                 why = str(error) or f"it took longer than {self._patience.hello:g} s"
                 raise WorkerGone(f"cannot start a worker for uid {owner}: {why}") from error
             ends.pop_all()
-        channel = await Channel.open(ours, link.decode_from_worker, max_line=bounds.LINE)
+        channel = await Channel.open(ours, codec.decode_from_worker, max_line=bounds.LINE)
         return Worker(owner, process, channel, part)
 
     async def greet(self, worker: Worker, settings: link.WorkerSettings) -> None:

@@ -18,7 +18,8 @@ from typing import TypeVar
 from transferd.model.errors import LinkBroken, OwnerRefused
 from transferd.model.job import Seconds
 from transferd.service.hearing import Hearing, Listener, watch
-from transferd.service.ports import Clock, Meter
+from transferd.service.meter import Meter
+from transferd.service.ports import Clock
 from transferd.service.restraint import Restraint
 from transferd.service.startup import Startup
 from transferd.service.testimony import Question

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from transferd.model.errors import LinkBroken
-from transferd.wire.link import MAX_LINE, Message, encode
+from transferd.wire.codec import MAX_LINE, encode
+from transferd.wire.link import Message
 
 In = TypeVar("In")
 

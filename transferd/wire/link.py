@@ -20,6 +20,7 @@ import msgspec
 from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.failures import Failure
 from transferd.model.job import File, Inode, JobId, Seconds, Settings, Validator
+from transferd.wire.conduct import WorkerSettings as WorkerSettings
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="is", omit_defaults=True):
@@ -27,27 +28,6 @@ class Message(msgspec.Struct, frozen=True, tag_field="is", omit_defaults=True):
 
 
 # ── daemon → worker ────────────────────────────────────────────────────────────────────────
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the worker behaves; from the daemon's configuration."""
-
-    user_agent: str
-    connect_timeout: Seconds = 30.0
-    #: A body must bring stall_bytes in each stall_window, or it counts as stalled.
-    stall_window: Seconds = 60.0
-    stall_bytes: int = 1024
-    max_redirects: int = 10
-    header_bytes: int = 65536
-    retry_after_cap: Seconds = 3600.0
-    #: An offset is made durable at least this often while bytes move…
-    durable_seconds: Seconds = 2.0
-    #: …and after this many bytes.
-    durable_bytes: int = 64 * 1024 * 1024
-    progress_seconds: Seconds = 0.5
-    command_timeout: Seconds = 300.0
-    #: A Kerberos library may be busy with a KDC for so long before a scheme counts as not usable.
-    kerberos_timeout: Seconds = 15.0
 
 
 class Configure(Message, frozen=True, tag="configure"):
@@ -410,48 +390,3 @@ FromWorker: TypeAlias = (
     | Pong
     | Said
 )
-
-
-def _encode_secret(value: object) -> object:
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise TypeError(f"cannot send a {type(value).__name__} over the worker link")
-
-
-def _decode_secret(kind: type, value: object) -> object:
-    if kind is Secret and isinstance(value, str):
-        return Secret(value)
-    raise TypeError(f"cannot read a {kind.__name__} from the worker link")
-
-
-#: A longer line is not one of ours.
-MAX_LINE = 64 * 1024 * 1024
-
-_encoder = msgspec.json.Encoder(enc_hook=_encode_secret)
-_to_worker = msgspec.json.Decoder(ToWorker, dec_hook=_decode_secret)
-_from_worker = msgspec.json.Decoder(FromWorker, dec_hook=_decode_secret)
-
-
-def encode(message: Message) -> bytes:
-    """Return the line for *message*, with its newline."""
-    return _encoder.encode(message) + b"\n"
-
-
-def decode_to_worker(line: bytes) -> ToWorker:
-    """Read a line that the daemon sent.
-
-    Raises:
-        msgspec.MsgspecError: it is none of the daemon's messages.
-    """
-    message: ToWorker = _to_worker.decode(line)
-    return message
-
-
-def decode_from_worker(line: bytes) -> FromWorker:
-    """Read a line that a worker sent.
-
-    Raises:
-        msgspec.MsgspecError: it is none of a worker's messages.
-    """
-    message: FromWorker = _from_worker.decode(line)
-    return message

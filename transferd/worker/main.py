@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from transferd.process import DESCRIPTORS
 from transferd.wire.channel import Channel
-from transferd.wire.link import decode_to_worker
+from transferd.wire.codec import decode_to_worker
 from transferd.worker.confinement import confine
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.report import Report, set_up_report

@@ -1,0 +1,28 @@
+"""How workers are to behave: what they have to know of the daemon's configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+from transferd.model.job import Seconds
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the worker behaves; from the daemon's configuration."""
+
+    user_agent: str
+    connect_timeout: Seconds = 30.0
+    #: A body must bring stall_bytes in each stall_window, or it counts as stalled.
+    stall_window: Seconds = 60.0
+    stall_bytes: int = 1024
+    max_redirects: int = 10
+    header_bytes: int = 65536
+    retry_after_cap: Seconds = 3600.0
+    #: An offset is made durable at least this often while bytes move…
+    durable_seconds: Seconds = 2.0
+    #: …and after this many bytes.
+    durable_bytes: int = 64 * 1024 * 1024
+    progress_seconds: Seconds = 0.5
+    command_timeout: Seconds = 300.0
+    #: A Kerberos library may be busy with a KDC for so long before a scheme counts as not usable.
+    kerberos_timeout: Seconds = 15.0
