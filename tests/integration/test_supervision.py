@@ -365,6 +365,21 @@ async def test_a_worker_that_is_started_while_all_are_renewed_is_so_too(gang: Ga
         assert worker.process.pid == gang.processes[OWNER][1].pid
 
 
+async def test_a_configuration_that_keeps_changing_starts_no_worker_after_the_other(
+    gang: Gang,
+) -> None:
+    """Whoever needs one is told so, and may try again."""
+
+    async def launch(owner: int, end: socket.socket) -> Process:
+        workers.renew()
+        return await gang.launch(owner, end)
+
+    async with supervised(launch) as workers:
+        with pytest.raises(WorkerGone, match="keeps changing"):
+            await ask(workers)
+        assert gang.starts(OWNER) == 3
+
+
 async def test_whoever_asks_at_once_shares_a_start(gang: Gang) -> None:
     """One worker for an owner; whoever stops waiting does not end it for the others."""
     async with supervised(gang.launch) as workers:

@@ -57,6 +57,8 @@ _AnswerT = TypeVar(
 
 #: An owner whose killed workers do not go gets no more than so many beside them.
 _UNDEAD = 3
+#: So often a worker is started in place of one that was started as it should not be any more.
+_STARTS = 3
 
 
 class Workers:
@@ -285,7 +287,7 @@ class Workers:
 
     async def _new(self, owner: int) -> Worker:
         """Return a worker that was started, and configured, as is right now."""
-        while True:
+        for _ in range(_STARTS):
             renewals = self._renewals
             worker = await self._launch(owner)
             settings = self._settings
@@ -295,6 +297,7 @@ class Workers:
             if renewals == self._renewals:
                 return worker
             self._dismiss(worker)
+        raise WorkerGone(f"cannot start a worker for uid {owner}: the configuration keeps changing")
 
     async def _launch(self, owner: int) -> Worker:
         try:
