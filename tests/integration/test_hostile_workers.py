@@ -341,6 +341,44 @@ async def test_leftovers_that_stay_hold_up_nobody_elses(tmp_path: Path) -> None:
         assert len((await worker.hears(link.Discard)).leftovers) == 2
 
 
+def _butterfingers(flag: Path) -> str:
+    """Return the program of a worker that dies when it is to remove something, the first time."""
+    died = f"if not os.path.exists({str(flag)!r}): open({str(flag)!r}, 'w'); os._exit(1)"
+    removed = 'say("discarded", request=heard["request"])'
+    discard = f'        if heard["is"] == "discard":\n            {died}\n            {removed}\n'
+    return IDLER.replace(
+        '        if heard["is"] == "start":', f'{discard}        if heard["is"] == "start":'
+    )
+
+
+async def test_leftovers_are_removed_by_the_next_worker(tmp_path: Path) -> None:
+    """Partial data may be large: it does not lie about until the daemon is started anew."""
+    program = _butterfingers(tmp_path / "flag")
+    async with machine(tmp_path / "state", {MALLORY: program}) as (service, gang):
+        jobs = [await create(service, MALLORY, spec(name)) for name in ("/a", "/b")]
+        for job in jobs:
+            await service.until(job, transferred, CALLERS[MALLORY])
+        for job, left in zip(jobs, (1, 0), strict=True):
+            await service.parts.jobs.cancel(CALLERS[MALLORY], job.id)
+            assert len(await service.store.jobs.strays(9)) == left
+        assert gang.starts(MALLORY) == 2
+
+
+async def test_leftovers_are_removed_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their owner need not have another job."""
+    monkeypatch.setattr("transferd.service.closing._AGAIN", 0.05)
+    program = _butterfingers(tmp_path / "flag")
+    async with machine(tmp_path / "state", {MALLORY: program}) as (service, _):
+        job = await create(service, MALLORY, spec("/a"))
+        await service.until(job, transferred, CALLERS[MALLORY])
+        await service.parts.jobs.cancel(CALLERS[MALLORY], job.id)
+        async with asyncio.timeout(20):
+            while await service.store.jobs.strays(9):
+                pass
+
+
 async def test_commands_that_hang_hold_up_nobody_elses(tmp_path: Path) -> None:
     """BITS N6: so many commands of one user at once."""
     commanding = replace(SETTINGS, notify_command=("/bin/true",))

@@ -225,18 +225,30 @@ class Closing:
     async def sweep(self, owner: int) -> None:
         """Remove temporaries of the owner's jobs that are gone.
 
-        What cannot be removed waits for a restart.
+        Those of whom no worker could be asked wait for the next time, or a while; what a worker
+        cannot remove waits for a restart.
         """
         try:
+            answers = True
             while await self._find():
+                answers = answers and await self._discard(owner)
+            if answers:
                 await self._discard(owner)
-            await self._discard(owner)
         except StoreError as error:
             # Their jobs have left the queue all the same.
             log.warning("stray.kept", extra={"fields": {"reason": str(error)}})
 
     async def _sweep_all(self) -> None:
-        """Remove what earlier daemons have left over, for every owner whose worker answers."""
+        """Remove what earlier daemons have left over, for every owner whose worker answers.
+
+        For the others, and for those whose workers fail later, it is tried again now and then.
+        """
+        await self._sweep_found()
+        while True:
+            await self._clock.sleep(_AGAIN)
+            await self._sweep_found()
+
+    async def _sweep_found(self) -> None:
         hopeless: set[int] = set()
 
         async def discard(owner: int) -> None:
@@ -244,12 +256,14 @@ class Closing:
                 hopeless.add(owner)
 
         try:
-            while await self._find():
+            more = True
+            while more:
+                more = await self._find()
                 async with asyncio.TaskGroup() as group:
                     for owner in self._found.keys() - hopeless:
                         group.create_task(discard(owner))
-                for owner in hopeless:
-                    self._found.pop(owner, None)
+                for owner in hopeless & self._found.keys():
+                    del self._found[owner][_KEPT:]
         except* StoreError as failed:
             reason = str(failed.exceptions[0])
             log.warning("stray.kept", extra={"fields": {"reason": reason}})
@@ -265,7 +279,8 @@ class Closing:
 
     async def _discard(self, owner: int) -> bool:
         """Have the owner's worker remove what was found; whether there was one to ask."""
-        for batch in questions(self._found.pop(owner, []), lambda s: len(s.temporary.encode())):
+        found, asked = self._found.pop(owner, []), 0
+        for batch in questions(found, lambda s: len(s.temporary.encode())):
             leftovers = tuple(link.Leftover(stray.number, stray.temporary) for stray in batch)
             question = partial(link.Discard, leftovers=leftovers)
             try:
@@ -273,8 +288,10 @@ class Closing:
             except WorkerGone as error:
                 fields = {"owner": owner, "files": len(batch), "reason": str(error)}
                 log.warning("stray.kept", extra={"fields": fields})
+                self._found[owner] = [*found[asked:], *self._found.get(owner, ())][:_KEPT]
                 return False
             await self._forget(batch, answer)
+            asked += len(batch)
         return True
 
     async def _forget(self, strays: Sequence[Stray], answer: link.Discarded) -> None:
@@ -304,5 +321,8 @@ def _cancels_itself(job: Job) -> bool:
     return job.state is JobState.ERROR and job.settings.on_error is OnError.CANCEL
 
 
+#: Strays that are remembered for an owner whose worker does not answer, and how long.
+_KEPT = 10_000
+_AGAIN: Seconds = 600.0
 #: Before a job that could not be closed by itself is tried again.
 _PATIENCE: Seconds = 5.0
