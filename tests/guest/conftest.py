@@ -39,10 +39,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show with a failure what the service wrote in the meantime."""
     report = yield
-    machine = getattr(item, "funcargs", {}).get("machine")
-    if report.failed and isinstance(machine, Guest):
+    guests = [each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Guest)]
+    for guest in guests if report.failed else ():
         since = f"--since=@{call.start:.0f}"
-        journal = machine.run("journalctl", "--no-pager", "--unit=transferd*", since, check=False)
+        journal = guest.run("journalctl", "--no-pager", "--unit=transferd*", since, check=False)
         report.sections.append(("journal of the guest", journal.output))
     return report
 

@@ -18,34 +18,31 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from tests.support.guest_image import copied_tree
+from tests.support.guest_disk import Disk, disk
 from tests.support.netns import Network, network
 from tests.support.servers import require_program, require_root
 
 _BOOT_SECONDS = 60.0
 _END_SECONDS = 60.0
 _COMMAND_SECONDS = 60.0
+_CONSOLE_BYTES = 1_000_000
 #: systemd-nspawn's exit status when its guest wants to be started again.
 _REBOOT = 133
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _numbers = itertools.count(1)
 
-# The host may have its control groups in any way, or none; guests see the unified hierarchy. What
-# systemd-nspawn keeps in /run/systemd it removes only where that is no disk. The tree may lie where
-# programs cannot change their user, as in /dev/shm. The guest's control groups are below one of its
-# own, which goes with it. Standard input is a pipe from the tests: when they are gone, however they
-# ended, the guest is powered off.
+# The guest's control groups are below one of its own, which goes with it. Standard input is a pipe
+# from the tests: when they are gone, however they ended, the guest is powered off.
 _SUPERVISE = """
-mount -t tmpfs -o mode=755 none /run/systemd || exit
-mount -t cgroup2 none /sys/fs/cgroup || exit
-mount --bind "$2" "$2" && mount -o remount,bind,suid,dev,exec "$2" || exit
 home=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
 group=$home/$1
-shift 2
+shift
 mkdir "$group" && echo $$ >"$group/cgroup.procs" || exit
 exec 3<&0
 "$@" </dev/null 3<&- &
@@ -81,12 +78,13 @@ class Done:
 
 
 class Guest:
-    """One tree, and the machine that runs from it at the moment, if any."""
+    """One disk, and the machine that runs from it at the moment, if any."""
 
-    def __init__(self, tree: Path, its_network: Network) -> None:
-        self.tree = tree
+    def __init__(self, its_disk: Disk, its_network: Network, console: IO[bytes]) -> None:
+        """*console*: file for what the guest says there."""
+        self.disk = its_disk
         self.network = its_network
-        self.console = tree.with_name("console.log")
+        self._console = console
         self._name = f"guest-{os.getpid()}-{next(_numbers)}"
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -97,11 +95,9 @@ class Guest:
         Raises:
             GuestNotUp: it ended before, or took too long.
         """
-        address = self.tree.with_name("notify")
-        address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-            notices.bind(str(address))
-            self._supervisor = self._spawn(address)
+            notices.bind(f"\0transferd-test-{self._name}")
+            self._supervisor = self._spawn(f"@transferd-test-{self._name}")
             notices.settimeout(_BOOT_SECONDS)
             try:
                 self._follow(notices)
@@ -109,33 +105,22 @@ class Guest:
                 self.end()
                 raise self._not_up("is not up") from None
 
-    def _spawn(self, notices: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, notices: str) -> subprocess.Popen[bytes]:
         nspawn = [
-            *(require_program("systemd-nspawn"), "--quiet", "--boot", f"--directory={self.tree}"),
-            *(f"--machine={self._name}", "--register=no", "--keep-unit", "--settings=no"),
-            *(f"--network-namespace-path={self.network.path}", "--resolv-conf=off"),
-            *("--link-journal=no", "--timezone=off", "--notify-ready=yes", "--console=pipe"),
+            *(require_program("systemd-nspawn"), "--quiet", "--boot"),
+            *(f"--directory={self.disk.tree}", f"--machine={self._name}", "--settings=no"),
+            *("--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off"),
+            *(f"--network-namespace-path={self.network.path}", "--link-journal=no"),
+            *("--notify-ready=yes", "--console=pipe"),
         ]
-        command = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            _SUPERVISE,
-            "sh",
-            self._name,
-            str(self.tree),
-            *nspawn,
-        ]
-        with self.console.open("ab") as console:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=console,
-                stderr=console,
-                env={"PATH": _PATH, "NOTIFY_SOCKET": str(notices)},
-                start_new_session=True,
-            )
+        return subprocess.Popen(
+            self.disk.command("sh", "-c", _SUPERVISE, "sh", self._name, *nspawn),
+            stdin=subprocess.PIPE,
+            stdout=self._console,
+            stderr=self._console,
+            env={"PATH": _PATH, "NOTIFY_SOCKET": notices},
+            start_new_session=True,
+        )
 
     def _follow(self, notices: socket.socket) -> None:
         """Read what systemd-nspawn tells until the guest is ready; it names PID 1 before."""
@@ -213,7 +198,7 @@ class Guest:
 
     def path(self, inside: str | Path) -> Path:
         """Return where the tests find an absolute path of the guest's disk; not in /run or /tmp."""
-        return self.tree / Path(inside).relative_to("/")
+        return self.disk.path(inside)
 
     def put(self, inside: str, content: str | bytes, *, mode: int = 0o644) -> None:
         """Write a file of root's, with the directories above it."""
@@ -266,8 +251,8 @@ class Guest:
         return status
 
     def _not_up(self, what: str) -> GuestNotUp:
-        said = self.console.read_bytes()[-2000:].decode(errors="replace")
-        return GuestNotUp(f"the guest {what}; its console said: {said}")
+        said = os.pread(self._console.fileno(), _CONSOLE_BYTES, 0).decode(errors="replace")
+        return GuestNotUp(f"the guest {what}; its console said: {said[-2000:]}")
 
 
 def kill_command(pid: int) -> None:
@@ -285,8 +270,8 @@ def kill_command(pid: int) -> None:
 def guest(*, people: Sequence[str] = ()) -> Iterator[Guest]:
     """Boot a fresh guest with accounts for *people*, and end it; skips as require_program does."""
     require_root("a guest under systemd")
-    with copied_tree() as tree, network() as its_network:
-        machine = Guest(tree, its_network)
+    with disk() as its_disk, network() as its_network, tempfile.TemporaryFile() as console:
+        machine = Guest(its_disk, its_network, console)
         machine.boot()
         try:
             for name in people:

@@ -2,12 +2,11 @@
 
 `python -m tests.support.guest_image` makes it where it is missing. It takes root, a minute, and a
 Debian mirror ($DEBIAN_MIRROR, default: deb.debian.org); the tree is kept outside of the checkout,
-under the name of what it is made of, and nobody boots it: every guest has a copy.
+under the name of what it is made of, and nobody writes to it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -15,7 +14,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.servers import require_program
@@ -32,14 +30,8 @@ PACKAGES = (
 _MIRROR = "http://deb.debian.org/debian"
 #: A mirror that says nothing must not hold up the tests for ever.
 _BUILD_SECONDS = 300
-_MEMORY = Path("/dev/shm")
-#: For a tree, and what is installed and downloaded.
-_ROOM = 3 * 2**30
-_COPY = "transferd-guest-"
-#: A copy that is not locked yet is younger.
-_NEW_SECONDS = 60
-#: What debootstrap leaves behind, and no guest needs; each guest copies the rest. Without its lists
-#: apt knows of no package that it had to fetch: a guest has no network.
+#: What debootstrap leaves behind, and no guest needs. Without its lists apt knows of no package
+#: that it had to fetch: a guest has no network.
 _LEFTOVERS = (
     *("var/cache/apt/archives", "var/lib/apt/lists"),
     *("usr/share/doc", "usr/share/man", "usr/share/locale"),
@@ -66,7 +58,7 @@ def cache_directory() -> Path:
 
 
 def base_tree() -> Path:
-    """Return the tree that all guests are copies of, made if need be; others wait meanwhile.
+    """Return the tree under all guests' disks, made if need be; others wait meanwhile.
 
     Raises:
         RuntimeError: debootstrap failed; says how.
@@ -104,53 +96,6 @@ def _build(tree: Path) -> None:
         (tree / leftover).mkdir()
     for name, content in _FILES.items():
         (tree / name).write_text(content, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def copied_tree() -> Iterator[Path]:
-    """Copy the base tree for one guest, and remove the copy in the end."""
-    base = base_tree()
-    where = _roomy(base.parent)
-    _sweep(where)
-    with (
-        tempfile.TemporaryDirectory(prefix=_COPY, dir=where) as made,
-        _held(Path(made)),
-    ):
-        tree = Path(made) / "tree"
-        # Shares the data where the file system can.
-        subprocess.run(["cp", "-a", "--reflink=auto", base, tree], check=True)
-        yield tree
-
-
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Lock a directory; the lock ends with the process.
-
-    Raises:
-        OSError: somebody else has locked it.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _roomy(otherwise: Path) -> Path:
-    """Return where copies are made: in memory where there is enough, which no disk can match."""
-    try:
-        return _MEMORY if shutil.disk_usage(_MEMORY).free > _ROOM else otherwise
-    except FileNotFoundError:
-        return otherwise
-
-
-def _sweep(where: Path) -> None:
-    """Remove copies whose tests were killed: nobody holds them, and they are no new ones."""
-    for left in where.glob(f"{_COPY}*"):
-        with contextlib.suppress(OSError), _held(left):
-            if time.time() - left.stat().st_mtime > _NEW_SECONDS:
-                shutil.rmtree(left)
 
 
 if __name__ == "__main__":
