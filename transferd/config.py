@@ -140,6 +140,8 @@ class Bounds(Section, frozen=True):
     #: Bytes of all files in the queue, as far as their sizes are known; 0: no limit.
     bytes_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
     bytes_per_machine: Annotated[int, msgspec.Meta(ge=0)] = 0
+    #: Bytes that the jobs of one user take in the queue file; 0: no limit.
+    stored_bytes_per_user: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
     jobs_per_request: Count = 1_000
     body_bytes: Count = 64 * 1024 * 1024
 
@@ -151,6 +153,7 @@ class Bounds(Section, frozen=True):
             jobs_per_machine=self.jobs_per_machine,
             bytes_per_user=self.bytes_per_user or None,
             bytes_per_machine=self.bytes_per_machine or None,
+            stored_bytes_per_user=self.stored_bytes_per_user or None,
             jobs_per_request=self.jobs_per_request,
             body_bytes=self.body_bytes,
         )

@@ -10,10 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.store import ALICE, BOB, INODE, NOW, Queue, file_specs, offset, open_queue, spec
+from tests.support.store import (
+    ALICE,
+    BOB,
+    INODE,
+    NOW,
+    Queue,
+    credential,
+    file_specs,
+    offset,
+    open_queue,
+    spec,
+    with_secrets,
+)
 from transferd.model.errors import Conflict
-from transferd.model.job import JobId, Priority
+from transferd.model.job import FileSpec, JobId, JobSpec, Priority
 from transferd.model.limits import Quota
+from transferd.model.notices import NoticeKind
 from transferd.model.states import JobEvent
 from transferd.store.opening import QUEUE_FILE
 
@@ -156,6 +169,114 @@ async def test_a_job_that_changes_hands_counts_for_its_new_owner(tmp_path: Path)
 def _sums(cx: sqlite3.Connection) -> Sequence[tuple[int, int, int]]:
     query = "SELECT owner, sum(jobs), sum(bytes) FROM tallies GROUP BY owner ORDER BY owner"
     return cx.execute(query).fetchall()
+
+
+# ── bytes of the queue file ────────────────────────────────────────────────────────────────────
+
+
+def _shares(directory: Path, owner: int = ALICE) -> tuple[int, int]:
+    """Return the bytes of an owner's jobs and strays, and of his notices."""
+    with closing(sqlite3.connect(directory / "state" / QUEUE_FILE)) as cx:
+        query = "SELECT stored, told FROM shares WHERE owner = ?"
+        stored, told = cx.execute(query, [owner]).fetchone()
+    return int(stored), int(told)
+
+
+def _long(files: int, first: int = 0) -> JobSpec:
+    return replace(
+        spec(),
+        files=tuple(
+            FileSpec(remote=f"https://h/{'x' * 2000}", local=f"/{'y' * 200}{index}")
+            for index in range(first, first + files)
+        ),
+    )
+
+
+async def test_a_user_fills_so_much_of_the_queue_file(queue: Queue) -> None:
+    """Ten thousand jobs of the largest kind would fill the disk of everybody."""
+    quota = Quota(stored_bytes_per_user=60_000)
+    with pytest.raises(Conflict) as refused:
+        await queue.jobs.create(ALICE, [_long(20), _long(5)], NOW, quota=quota)
+    assert refused.value.code == "queue_full"
+    assert "and 60000 are allowed; complete or cancel some jobs first" in refused.value.detail
+    (made,) = await queue.jobs.create(ALICE, [_long(20)], NOW, quota=quota)
+    with pytest.raises(Conflict, match="cannot add files: this user's jobs would take"):
+        await queue.jobs.add_files(
+            made.job.id, _long(5, 20).files, NOW, files_per_job=99, quota=quota
+        )
+    assert (await queue.jobs.job(made.job.id)).files_total == 20
+    await queue.jobs.create(BOB, [_long(20)], NOW, quota=quota)
+    await queue.apply(made.job.id, JobEvent.CANCEL)
+    await queue.jobs.create(ALICE, [_long(20)], NOW, quota=quota)
+
+
+async def test_secrets_and_settings_count_as_well(queue: Queue) -> None:
+    """A password may have 64 KiB; what takes less than before is allowed in any case."""
+    quota = Quota(stored_bytes_per_user=10_000)
+    job = await queue.make()
+    with pytest.raises(Conflict, match="cannot keep a credential"):
+        await queue.jobs.set_credentials(job.id, [credential("x" * 9500)], NOW, quota=quota)
+    assert not (await queue.jobs.job(job.id)).credentials
+    await queue.jobs.set_credentials(job.id, [credential("x" * 6000)], NOW, quota=quota)
+    long = replace(job.settings, notify_command=("/bin/true", "x" * 3900))
+    with pytest.raises(Conflict, match="cannot change the job"):
+        await queue.jobs.change_settings(job.id, lambda _: long, NOW, quota=quota)
+    await queue.jobs.change_settings(job.id, lambda _: long, NOW)
+    await queue.jobs.set_credentials(job.id, [credential("x" * 5999)], NOW, quota=quota)
+    await queue.jobs.change_settings(job.id, lambda _: job.settings, NOW, quota=quota)
+
+
+async def test_what_could_not_be_removed_counts_until_it_is(queue: Queue, tmp_path: Path) -> None:
+    """Else whoever keeps his partial data from being removed has jobs without an end."""
+    job = await queue.make(_long(20))
+    before, _ = _shares(tmp_path)
+    await queue.apply(job.id, JobEvent.DISPATCH, JobEvent.REQUEUE, JobEvent.CANCEL)
+    strays = await queue.jobs.strays(99)
+    assert len(strays) == 20
+    assert _shares(tmp_path)[0] == sum(len(stray.temporary) + 64 for stray in strays) < before
+    await queue.jobs.forget_strays([stray.number for stray in strays])
+    assert _shares(tmp_path)[0] == 0
+
+
+async def test_bytes_follow_a_job_to_its_new_owner(queue: Queue, tmp_path: Path) -> None:
+    """They are his who can do something about them."""
+    await queue.make(owner=BOB)
+    job = await queue.make(with_secrets(_long(5), credential("x" * 1000)))
+    await queue.apply(job.id, JobEvent.DISPATCH, JobEvent.FAIL)
+    stored, told = _shares(tmp_path)
+    await queue.jobs.take(job.id, BOB, NOW)
+    assert _shares(tmp_path)[0] == 0
+    assert stored / 2 < _shares(tmp_path, BOB)[0]
+    assert _shares(tmp_path)[1] > 0  # that it has ended
+    assert _shares(tmp_path, BOB)[1] > told / 2
+    assert await queue.jobs.verify() == ()
+
+
+async def test_an_outbox_that_is_too_long_loses_its_beginning(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever makes and cancels jobs all day fills no disk, and hears what he has missed."""
+    monkeypatch.setattr("transferd.store.outbox.NOTICE_BYTES", 10_000)
+    bobs = await queue.make(owner=BOB)
+    await queue.apply(bobs.id, JobEvent.CANCEL)
+    for _ in range(30):
+        job = await queue.make()
+        await queue.apply(job.id, JobEvent.CANCEL)
+    assert 8_000 < _shares(tmp_path)[1] <= 10_000
+    oldest, newest = await queue.notices.bounds(ALICE)
+    assert newest == 31
+    assert 15 < oldest < 30
+    assert await queue.notices.bounds() == await queue.notices.bounds(BOB) == (1, 31)
+    kept = await queue.notices.replay(
+        after=0, owner=None, job_id=None, kinds=NoticeKind.ENDED, limit=99
+    )
+    assert [notice.number for notice in kept] == [1, *range(oldest, 32)]
+    with closing(sqlite3.connect(tmp_path / "state" / QUEUE_FILE)) as cx:
+        (ended,) = cx.execute("SELECT count(*) FROM ended").fetchone()
+    assert ended == len(kept)
+
+
+# ── turns ──────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_owners_take_turns(queue: Queue) -> None:

@@ -36,7 +36,13 @@ from transferd.store.vault import Vault
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 #: Every limit is looked at.
-FULL = Quota(jobs_per_user=9, jobs_per_machine=9, bytes_per_user=999, bytes_per_machine=999)
+FULL = Quota(
+    jobs_per_user=9,
+    jobs_per_machine=9,
+    bytes_per_user=999,
+    bytes_per_machine=999,
+    stored_bytes_per_user=99_999,
+)
 #: Small by nature: a row for each owner and state, one row, one row for each table.
 _SMALL = ("tallies", "machine", "positions", "sqlite_sequence")
 _PARTIAL = (" jobs_waiting", " notices_open")
@@ -169,7 +175,7 @@ QUESTIONS: dict[str, Question] = {
     "add files": lambda p: p.jobs.add_files(
         JOB, file_specs(2, first=5), NOW, files_per_job=9, quota=FULL
     ),
-    "settings": lambda p: p.jobs.change_settings(JOB, lambda now: now, NOW),
+    "settings": lambda p: p.jobs.change_settings(JOB, lambda now: now, NOW, quota=FULL),
     "remove credential": lambda p: p.jobs.remove_credential(JOB, Target.SERVER, Scheme.BASIC, NOW),
     "checkpoint": lambda p: p.jobs.checkpoint([offset(JOB, 5)], NOW),
     "opened": lambda p: p.jobs.opened(JOB, 0, INODE),
@@ -196,6 +202,7 @@ QUESTIONS: dict[str, Question] = {
         after=0, owner=ALICE, job_id=JOB, kinds=TERMINAL, limit=9
     ),
     "bounds": lambda p: p.notices.bounds(),
+    "bounds of owner": lambda p: p.notices.bounds(ALICE),
     "prune": lambda p: p.notices.prune(NOW),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from transferd.config import Bounds, Config
 from transferd.model.caller import Caller
 from transferd.model.errors import Conflict
 from transferd.model.job import FileSpec, Job, JobSpec, Priority
+from transferd.model.notices import Event, Gap, Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.wire import link
 
@@ -153,3 +155,27 @@ async def test_a_full_house_makes_room_at_the_end_of_a_slice(tmp_path: Path) -> 
         await worker.hears(link.Stop)
         bobs = await service.worker_of(BOB.uid)
         assert (await bobs.hears(link.Start)).job == made.job.id
+
+
+async def test_who_exceeds_the_outbox_hears_what_he_has_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap is told to its owner; nobody else has one."""
+    monkeypatch.setattr("transferd.store.outbox.NOTICE_BYTES", 5_000)
+    async with running_service(tmp_path / "state", owner_of=_uid) as service:
+        jobs, notifier = service.parts.jobs, service.parts.notifier
+        for caller in (BOB, *[ALICE] * 15):
+            job = await make(service, caller, "/a", start=False)
+            await jobs.cancel(caller, job.id)
+
+        async def first(caller: Caller) -> Event:
+            hears = notifier.subscribe(caller, job_id=None, kinds=NoticeKind.ENDED, after=0)
+            async with asyncio.timeout(10), hears as events:
+                return await anext(events)
+
+        gap, told = await first(ALICE), await first(BOB)
+        assert isinstance(gap, Gap)
+        assert gap.after == 0
+        assert 5 < gap.oldest < 16
+        assert isinstance(told, Notice)
+        assert told.number == 1

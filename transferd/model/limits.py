@@ -28,6 +28,9 @@ class Limits:
     #: Of the files of all queued jobs, as far as their sizes are known; None: no limit.
     bytes_per_user: int | None = None
     bytes_per_machine: int | None = None
+    #: What one user's jobs take in the queue file, with the partial data that could not be removed
+    #: yet; None: no limit.
+    stored_bytes_per_user: int | None = 256 * 1024 * 1024
     jobs_per_request: int = 1_000
     body_bytes: int = 64 * 1024 * 1024
 
@@ -39,6 +42,7 @@ class Limits:
             jobs_per_machine=self.jobs_per_machine,
             bytes_per_user=self.bytes_per_user,
             bytes_per_machine=self.bytes_per_machine,
+            stored_bytes_per_user=self.stored_bytes_per_user,
         )
 
 
@@ -53,8 +57,13 @@ class Quota:
     jobs_per_machine: int | None = None
     bytes_per_user: int | None = None
     bytes_per_machine: int | None = None
+    stored_bytes_per_user: int | None = None
 
     @property
     def bounds_bytes(self) -> bool:
         """Whether it matters how large files are."""
         return self.bytes_per_user is not None or self.bytes_per_machine is not None
+
+
+#: Of admins, and of changes that nobody has asked for.
+UNBOUNDED = Quota()

@@ -84,7 +84,9 @@ class Jobs:
         """Change settings; a running job takes them up with its next dispatch."""
         async with self._ownership.holding(caller, job_id) as before:
             guarded = self._ownership.guarded(caller, before, change)
-            job = await self._store.change_settings(job_id, guarded, self._clock.now())
+            job = await self._store.change_settings(
+                job_id, guarded, self._clock.now(), quota=self._quotas.of_caller(caller)
+            )
         if _notify(job.settings) != _notify(before.settings):
             log.info("job.notify_changed", extra={"fields": {"job": job.id, "owner": job.owner}})
         self._runs.reprioritize(job_id, job.settings.priority)
@@ -119,7 +121,9 @@ class Jobs:
         """Keep a credential in place of one for the same (target, scheme), as JobUseCases says."""
         async with self._ownership.holding(caller, job_id) as job:
             self._ownership.check_own(caller, job, "set credentials of")
-            job = await self._store.set_credentials(job_id, [credential], self._clock.now())
+            job = await self._store.set_credentials(
+                job_id, [credential], self._clock.now(), quota=self._quotas.of_caller(caller)
+            )
             await self._restart(job_id)
         self._outcomes.changed(job)
         return await self.get(caller, job_id)

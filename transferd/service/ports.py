@@ -22,7 +22,7 @@ from transferd.model.job import (
     Seconds,
     Settings,
 )
-from transferd.model.limits import Quota
+from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.queue import (
     Change,
@@ -200,15 +200,33 @@ class JobStore(Protocol):
         ...
 
     async def change_settings(
-        self, job_id: JobId, change: Callable[[Settings], Settings], now: datetime
+        self,
+        job_id: JobId,
+        change: Callable[[Settings], Settings],
+        now: datetime,
+        *,
+        quota: Quota = UNBOUNDED,
     ) -> Job:
-        """Replace the settings with what *change* makes of them; it runs in the transaction."""
+        """Replace the settings with what *change* makes of them; it runs in the transaction.
+
+        Raises:
+            Conflict: `queue_full`.
+        """
         ...
 
     async def set_credentials(
-        self, job_id: JobId, credentials: Sequence[Credential], now: datetime
+        self,
+        job_id: JobId,
+        credentials: Sequence[Credential],
+        now: datetime,
+        *,
+        quota: Quota = UNBOUNDED,
     ) -> Job:
-        """Seal and keep credentials, each in place of one for the same (target, scheme)."""
+        """Seal and keep credentials, each in place of one for the same (target, scheme).
+
+        Raises:
+            Conflict: `queue_full`.
+        """
         ...
 
     async def remove_credential(
@@ -361,10 +379,11 @@ class NoticeStore(Protocol):
         """
         ...
 
-    async def bounds(self) -> tuple[int, int]:
+    async def bounds(self, owner: int | None = None) -> tuple[int, int]:
         """Return the oldest number that is still there and the newest ever given.
 
-        With an empty outbox the oldest is one more than the newest.
+        With an empty outbox the oldest is one more than the newest. Before the oldest nothing of
+        *owner*'s is missing but what was forgotten; None: nobody's in particular.
         """
         ...
 

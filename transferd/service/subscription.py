@@ -76,7 +76,7 @@ class Subscription:
 
     async def begin(self, store: NoticeStore, after: int | None) -> None:
         """Take its place in the outbox; *after* as in NoticeUseCases.subscribe."""
-        oldest, newest = await store.bounds()
+        oldest, newest = await store.bounds(self._owner)
         self._cursor = newest if after is None else after
         if self._cursor > newest:  # a cursor of another queue file
             self._gap = Gap(after=self._cursor, oldest=oldest)
@@ -112,7 +112,7 @@ class Subscription:
             number = page[-1].number
 
     async def _news(self, store: NoticeStore) -> AsyncIterator[Event]:
-        oldest, newest = await store.bounds()
+        oldest, newest = await store.bounds(self._owner)
         if self._cursor + 1 < oldest and self._cursor < newest:
             yield Gap(after=self._cursor, oldest=oldest)
             self._cursor = oldest - 1

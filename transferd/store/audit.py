@@ -10,6 +10,16 @@ from transferd.model.states import JobState
 #: Faults that are told of one by one.
 _FAULTS = 20
 
+_MISWEIGHED = """
+WITH found AS (
+    SELECT owner, weight + length(settings) AS stored, 0 AS told FROM jobs
+    UNION ALL SELECT owner, length(temporary) + 64, 0 FROM strays
+    UNION ALL SELECT owner, 0, length(job) + 256 FROM notices
+    UNION ALL SELECT owner, -stored, -told FROM shares
+)
+SELECT owner FROM found GROUP BY owner HAVING sum(stored) <> 0 OR sum(told) <> 0
+"""
+
 
 def verify(cx: sqlite3.Connection) -> tuple[str, ...]:
     """Return what is wrong with the file: its pages, its references, its sums."""
@@ -20,6 +30,8 @@ def verify(cx: sqlite3.Connection) -> tuple[str, ...]:
     found = [f"a row of {row['table']} belongs to no row of {row['parent']}" for row in orphans]
     if _counted(cx) != _tallied(cx):
         found.append("the numbers of jobs by owner and state are not those of the jobs")
+    if cx.execute(_MISWEIGHED).fetchone():
+        found.append("the bytes of owners are not those of their jobs and notices")
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from transferd.model.limits import Quota
 from transferd.model.origins import readable
 from transferd.model.queue import Checkpoint, FilePage
 from transferd.model.states import JobState
-from transferd.store.quota import check_bytes, check_size
+from transferd.store.quota import check_bytes, check_size, storing, weight_of
 from transferd.store.rows import (
     SELECT_FILE,
     Row,
@@ -94,14 +94,15 @@ def add_files(
         )
     check_bytes(cx, owner, "add files", quota)
     files = append_files(cx, job, there, specs)
-    cx.execute(
-        """
-        UPDATE jobs SET files_total = files_total + ?1, sizes_unknown = sizes_unknown + ?1,
-                        modified = ?2
-        WHERE number = ?3
-        """,
-        [len(files), microseconds(now), job],
-    )
+    with storing(cx, owner, "add files", quota):
+        cx.execute(
+            """
+            UPDATE jobs SET files_total = files_total + ?1, sizes_unknown = sizes_unknown + ?1,
+                            weight = weight + ?2, modified = ?3
+            WHERE number = ?4
+            """,
+            [len(files), weight_of(specs), microseconds(now), job],
+        )
     return files
 
 

@@ -20,7 +20,7 @@ from transferd.model.job import (
     Seconds,
     Settings,
 )
-from transferd.model.limits import Quota
+from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.queue import (
     Change,
@@ -40,6 +40,7 @@ from transferd.store import files as file_rows
 from transferd.store.connection import T
 from transferd.store.database import Database
 from transferd.store.outbox import write_notice
+from transferd.store.quota import storing
 from transferd.store.rows import microseconds, text_of
 from transferd.store.vault import Vault
 
@@ -142,28 +143,41 @@ class SqliteJobStore:
         return await self._write(job_id, add)
 
     async def change_settings(
-        self, job_id: JobId, change: Callable[[Settings], Settings], now: datetime
+        self,
+        job_id: JobId,
+        change: Callable[[Settings], Settings],
+        now: datetime,
+        *,
+        quota: Quota = UNBOUNDED,
     ) -> Job:
         """Replace the settings with what *change* makes of them."""
 
         def operation(cx: sqlite3.Connection, number: int) -> Job:
-            settings = change(queue.load(cx, number).settings)
-            cx.execute(
-                "UPDATE jobs SET settings = ?, priority = ? WHERE number = ?",
-                [text_of(settings), settings.priority, number],
-            )
+            job = queue.load(cx, number)
+            settings = change(job.settings)
+            with storing(cx, job.owner, "change the job", quota):
+                cx.execute(
+                    "UPDATE jobs SET settings = ?, priority = ? WHERE number = ?",
+                    [text_of(settings), settings.priority, number],
+                )
             return _touch(cx, number, now)
 
         return await self._write(job_id, operation)
 
     async def set_credentials(
-        self, job_id: JobId, credentials: Sequence[Credential], now: datetime
+        self,
+        job_id: JobId,
+        credentials: Sequence[Credential],
+        now: datetime,
+        *,
+        quota: Quota = UNBOUNDED,
     ) -> Job:
         """Seal and keep credentials."""
         rows = sealed.seal(self._vault, job_id, credentials, now)
 
         def operation(cx: sqlite3.Connection, number: int) -> Job:
-            sealed.put_credentials(cx, number, rows)
+            with storing(cx, queue.load(cx, number).owner, "keep a credential", quota):
+                sealed.put_credentials(cx, number, rows)
             return _touch(cx, number, now)
 
         return await self._write(job_id, operation)

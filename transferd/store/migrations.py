@@ -24,6 +24,8 @@ CREATE TABLE jobs (
     -- Whether a worker ever had the job: only then can there be temporary files.
     dispatched        INTEGER NOT NULL DEFAULT 0 CHECK (dispatched IN (0, 1)),
     settings          TEXT    NOT NULL,
+    -- About how many bytes its rows take, but for the settings.
+    weight            INTEGER NOT NULL DEFAULT 0 CHECK (weight >= 0),
     -- Sums over the job's files, kept by the transaction that changes those.
     files_total       INTEGER NOT NULL DEFAULT 0 CHECK (files_total >= 0),
     files_transferred INTEGER NOT NULL DEFAULT 0
@@ -93,6 +95,28 @@ CREATE TRIGGER jobs_gone AFTER DELETE ON jobs BEGIN
     UPDATE machine SET jobs = jobs - 1, bytes = max(bytes - old.bytes_known, 0);
 END;
 
+-- About how many bytes of this file are each user's: jobs and strays, and notices.
+CREATE TABLE shares (
+    owner     INTEGER PRIMARY KEY,
+    stored    INTEGER NOT NULL DEFAULT 0 CHECK (stored >= 0),
+    told      INTEGER NOT NULL DEFAULT 0 CHECK (told >= 0),
+    -- Number of the last notice that was forgotten for want of room.
+    forgotten INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TRIGGER jobs_stored AFTER INSERT ON jobs BEGIN
+    INSERT INTO shares (owner, stored) VALUES (new.owner, new.weight + length(new.settings))
+        ON CONFLICT DO UPDATE SET stored = stored + excluded.stored;
+END;
+CREATE TRIGGER jobs_weighed AFTER UPDATE OF owner, weight, settings ON jobs BEGIN
+    UPDATE shares SET stored = stored - old.weight - length(old.settings) WHERE owner = old.owner;
+    INSERT INTO shares (owner, stored) VALUES (new.owner, new.weight + length(new.settings))
+        ON CONFLICT DO UPDATE SET stored = stored + excluded.stored;
+END;
+CREATE TRIGGER jobs_unstored AFTER DELETE ON jobs BEGIN
+    UPDATE shares SET stored = stored - old.weight - length(old.settings) WHERE owner = old.owner;
+END;
+
 -- One row: the last position that was given.
 CREATE TABLE positions (last INTEGER NOT NULL) STRICT;
 INSERT INTO positions (last) VALUES (0);
@@ -132,6 +156,18 @@ CREATE TABLE credentials (
     PRIMARY KEY (job, target, scheme)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TRIGGER credentials_stored AFTER INSERT ON credentials BEGIN
+    UPDATE jobs SET weight = weight + length(new.sealed) + 512 WHERE number = new.job;
+END;
+CREATE TRIGGER credentials_weighed AFTER UPDATE OF sealed ON credentials
+WHEN length(old.sealed) <> length(new.sealed) BEGIN
+    UPDATE jobs SET weight = weight - length(old.sealed) + length(new.sealed)
+        WHERE number = new.job;
+END;
+CREATE TRIGGER credentials_unstored AFTER DELETE ON credentials BEGIN
+    UPDATE jobs SET weight = weight - length(old.sealed) - 512 WHERE number = old.job;
+END;
+
 -- By the name of the key that has sealed them.
 CREATE INDEX credentials_by_key ON credentials (substr(sealed, 2, 8)) WHERE username IS NOT NULL;
 
@@ -140,6 +176,13 @@ CREATE TABLE headers (
     job    INTEGER PRIMARY KEY REFERENCES jobs (number) ON DELETE CASCADE,
     sealed BLOB    NOT NULL
 ) STRICT;
+
+CREATE TRIGGER headers_stored AFTER INSERT ON headers BEGIN
+    UPDATE jobs SET weight = weight + length(new.sealed) WHERE number = new.job;
+END;
+CREATE TRIGGER headers_unstored AFTER DELETE ON headers BEGIN
+    UPDATE jobs SET weight = weight - length(old.sealed) WHERE number = old.job;
+END;
 
 CREATE INDEX headers_by_key ON headers (substr(sealed, 2, 8));
 
@@ -173,6 +216,19 @@ CREATE INDEX notices_open ON notices (number) WHERE settled = 0;
 CREATE INDEX notices_open_by_owner ON notices (owner) WHERE settled = 0;
 CREATE INDEX notices_open_by_job ON notices (job_id) WHERE settled = 0;
 
+CREATE TRIGGER notices_told AFTER INSERT ON notices BEGIN
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+        ON CONFLICT DO UPDATE SET told = told + excluded.told;
+END;
+CREATE TRIGGER notices_moved AFTER UPDATE OF owner, job ON notices BEGIN
+    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+        ON CONFLICT DO UPDATE SET told = told + excluded.told;
+END;
+CREATE TRIGGER notices_gone AFTER DELETE ON notices BEGIN
+    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
+END;
+
 -- Jobs that have left the queue, so that their ids are not used again.
 CREATE TABLE ended (
     id          TEXT    PRIMARY KEY NOT NULL,
@@ -190,6 +246,14 @@ CREATE TABLE strays (
     owner     INTEGER NOT NULL,
     temporary TEXT    NOT NULL
 ) STRICT;
+
+CREATE TRIGGER strays_stored AFTER INSERT ON strays BEGIN
+    INSERT INTO shares (owner, stored) VALUES (new.owner, length(new.temporary) + 64)
+        ON CONFLICT DO UPDATE SET stored = stored + excluded.stored;
+END;
+CREATE TRIGGER strays_gone AFTER DELETE ON strays BEGIN
+    UPDATE shares SET stored = stored - length(old.temporary) - 64 WHERE owner = old.owner;
+END;
 """
 
 #: SQL scripts; the schema number of a file is how many of them it has seen.

@@ -64,9 +64,9 @@ class SqliteNoticeStore:
         """Return one."""
         return await self._database.read(partial(_get, number=number))
 
-    async def bounds(self) -> tuple[int, int]:
+    async def bounds(self, owner: int | None = None) -> tuple[int, int]:
         """Return the oldest number that is still there and the newest ever given."""
-        return await self._database.read(_bounds)
+        return await self._database.read(partial(_bounds, owner=owner))
 
     async def delivered(self, numbers: Sequence[int]) -> None:
         """Raise the deliveries of notices by one; those that are gone are ignored."""
@@ -111,12 +111,16 @@ def _get(cx: sqlite3.Connection, number: int) -> Notice:
     return notice_of(row)
 
 
-def _bounds(cx: sqlite3.Connection) -> tuple[int, int]:
+def _bounds(cx: sqlite3.Connection, owner: int | None) -> tuple[int, int]:
     # AUTOINCREMENT keeps the last number that was ever given in this table.
     last = cx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notices'").fetchone()
     newest = 0 if last is None else int(last["seq"])
     (oldest,) = cx.execute("SELECT min(number) FROM notices").fetchone()
-    return newest + 1 if oldest is None else int(oldest), newest
+    forgotten = cx.execute("SELECT forgotten FROM shares WHERE owner = ?", [owner]).fetchone()
+    return max(
+        newest + 1 if oldest is None else int(oldest),
+        0 if forgotten is None else int(forgotten["forgotten"]) + 1,
+    ), newest
 
 
 def _select(

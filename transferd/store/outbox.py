@@ -10,6 +10,9 @@ from transferd.model.notices import Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.store.rows import microseconds, text_of
 
+#: What the notices of one user take in the queue file, at most: some fifty thousand usual ones.
+NOTICE_BYTES = 64 * 1024 * 1024
+
 #: What a job's listeners are told when it comes into a state.
 _KINDS = {
     JobState.TRANSFERRED: NoticeKind.TRANSFERRED,
@@ -42,6 +45,7 @@ def write_notice(
         """,
         [int(kind), job.owner, job.id, text_of(job), file, microseconds(now), settled],
     ).lastrowid
+    _make_room(cx, job.owner, int(number or 0))
     return Notice(
         number=int(number or 0),
         kind=kind,
@@ -52,6 +56,29 @@ def write_notice(
         created=now,
         settled=settled,
     )
+
+
+def _make_room(cx: sqlite3.Connection, owner: int, newest: int) -> None:
+    """Forget the oldest notices of an owner who has too many, and which ids ended with them.
+
+    Whoever made and cancelled jobs all day would fill the disk otherwise, since notices are kept
+    for weeks.
+    """
+    (told,) = cx.execute("SELECT told FROM shares WHERE owner = ?", [owner]).fetchone()
+    while told > NOTICE_BYTES:
+        oldest = cx.execute(
+            "SELECT number, kind, job_id FROM notices WHERE owner = ? ORDER BY number LIMIT 1",
+            [owner],
+        ).fetchone()
+        if oldest["number"] == newest:
+            return
+        if oldest["kind"] == NoticeKind.ENDED:
+            cx.execute("DELETE FROM ended WHERE id = ?", [oldest["job_id"]])
+        cx.execute("DELETE FROM notices WHERE number = ?", [oldest["number"]])
+        (told,) = cx.execute(
+            "UPDATE shares SET forgotten = ? WHERE owner = ? RETURNING told",
+            [oldest["number"], owner],
+        ).fetchone()
 
 
 def settle_job(cx: sqlite3.Connection, job: Job) -> None:

@@ -14,7 +14,7 @@ from transferd.model.queue import Created
 from transferd.model.states import JobEvent, JobState, advance
 from transferd.store.credentials import SealedCredential, put_credentials, put_headers, seal
 from transferd.store.files import append_files
-from transferd.store.quota import check_bytes, check_jobs
+from transferd.store.quota import JOB_BYTES, check_bytes, check_jobs, storing, weight_of
 from transferd.store.rows import SELECT_JOB, job_of, microseconds, text_of
 from transferd.store.vault import Vault
 
@@ -56,7 +56,8 @@ def create(
     Raises:
         Conflict: `id_used`, `too_many_jobs`, `queue_full`, `job_empty`, `duplicate_destination`.
     """
-    created = tuple(_create(cx, owner, each, now) for each in drafts)
+    with storing(cx, owner, "make another job", quota):
+        created = tuple(_create(cx, owner, each, now) for each in drafts)
     new = sum(each.new for each in created)
     if new:
         check_jobs(cx, owner, new, quota)
@@ -120,12 +121,13 @@ def _insert(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> i
     number = cx.execute(
         """
         INSERT INTO jobs (id, owner, fingerprint, type, state, priority, position, settings,
-                          files_total, sizes_unknown, created, modified)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10)
+                          files_total, sizes_unknown, created, modified, weight)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10, ?11)
         """,
         [
             *(each.id, owner, each.marks[0], spec.type, state, spec.settings.priority),
             *(next_position(cx), text_of(spec.settings), len(spec.files), made),
+            JOB_BYTES + weight_of(spec.files),
         ],
     ).lastrowid
     job = int(number or 0)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from transferd.model.errors import Conflict
+from transferd.model.job import FileSpec
 from transferd.model.limits import Quota
 
 _OTHERS = "wait until others are done, or ask the administrator for more"
 _OWN = "complete or cancel some jobs first"
+#: About what a job's row takes beside its settings, and a file's beside its names.
+JOB_BYTES, _FILE_BYTES = 512, 128
 
 
 def check_jobs(cx: sqlite3.Connection, owner: int, new: int, quota: Quota) -> None:
@@ -75,6 +80,34 @@ def check_size(cx: sqlite3.Connection, owner: int, what: str, size: int, quota: 
             f"cannot {what}: it has {size} bytes, the other files of all users' jobs in the queue"
             f" have {there - size}, and {limit} are allowed together",
         )
+
+
+def weight_of(files: Sequence[FileSpec]) -> int:
+    """Return about how many bytes files take in the queue file; an index repeats destinations."""
+    return sum(len(file.remote) + 2 * len(file.local) + _FILE_BYTES for file in files)
+
+
+@contextmanager
+def storing(cx: sqlite3.Connection, owner: int, what: str, quota: Quota) -> Iterator[None]:
+    """Let an owner's jobs take more of the queue file in the block, as far as that is allowed.
+
+    Raises:
+        Conflict: `queue_full`; they take more than is allowed, and more than before.
+    """
+    before = _stored(cx, owner)
+    yield
+    limit, there = quota.stored_bytes_per_user, _stored(cx, owner)
+    if limit is not None and there > max(limit, before):
+        raise Conflict(
+            "queue_full",
+            f"cannot {what}: this user's jobs would take {there} bytes of the queue file,"
+            f" and {limit} are allowed; {_OWN}",
+        )
+
+
+def _stored(cx: sqlite3.Connection, owner: int) -> int:
+    row = cx.execute("SELECT stored FROM shares WHERE owner = ?", [owner]).fetchone()
+    return 0 if row is None else int(row["stored"])
 
 
 def _jobs(count: int) -> str:
