@@ -13,6 +13,7 @@ import stat
 import subprocess
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +461,12 @@ async def test_the_death_of_a_worker_is_its_owners_business_only(
     assert len(stumbled) == 1
     assert "code=worker_lost" in stumbled[0]
     assert f"owner={machine.alice.uid}" in stumbled[0]
+
+
+def test_a_uid_that_is_no_users_has_no_job(machine: Machine, service: SystemService) -> None:
+    """Who has subordinate uids would else fill the queue with jobs of thousands of users."""
+    nobody = replace(machine.bob, uid=machine.bob.uid + 500, home=machine.directory)
+    client = service.client(nobody)
+    status, problem = client.curl("/v1/jobs", "POST", {"name": "x"})
+    assert (status, problem["code"]) == (403, "owner_refused")
+    assert client.curl("/v1/jobs") == (200, {"jobs": [], "next": None})

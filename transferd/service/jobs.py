@@ -47,7 +47,8 @@ class Jobs:
         owner = self._owner_of(caller)
         # Of a job that is there already, whoever repeats the request wants to hear, not of files.
         new = await self._store.unmade(owner, specs)
-        await self._inspect(owner, [file.local for spec in new for file in spec.files])
+        if new:
+            await self._inspect(owner, [file.local for spec in new for file in spec.files])
         made = await self._store.create(
             owner, specs, self._clock.now(), quota=self._quotas.of_caller(caller)
         )
@@ -198,14 +199,17 @@ class Jobs:
         return int(self._owner_of(caller) in self._workers.pids)
 
     async def _inspect(self, owner: int, paths: Sequence[str]) -> None:
-        """Ask the owner's worker whether files may be written there.
+        """Ask the owner's worker whether files may be written there; without any, whether it runs.
+
+        In a user namespace somebody may be thousands of uids that are no user's. None of them has
+        jobs, or he would fill the queue with them.
 
         Raises:
             BadRequest: the first refusal.
             NotAllowed: `owner_refused`.
             Unavailable: there is no worker to ask.
         """
-        for batch in questions(paths, lambda path: len(path.encode())):
+        for batch in list(questions(paths, lambda path: len(path.encode()))) or [()]:
             question = partial(link.Inspect, paths=tuple(batch))
             try:
                 answer = await self._workers.ask(owner, question, link.Inspected)
