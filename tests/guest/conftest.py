@@ -66,27 +66,24 @@ def package(machine: Guest) -> Path:
 
 
 @pytest.fixture
-async def alice(machine: Guest) -> AsyncIterator[User]:
-    """An ordinary user of the machine; no job of hers is left."""
-    user = User(machine, "alice")
-    yield user
-    await user.leave()
-
-
-@pytest.fixture
-async def bob(machine: Guest) -> AsyncIterator[User]:
-    """Another one."""
-    user = User(machine, "bob")
-    yield user
-    await user.leave()
-
-
-@pytest.fixture
 async def root(machine: Guest) -> AsyncIterator[User]:
-    """The machine's administrator."""
+    """The machine's administrator, who leaves nobody's job in the queue."""
     user = User(machine, "root")
     yield user
-    await user.leave()
+    for job in (await user.json("list", "--all-users"))["jobs"]:
+        await user.ctl("cancel", job["id"])
+
+
+@pytest.fixture
+def alice(root: User) -> User:
+    """An ordinary user of the machine."""
+    return User(root.guest, "alice")
+
+
+@pytest.fixture
+def bob(root: User) -> User:
+    """Another one."""
+    return User(root.guest, "bob")
 
 
 @pytest.fixture
