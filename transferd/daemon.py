@@ -34,6 +34,7 @@ from transferd.process import DESCRIPTORS
 from transferd.service.administration import Administration, Subjects
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
+from transferd.service.lookups import Lookups
 from transferd.service.surroundings import Places
 from transferd.service.workers import Launch, Process
 from transferd.store.opening import QUEUE_FILE, Store, open_store
@@ -112,6 +113,7 @@ class Daemon:
         self._clock = SystemClock()
         self._figures = Figures()
         self._launcher = self._new_launcher()
+        self._groups = Lookups(admin_gid)
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
         self._on_terminal = os.isatty(2)
@@ -315,8 +317,8 @@ class Daemon:
             self._supervisor.reloading()
             try:
                 config, origin = await asyncio.to_thread(source.read)
-                gid = await asyncio.to_thread(admin_gid, config.api.admin_group)
-            except ConfigError as error:
+                gid = await self._groups.find(config.api.admin_group)
+            except (ConfigError, TimeoutError) as error:
                 fields = {"source": source.path, "reason": str(error)}
                 log.error("config.refused", extra={"fields": fields})
                 self._supervisor.ready(f"{self._listening_status}; kept as it was: {error}")

@@ -10,20 +10,16 @@ import asyncio
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from transferd.accounts import Account, UnknownAccount
 from transferd.model.errors import OwnerRefused
 from transferd.model.job import Seconds
 from transferd.process import DESCRIPTORS
+from transferd.service.lookups import LOOKUP_SECONDS, Lookups
 from transferd.service.workers import Launch, Process
-
-#: A directory service that is silent for longer is asked again with the next try of the job.
-LOOKUP_SECONDS: Seconds = 10.0
 
 _LINK = ("--fd", "0")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -64,13 +60,13 @@ def owner_launcher(
         allow_root: whether uid 0 may be an owner.
         patience: how long *find_account* is waited for.
     """
-    lookups = _Lookups(find_account, patience)
+    lookups = Lookups(find_account, patience)
 
     async def launch(owner: int, end: socket.socket) -> Process:
         if owner == 0 and not allow_root:
             raise OwnerRefused("this machine runs no jobs of root: worker.allow_root is false")
         try:
-            account = await lookups.account(owner)
+            account = await lookups.find(owner)
         except UnknownAccount as error:
             raise OwnerRefused(str(error)) from error
         argv = (*command, *_LINK, "--owner", str(owner))
@@ -126,58 +122,6 @@ async def _start(
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=account.groups if account else None,
+            # Root's terminal, where the daemon was started by hand, is no other user's.
+            start_new_session=account is not None,
         )
-
-
-class _Lookups:
-    """Accounts, looked up in threads that nobody waits for in the end: a name server may be dead.
-
-    There is one thread for a uid at most, however often it is asked for.
-    """
-
-    def __init__(self, find_account: Callable[[int], Account], patience: Seconds) -> None:
-        self._find_account = find_account
-        self._patience = patience
-        self._open: dict[int, asyncio.Future[Account]] = {}
-
-    async def account(self, uid: int) -> Account:
-        """Return an account.
-
-        Raises:
-            UnknownAccount: there is none.
-            TimeoutError: the user database does not answer.
-        """
-        answer = self._open.get(uid)
-        if answer is None:
-            answer = self._open[uid] = asyncio.get_running_loop().create_future()
-            answer.add_done_callback(partial(self._close, uid))
-            ask = partial(self._ask, uid, answer)
-            threading.Thread(target=ask, name=f"account {uid}", daemon=True).start()
-        await asyncio.wait([answer], timeout=self._patience)
-        if not answer.done():
-            raise TimeoutError(
-                f"the user database did not answer within {self._patience:g} s; is its server up?"
-            )
-        return answer.result()
-
-    def _close(self, uid: int, answer: asyncio.Future[Account]) -> None:
-        del self._open[uid]
-        answer.exception()  # whoever asked may have given up
-
-    def _ask(self, uid: int, answer: asyncio.Future[Account]) -> None:
-        say: Callable[[], None]
-        try:
-            account = self._find_account(uid)
-        except Exception as error:  # noqa: BLE001 - it is the asker's
-            say = partial(_settle, answer, error)
-        else:
-            say = partial(_settle, answer, account)
-        with suppress(RuntimeError):  # the daemon is gone
-            answer.get_loop().call_soon_threadsafe(say)
-
-
-def _settle(answer: asyncio.Future[Account], outcome: Account | Exception) -> None:
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)

@@ -48,11 +48,14 @@ class Supervisor:
         self._watchdog = _watchdog_seconds(
             environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""), pid
         )
+        self._stopping = False
         self._sleep = sleep
         self._monotonic = monotonic
 
     def ready(self, status: str) -> None:
         """Say that the daemon serves: what is ordered after it may start."""
+        if self._stopping:
+            return
         self._notify("READY=1", _status_line(status))
 
     def reloading(self) -> None:
@@ -60,10 +63,13 @@ class Supervisor:
 
         The time tells this reload from one before, as Type=notify-reload asks (systemd.service(5)).
         """
+        if self._stopping:
+            return
         self._notify("RELOADING=1", f"MONOTONIC_USEC={self._monotonic() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the daemon is going down on purpose."""
+        """Say that the daemon is going down on purpose: the last word of it."""
+        self._stopping = True
         self._notify("STOPPING=1", _status_line("going down"))
 
     def status(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from transferd.config import Bounds, Config
 from transferd.model.caller import Caller
 from transferd.model.errors import Conflict
 from transferd.model.job import FileSpec, Job, JobSpec, Priority
+from transferd.model.limits import Limits
 from transferd.model.notices import Event, Gap, Notice, NoticeKind
 from transferd.model.states import JobState
+from transferd.service.quotas import Quotas
 from transferd.wire import link
 
 #: Uids without a name, so that no group can make admins of them.
@@ -179,3 +182,36 @@ async def test_who_exceeds_the_outbox_hears_what_he_has_missed(
         assert 5 < gap.oldest < 16
         assert isinstance(told, Notice)
         assert told.number == 1
+
+
+async def test_a_user_database_that_hangs_holds_up_no_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is an admin is asked in a thread, and a job can be paused meanwhile."""
+    asked, answered = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def is_member(uid: int, group: str) -> bool:
+        loop.call_soon_threadsafe(asked.set)
+        return answered.wait(60)
+
+    monkeypatch.setattr("transferd.assembly.is_member", is_member)
+    config = limited(bytes_per_user=100)
+    async with running_service(tmp_path / "state", config, owner_of=_uid) as service:
+        job = await make(service, ALICE, "/a")
+        await asked.wait()
+        async with asyncio.timeout(2):
+            await service.parts.jobs.suspend(ALICE, job.id)
+    answered.set()
+
+
+async def test_who_is_not_said_to_be_an_admin_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """A dead name server keeps no job from running, and lifts no limit."""
+    answered = threading.Event()
+    quotas = Quotas(Limits(bytes_per_user=7), lambda uid: answered.wait(60), patience=0.05)
+    assert (await quotas.of_owner(1)).bytes_per_user == 7
+    assert (await quotas.of_owner(1)).bytes_per_user == 7
+    asking = [each for each in threading.enumerate() if each.name.startswith("lookup of")]
+    assert len(asking) == 1
+    answered.set()
+    assert "owner.unknown" in caplog.text

@@ -78,6 +78,20 @@ def test_a_reload_is_told_with_its_time(manager: Manager, address: str) -> None:
     assert manager.hears() == ["READY=1", "STATUS=serving; kept as it was: [queue] is wrong"]
 
 
+def test_a_reload_that_ends_while_the_daemon_stops_says_nothing(
+    manager: Manager, address: str
+) -> None:
+    """Rule: after STOPPING=1 nobody hears that the daemon serves."""
+    supervisor = Supervisor({"NOTIFY_SOCKET": address}, 7)
+    supervisor.reloading()
+    supervisor.stopping()
+    supervisor.ready("reloaded")
+    supervisor.reloading()
+    supervisor.status("gone")
+    heard = [manager.hears()[0] for _ in range(3)]
+    assert heard == ["RELOADING=1", "STOPPING=1", "STATUS=gone"]
+
+
 def test_an_abstract_socket_is_reached() -> None:
     """Rule: `@name` is a name in the abstract namespace (sd_notify(3))."""
     name = f"transferd-{secrets.token_hex(8)}"

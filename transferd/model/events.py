@@ -63,6 +63,9 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "notify.exec_failed": _event(
             "a notification command failed or did not start", "job notice status detail"
         ),
+        "owner.unknown": _event(
+            "the user database does not say whether an owner is an admin", "owner reason"
+        ),
         "stray.kept": _event("partial data could not be removed", "owner files reason"),
         # ── runs and workers ──
         "run.broken": _event("a fault of the daemon's own in a run", "job"),

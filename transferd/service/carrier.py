@@ -223,10 +223,10 @@ class Carrier:
     async def _hold_worker(self, run: Run) -> None:
         run.waiting = True
         try:
+            run.quota = await self._quotas.of_owner(run.claim.owner)
             run.worker = await self._workers.hold(run.claim.owner, run.number)
         finally:
             run.waiting = False
-        run.quota = await self._quotas.of_owner(run.claim.owner)
 
     async def _hand_over(self, run: Run, start: link.Start) -> None:
         run.chronicle.take(start.files)
