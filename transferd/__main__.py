@@ -14,7 +14,7 @@ from transferd.config import Source
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
 from transferd.model.errors import ConfigError, StoreLocked, TransferdError
-from transferd.process import DESCRIPTORS, hide_memory
+from transferd.process import DESCRIPTORS, hide_memory, leave_session_keyring
 from transferd.wire.paths import (
     SOCKET_VARIABLE,
     configuration_file,
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.system:
             # Before there is a thread: capabilities are each thread's own.
             confine_daemon()
+            leave_session_keyring()
         source = _source(options.config, options.system, environ)
         config, origin = source.read()
         where = Options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import resource
 from collections.abc import Iterator
 
@@ -13,6 +14,18 @@ _MOST = 65536
 #: So many can be opened while the limit is lowered: to start a process, and by other threads.
 _SPARE = 64
 _PR_SET_DUMPABLE = 4
+#: The number of keyctl(2), whose library few machines have, and <linux/keyctl.h>.
+_SYS_KEYCTL = {
+    "x86_64": 250,
+    "aarch64": 219,
+    "riscv64": 219,
+    "loongarch64": 219,
+    "armv7l": 311,
+    "i686": 288,
+    "ppc64le": 271,
+    "s390x": 280,
+}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 def hide_memory() -> None:
@@ -21,6 +34,19 @@ def hide_memory() -> None:
     It ends with exec(2): what this process starts does not have it.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def leave_session_keyring() -> None:
+    """Have a session keyring of one's own, and pass on no key of whoever has started the process.
+
+    A process possesses what is in its session keyring, and so do all that it starts, of whatever
+    user (session-keyring(7)). Where keys are not allowed at all there is nothing to leave.
+    """
+    number = _SYS_KEYCTL.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(
+            ctypes.c_long(number), ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None
+        )
 
 
 class DescriptorLimit:

@@ -11,6 +11,7 @@ import random
 import signal
 import stat
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -179,6 +180,32 @@ def test_a_worker_inherits_neither_variables_nor_descriptors(machine: Machine, u
     # The link, and what the event loop made for itself: its selector, and a pair to wake it with.
     kinds = sorted(place.partition(":")[0] for place in opened)
     assert kinds == ["/dev/null"] * 3 + ["anon_inode"] + ["socket"] * 3
+
+
+def test_a_worker_has_not_the_terminal_that_the_service_was_started_in(machine: Machine) -> None:
+    """Its owner could type into it, as whoever sits there."""
+    terminal = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+    ours, theirs = os.openpty()
+    before = [sys.executable, "-I", "-c", terminal, os.ttyname(theirs)]
+    try:
+        with SystemService(machine, powers=None, name="terminal").start(before=before) as service:
+            client = service.client(machine.alice)
+            assert client.curl("/v1/jobs", "POST", {"name": "x"})[0] == 201
+            assert _terminal(service.pid) == os.stat(theirs).st_rdev
+            assert _terminal(worker(service, machine.alice)) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def _terminal(pid: int) -> int:
+    """Return the number of a process's controlling terminal; 0: it has none."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])
 
 
 def test_nobody_sees_into_a_worker_not_even_its_owner(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers import require_root
 from transferd.process import DescriptorLimit
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,41 @@ def test_other_processes_of_the_user_cannot_read_the_memory() -> None:
         stdin=subprocess.DEVNULL,
     )
     assert done.stdout == "True [] True\n"
+
+
+#: Root's key, and who can read it before and after.
+_POSSESSED = """
+import ctypes, os
+from transferd.process import leave_session_keyring
+keys = ctypes.CDLL("libkeyutils.so.1")
+keys.keyctl_join_session_keyring(None)
+assert keys.add_key(b"user", b"ticket", b"secret", 6, -3) > 0
+def readable():
+    (reading, writing) = os.pipe()
+    if os.fork() == 0:
+        os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+        key = keys.keyctl_search(-3, b"user", b"ticket", 0)
+        os.write(writing, b"%d" % (key > 0 and keys.keyctl_read(key, bytes(9), 9) == 6))
+        os._exit(0)
+    os.wait()
+    return os.read(reading, 1)
+before = readable()
+leave_session_keyring()
+print(before, readable())
+"""
+
+
+def test_keys_of_who_starts_a_service_are_not_its_workers() -> None:
+    """A daemon that root starts by hand has root's session keyring, and passes none of it on."""
+    require_root("becoming somebody else")
+    done = subprocess.run(
+        [sys.executable, "-c", _POSSESSED],
+        env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "b'1' b'0'\n"
 
 
 @pytest.fixture
