@@ -26,6 +26,23 @@ async def test_a_download_needs_no_more_than_the_socket(
     assert looked.output == "alice:alice 644\n"
 
 
+async def test_an_ordinary_download_is_no_cause_for_warnings(
+    root: User, alice: User, origin: GuestOrigin
+) -> None:
+    """Rule: nothing that works is complained of, by the service or by PAM on its behalf."""
+    await root.run("systemctl", "restart", "transferd.service")
+    read = ("journalctl", "--unit=transferd.service", "--output=cat")
+    begun = await root.run(*read, "--lines=0", "--show-cursor")
+    cursor = begun.lines[-1].removeprefix("-- cursor: ")
+    origin.serve("/a")
+    await alice.ctl("get", origin.url("/a"), f"{alice.home}/quiet")
+    await root.run("journalctl", "--sync")
+    said = await root.run(*read, f"--after-cursor={cursor}")
+    assert "worker.started" in said.output
+    complaints = await root.run(*read, f"--after-cursor={cursor}", "--priority=warning")
+    assert complaints.output == ""
+
+
 @pytest.mark.parametrize("how", ["reboot", "reset"])
 async def test_a_download_goes_on_by_itself_after_a(
     how: str, machine: Guest, alice: User, origin: GuestOrigin

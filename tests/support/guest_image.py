@@ -44,6 +44,8 @@ mount -t tmpfs none /mnt
 "$@" /mnt/tree "$mirror"
 cp -a /mnt/tree "$tree"
 """
+#: Units that would be in the way of tests: at some moment of the day they lock dpkg.
+_MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer")
 #: What it takes from the host, or leaves out.
 _FILES = {
     "etc/hostname": "guest\n",
@@ -63,7 +65,9 @@ def base_tree() -> Path:
     Raises:
         RuntimeError: debootstrap failed; says how.
     """
-    recipe = hashlib.sha256(repr((SUITE, PACKAGES, _LEFTOVERS, _FILES)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(
+        repr((SUITE, PACKAGES, _LEFTOVERS, _MASKED, _FILES)).encode()
+    ).hexdigest()[:12]
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     tree = cache / f"{SUITE}-{recipe}"
@@ -94,6 +98,8 @@ def _build(tree: Path) -> None:
     for leftover in _LEFTOVERS:
         shutil.rmtree(tree / leftover)
         (tree / leftover).mkdir()
+    for unit in _MASKED:
+        (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
     for name, content in _FILES.items():
         (tree / name).write_text(content, encoding="utf-8")
 
