@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -20,7 +21,7 @@ from tests.support.api import Api, Stranger, running_api
 from tests.support.fake_service import FakeService
 from transferd import __version__
 from transferd.api import handlers
-from transferd.api.identity import admin_gid, user_name
+from transferd.api.identity import UserNames, admin_gid, user_name
 from transferd.model.caller import Caller
 from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Target
 from transferd.model.errors import (
@@ -450,6 +451,24 @@ def test_a_uid_without_a_name_is_told_by_number() -> None:
     """A job outlives its owner's account."""
     assert user_name(0) == "root"
     assert user_name(4_000_000_001) == "4000000001"
+
+
+def test_a_user_database_that_hangs_holds_up_nobody() -> None:
+    """The loop asks for a name that it does not know yet: it waits for a moment, and once."""
+    answered, asked = threading.Event(), list[int]()
+
+    def find(uid: int) -> str:
+        asked.append(uid)
+        answered.wait(60)
+        return "alice"
+
+    names = UserNames(find, 0.01)
+    assert [names(1000), names(1000)] == ["1000", "1000"]
+    assert asked == [1000]
+    answered.set()
+    while names(1000) != "alice":
+        pass
+    assert asked == [1000]
 
 
 async def test_a_caller_that_the_daemon_does_not_serve_learns_only_what_it_is() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import array
 import asyncio
-import functools
 import grp
 import os
 import pwd
 import socket
 import struct
+import threading
 from asyncio import BaseTransport
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -20,12 +20,15 @@ from aiohttp import web
 
 from transferd.model.caller import Caller
 from transferd.model.errors import ConfigError, NotAllowed
+from transferd.model.job import Seconds
 
 #: Of <asm-generic/socket.h>; the socket module has no name for it.
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("iII")
 #: Python passes no larger buffer to getsockopt.
 _GROUP_BYTES = 1024
+#: A user database on this machine answers in a thousandth of it.
+_NAME_PATIENCE: Seconds = 0.1
 #: The kernel's "no such user here".
 _NOBODY_AT_ALL = 0xFFFFFFFF
 
@@ -125,14 +128,45 @@ def admin_gid(group: str) -> int | None:
         ) from None
 
 
-@functools.lru_cache(maxsize=1024)
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number of one without a name."""
+def _find_name(uid: int) -> str:
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
     return name.encode("utf-8", "replace").decode()
+
+
+class UserNames:
+    """Names of users, each looked up once.
+
+    A user database that is slow is waited for a moment, once for each user: the loop of the daemon
+    waits as well. Until it answers, a user has a number.
+    """
+
+    def __init__(self, find: Callable[[int], str], patience: Seconds) -> None:
+        """Take what looks a name up; it may block."""
+        self._find = find
+        self._patience = patience
+        self._names: dict[int, str] = {}
+        self._asked: set[int] = set()
+
+    def __call__(self, uid: int) -> str:
+        """Return the name of a user, or the number of one without a name."""
+        if uid not in self._names and uid not in self._asked:
+            self._asked.add(uid)
+            asking = threading.Thread(target=self._ask, args=(uid,), name="user name", daemon=True)
+            asking.start()
+            asking.join(self._patience)
+        return self._names.get(uid, str(uid))
+
+    def _ask(self, uid: int) -> None:
+        try:
+            self._names[uid] = self._find(uid)
+        finally:
+            self._asked.discard(uid)
+
+
+user_name = UserNames(_find_name, _NAME_PATIENCE)
 
 
 def _groups(sock: socket.socket, uid: int, gid: int) -> Iterable[int]:
