@@ -44,7 +44,7 @@ def renumber(package: Path, version: str, scratch: Path) -> Path:
     control.write_text("\n".join([*lines, ""]))
     packed = scratch / f"transferd_{version}.deb"
     # Fast, and no larger than the disk can bear.
-    pack = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, packed]
+    pack = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(packed)]
     subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
     return packed
