@@ -25,8 +25,9 @@ from transferd.service.meter import Meter
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.organs import Organs
+from transferd.service.outbox import NoticeStore
 from transferd.service.outcomes import Outcomes
-from transferd.service.ports import Clock, JobStore, NoticeStore, Runnable
+from transferd.service.ports import Clock, JobStore, Runnable
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs

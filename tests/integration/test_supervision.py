@@ -458,11 +458,11 @@ async def test_a_process_that_does_not_die_holds_up_nobody() -> None:
             worker.cut_off("the test says so")
             assert OWNER not in workers.pids
             clock.ahead += 100
-            await eventually(lambda: workers._undead[OWNER] > number)  # noqa: B023
+            await eventually(lambda: workers._burials.undead(OWNER) > number)  # noqa: B023
         with pytest.raises(WorkerGone, match="wait in the kernel"):
             await workers.hold(OWNER, 4)
         undead[0].leave()
-        await eventually(lambda: workers._undead[OWNER] < 3)
+        await eventually(lambda: workers._burials.undead(OWNER) < 3)
         await workers.hold(OWNER, 5)
         assert len(undead) == 4
         assert [process.kills for process in undead[:3]] == [1, 1, 1]

@@ -27,7 +27,8 @@ from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change, Checkpoint, Retry
 from transferd.model.states import JobEvent
 from transferd.service.keyring import KeyRing
-from transferd.service.ports import JobStore, NoticeStore
+from transferd.service.outbox import NoticeStore
+from transferd.service.ports import JobStore
 from transferd.store.opening import open_store
 
 ALICE, BOB = 1001, 1002

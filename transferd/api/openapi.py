@@ -10,7 +10,8 @@ import msgspec
 
 from transferd import __version__
 from transferd.api import errors
-from transferd.api.routes import Outcome, Parameter, Route
+from transferd.api.parameters import Parameter
+from transferd.api.routes import Outcome, Route
 from transferd.wire.api import GapAnswer, NoticeAnswer, Problem
 
 Document: TypeAlias = dict[str, Any]

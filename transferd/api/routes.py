@@ -6,14 +6,10 @@ import enum
 import re
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, TypeAlias
 
 from transferd.api import events, handlers
 from transferd.api.handlers import Handler
-from transferd.api.query import DEFAULT_LIMIT, MAX_LIMIT
-from transferd.model.credentials import Scheme, Target
-from transferd.model.notices import NoticeKind, kind_labels
-from transferd.model.states import JobState
+from transferd.api.parameters import HEARING, IN_PATH, LISTING, PAGE, Parameter
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     BlockersAnswer,
@@ -31,8 +27,6 @@ from transferd.wire.api import (
     VersionAnswer,
 )
 
-Schema: TypeAlias = dict[str, Any]
-
 
 class Access(enum.Enum):
     """Who may call a route."""
@@ -45,19 +39,6 @@ class Access(enum.Enum):
     OWNER = "owner"
     #: Admins, and whose daemon it is.
     OPERATOR = "operator"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """A parameter of path, query or headers."""
-
-    name: str
-    #: `path`, `query` or `header`.
-    place: str
-    schema: Schema
-    text: str
-    #: Several values, separated by commas.
-    many: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +76,7 @@ class Route:
     @property
     def path_parameters(self) -> tuple[Parameter, ...]:
         """The parameters that the path names."""
-        return tuple(_IN_PATH[name] for name in re.findall(r"{(\w+)}", self.path))
+        return tuple(IN_PATH[name] for name in re.findall(r"{(\w+)}", self.path))
 
     @property
     def query_names(self) -> tuple[str, ...]:
@@ -115,87 +96,6 @@ class Route:
             statuses |= {413, 415}
         return tuple(sorted(statuses))
 
-
-_POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-
-_IN_PATH = {
-    "id": Parameter(
-        name="id", place="path", schema={"type": "string", "format": "uuid"}, text="The job."
-    ),
-    "target": Parameter(
-        name="target",
-        place="path",
-        schema={"type": "string", "enum": [target.value for target in Target]},
-        text="Who asks for the credential; in any case.",
-    ),
-    "scheme": Parameter(
-        name="scheme",
-        place="path",
-        schema={"type": "string", "enum": [scheme.value for scheme in Scheme]},
-        text="How the credential is presented; in any case.",
-    ),
-    "number": Parameter(name="number", place="path", schema=_POSITION, text="The notice."),
-}
-
-_PAGE = (
-    Parameter(
-        name="limit",
-        place="query",
-        schema={"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-        text="Entries of a page; there may be fewer where they are long.",
-    ),
-    Parameter(
-        name="after",
-        place="query",
-        schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
-        text="`next` of the page before.",
-    ),
-)
-
-_EVERYBODY = Parameter(
-    name="all_users",
-    place="query",
-    schema={"type": "boolean"},
-    text="Jobs of everybody; for admins.",
-)
-
-_LISTING = (
-    Parameter(
-        name="state",
-        place="query",
-        schema={"type": "string", "enum": [state.label for state in JobState]},
-        text="Only jobs in these states.",
-        many=True,
-    ),
-    _EVERYBODY,
-    *_PAGE,
-)
-
-_HEARING = (
-    Parameter(
-        name="job",
-        place="query",
-        schema={"type": "string", "format": "uuid"},
-        text="Only this job.",
-    ),
-    _EVERYBODY,
-    Parameter(
-        name="kinds",
-        place="query",
-        schema={"type": "string", "enum": kind_labels(~NoticeKind(0))},
-        text=f"What to hear; default: {', '.join(kind_labels(events.DEFAULT_KINDS))}.",
-        many=True,
-    ),
-    Parameter(
-        name="after", place="query", schema=_POSITION, text="Replay what comes after this number."
-    ),
-    Parameter(
-        name="Last-Event-ID",
-        place="header",
-        schema=_POSITION,
-        text="As `after`, and wins over it: where a broken stream had got to.",
-    ),
-)
 
 _JOB = (Outcome(status=200, text="The job as it is now.", body=JobAnswer),)
 _LAST = (Outcome(status=200, text="The job as it was when it left.", body=JobAnswer),)
@@ -229,7 +129,7 @@ ROUTES = (
         handler=handlers.list_jobs,
         access=_SERVED,
         summary="List jobs, newest last.",
-        parameters=_LISTING,
+        parameters=LISTING,
         outcomes=(Outcome(status=200, text="A page of jobs.", body=JobsAnswer),),
     ),
     Route(
@@ -256,7 +156,7 @@ ROUTES = (
         handler=handlers.list_files,
         access=_OWNER,
         summary="List the files of a job, in order.",
-        parameters=_PAGE,
+        parameters=PAGE,
         outcomes=(Outcome(status=200, text="A page of files.", body=FilesAnswer),),
     ),
     Route(
@@ -349,7 +249,7 @@ ROUTES = (
         handler=events.stream,
         access=_SERVED,
         summary="Hear what happens, as server-sent events.",
-        parameters=_HEARING,
+        parameters=HEARING,
         outcomes=(
             Outcome(
                 status=200,

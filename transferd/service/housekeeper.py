@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from transferd.model.errors import InvalidTransition, NotFound, StoreError
 from transferd.model.job import Seconds
 from transferd.service.closing import Closing
-from transferd.service.ports import Clock, JobStore, NoticeStore
+from transferd.service.outbox import NoticeStore
+from transferd.service.ports import Clock, JobStore
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from transferd.model.job import Job, JobId, Seconds
 from transferd.model.notices import TERMINAL, Event, Notice, NoticeKind
 from transferd.model.ownership import TAKE_FIRST
 from transferd.service.meter import Meter
-from transferd.service.ports import Clock, NoticeStore
+from transferd.service.outbox import NoticeStore
+from transferd.service.ports import Clock
 from transferd.service.subscription import Subscription
 from transferd.service.workers import WorkerGone, Workers
 from transferd.wire import link

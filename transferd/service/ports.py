@@ -1,4 +1,4 @@
-"""What the service needs of the world: a clock, a queue file, an outbox. Model types only.
+"""What the service needs of the world: a clock and a queue file. Model types only.
 
 `now` arguments are wall-clock times for people; `steady` ones are seconds of a clock that nobody
 can set (see Clock), and carry every decision.
@@ -23,7 +23,7 @@ from transferd.model.job import (
     Settings,
 )
 from transferd.model.limits import UNBOUNDED, Quota
-from transferd.model.notices import Notice, NoticeKind
+from transferd.model.notices import Notice
 from transferd.model.queue import (
     Change,
     Checkpoint,
@@ -48,7 +48,6 @@ __all__ = [
     "JobStore",
     "Moved",
     "Moves",
-    "NoticeStore",
     "Quota",
     "Retry",
     "Runnable",
@@ -341,64 +340,4 @@ class JobStore(Protocol):
 
     async def forget_strays(self, numbers: Sequence[int]) -> None:
         """Forget temporaries that are removed."""
-        ...
-
-
-class NoticeStore(Protocol):
-    """The outbox."""
-
-    async def replay(
-        self,
-        *,
-        after: int,
-        owner: int | None,
-        job_id: JobId | None,
-        kinds: NoticeKind,
-        limit: int,
-    ) -> tuple[Notice, ...]:
-        """Return notices with a number greater than *after*, in order."""
-        ...
-
-    async def unsettled(
-        self,
-        *,
-        owner: int | None,
-        job_id: JobId | None,
-        kinds: NoticeKind,
-        after: int,
-        limit: int,
-    ) -> tuple[Notice, ...]:
-        """Return terminal notices that nobody has acknowledged, in order."""
-        ...
-
-    async def notice(self, number: int) -> Notice:
-        """Return one.
-
-        Raises:
-            NotFound: `notice_not_found`.
-        """
-        ...
-
-    async def bounds(self, owner: int | None = None) -> tuple[int, int]:
-        """Return the oldest number that is still there and the newest ever given.
-
-        With an empty outbox the oldest is one more than the newest. Before the oldest nothing of
-        *owner*'s is missing but what was forgotten; None: nobody's in particular.
-        """
-        ...
-
-    async def delivered(self, numbers: Sequence[int]) -> None:
-        """Raise the deliveries of notices by one."""
-        ...
-
-    async def settle(self, number: int, owner: int | None = None) -> Notice:
-        """Mark a notice as acknowledged; doing it again is success.
-
-        Raises:
-            NotFound: `notice_not_found`; also when it is not *owner*'s (any more), if one is named.
-        """
-        ...
-
-    async def prune(self, before: datetime) -> int:
-        """Forget notices older than *before*, settled or not, and remembered ids as old."""
         ...

@@ -9,7 +9,8 @@ from contextlib import suppress
 from transferd.model.errors import NotFound
 from transferd.model.job import Job, JobId, Seconds
 from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
-from transferd.service.ports import Clock, NoticeStore
+from transferd.service.outbox import NoticeStore
+from transferd.service.ports import Clock
 
 _PAGE = 100
 

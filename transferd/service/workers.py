@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
 from transferd.model.errors import LinkBroken, OwnerRefused
 from transferd.model.job import Seconds
+from transferd.service.burials import Burials, kill
 from transferd.service.hearing import Hearing, Listener, watch
 from transferd.service.meter import Meter
 from transferd.service.ports import Clock
@@ -87,10 +87,8 @@ class Workers:
         self._renewals = 0
         self._starts: dict[int, asyncio.Task[Worker]] = {}
         self._restraint = Restraint()
-        #: Killed processes that have not gone, by owner.
-        self._undead: Counter[int] = Counter()
         self._lives: dict[Worker, asyncio.Task[None]] = {}
-        self._burials: set[asyncio.Task[None]] = set()
+        self._burials = Burials(meter, patience)
         self._turns = asyncio.Lock()
         self._requests = itertools.count(1)
         self._released = asyncio.Event()
@@ -213,18 +211,14 @@ class Workers:
     async def close(self) -> None:
         """End all workers; they get a moment to leave by themselves, and no more than that."""
         self._closed = True
+        self._burials.hurry()
         for start in self._starts.values():
             start.cancel()
         for worker in (*self._workers.values(), *self._retired):
             self._dismiss(worker)
         if self._starts:
             await asyncio.wait(self._starts.values(), timeout=self._patience.close)
-        if self._burials:
-            _, stuck = await asyncio.wait(self._burials, timeout=self._patience.close)
-            for burial in stuck:
-                burial.cancel()
-            if stuck:
-                await asyncio.wait(stuck)
+        await self._burials.close()
 
     async def _ready(self, owner: int) -> Worker:
         worker = self._workers.get(owner)
@@ -254,7 +248,7 @@ class Workers:
         now = self._clock.steady()
         if self._restraint.until(owner, now) is not None:
             raise WorkerGone(self._restraint.explain(owner, now))
-        if self._undead[owner] >= _UNDEAD:
+        if self._burials.undead(owner) >= _UNDEAD:
             raise WorkerGone(
                 f"{_UNDEAD} killed workers of uid {owner} do not end: they wait in the kernel,"
                 " most likely for a file server"
@@ -352,7 +346,7 @@ class Workers:
             reason = f"the worker of uid {worker.owner} was cut off: {fault}"
             fields = {"owner": worker.owner, "pid": worker.process.pid, "reason": fault}
             log.warning("worker.cut_off", extra={"fields": fields})
-            self._kill(worker)
+            kill(worker)
         if not worker.dismissed:
             now = self._clock.steady()
             self._restraint.fell(worker.owner, now - worker.born, now, fault or "it died")
@@ -360,57 +354,7 @@ class Workers:
         if self._listener is not None and worker.runs:
             self._listener.lost(worker, reason)
         worker.runs.clear()
-        burial = asyncio.create_task(self._bury(worker), name=f"worker {worker.owner} end")
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
-
-    async def _bury(self, worker: Worker) -> None:
-        """Wait for the end of a process, by force in the end."""
-        life = self._lives.pop(worker, None)
-        if life is not None and not life.done():
-            life.cancel()
-            await asyncio.wait([life])
-        if worker.fault is not None:
-            worker.channel.abort()
-        await worker.channel.close()
-        status = await self._reap(worker)
-        self._meter.worker_ended(status)
-        fields = {"owner": worker.owner, "pid": worker.process.pid, "status": status}
-        log.info("worker.ended", extra={"fields": fields})
-        if status is None:
-            await self._outwait(worker)
-
-    async def _reap(self, worker: Worker) -> int | None:
-        """Return the exit status; None: nothing helps."""
-        if worker.fault is None:
-            patience = self._patience
-            with suppress(TimeoutError):
-                async with asyncio.timeout(
-                    patience.closing_grace if self._closed else patience.grace
-                ):
-                    return await worker.process.wait()
-            self._kill(worker)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience.death):
-                return await worker.process.wait()
-        return None
-
-    async def _outwait(self, worker: Worker) -> None:
-        """Wait for a process that outlives SIGKILL, so that its owner gets not too many of them."""
-        self._undead[worker.owner] += 1
-        try:
-            await worker.process.wait()
-        finally:
-            self._undead[worker.owner] -= 1
-
-    def _kill(self, worker: Worker) -> None:
-        try:
-            worker.process.kill()
-        except ProcessLookupError:
-            pass
-        except OSError as error:
-            fields = {"owner": worker.owner, "pid": worker.process.pid, "reason": str(error)}
-            log.error("worker.unkillable", extra={"fields": fields})
+        self._burials.bury(worker, self._lives.pop(worker, None))
 
     def _mark_idle(self, worker: Worker) -> None:
         if worker.busy:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.model.job import File, JobId, Seconds, Settings, Validator
+from transferd.model.job import File, Seconds, Validator
 from transferd.model.origins import readable
 from transferd.model.paths import temporary_path
 from transferd.transfer.httpdate import parse_http_date
@@ -35,9 +33,10 @@ from transferd.transfer.resume import (
     recheck,
 )
 from transferd.wire import bounds
-from transferd.wire.link import Durable, FileDone, Message, Opened, Progress, WorkerSettings
+from transferd.wire.link import Durable, FileDone, Opened, Progress
 from transferd.worker.answer import Answer
 from transferd.worker.body import Measure, Mover
+from transferd.worker.errand import Errand
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
 from transferd.worker.sink import Durability, Sink
 
@@ -51,43 +50,6 @@ CHANGE_BYTES = 4 * 1024 * 1024
 CHANGE_SECONDS: Seconds = 1.0
 #: …and a file that changes so often in a row is left alone for a while.
 CHANGES = 3
-
-
-class Ledger(Protocol):
-    """The run, as far as its files have to do with it."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the run is to be left as it is, to be continued later."""
-        ...
-
-    def connected(self) -> None:
-        """Take that a server answered with a file."""
-        ...
-
-    def tell(self, message: Message) -> None:
-        """Send a message to the daemon; their order is kept."""
-        ...
-
-    async def forget(self, file: int) -> None:
-        """Have the partial data of a file forgotten; returns when that is recorded."""
-        ...
-
-    async def size(self, file: int, total: int) -> None:
-        """Name the size of a file; returns when there is room for it, in the queue."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
-    """What all files of a run have in common."""
-
-    job: JobId
-    run: int
-    settings: Settings
-    limits: WorkerSettings
-    threads: Executor
-    ledger: Ledger
 
 
 class Fetch:

@@ -31,8 +31,9 @@ from transferd.wire.link import (
 from transferd.worker.authenticator import Authenticator
 from transferd.worker.body import BufferedMover, Mover
 from transferd.worker.connection import Connector
+from transferd.worker.errand import Errand
 from transferd.worker.exchange import Exchange
-from transferd.worker.fetch import Errand, Fetch
+from transferd.worker.fetch import Fetch
 from transferd.worker.inquiry import Inquiry
 from transferd.worker.security import Steps
 from transferd.worker.trust import Trust
