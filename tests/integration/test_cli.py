@@ -661,6 +661,23 @@ async def test_events_are_lines(
     assert (json.loads(line)["kind"], json.loads(line)["number"]) == ("transferred", 1)
 
 
+async def test_an_event_steers_no_terminal(
+    daemon: ScriptedDaemon, service: ScriptedService, manager: Manager
+) -> None:
+    """Root watches everybody's jobs, and everybody names his own."""
+    job = await manager.create_job("x \u202ey\u2028z")
+    stdout = io.StringIO()
+    options = parse(["events", "--socket", str(daemon.path), "--ack", job.id])
+    output = Output(json=False, stdout=stdout, stderr=io.StringIO())
+    listening = asyncio.ensure_future(perform(options, output))
+    await service.listening(1)
+    await service.transfer(job)
+    await service.acknowledgements(1)
+    listening.cancel()
+    await asyncio.wait([listening])
+    assert stdout.getvalue().endswith("x ?y?z\n")
+
+
 async def test_version_tells_both_ends(daemon: ScriptedDaemon, tmp_path: Path) -> None:
     """And works without a daemon, which it does not start."""
     done = await ctl(daemon, "version", "--json")

@@ -12,6 +12,7 @@ import pytest
 
 import transferd
 from tests.support.scripted_daemon import ScriptedDaemon, ScriptedService, scripted_daemon
+from tests.support.servers import require_root
 from transferd.client import sockets
 from transferd.client.errors import CALLER_ERRORS, DaemonFault, JobFailed, JobGone
 from transferd.client.job import Job
@@ -717,6 +718,24 @@ def test_a_directory_under_tmp_must_be_ones_own(tmp_path: Path) -> None:
     link.symlink_to(private)
     assert "not a directory" in str(distrust(link, uid))
     assert "no such file" in str(distrust(tmp_path / "absent", uid))
+
+
+async def test_nobody_speaks_with_another_users_daemon_unasked(
+    daemon: ScriptedDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root who came by su has the other's XDG_RUNTIME_DIR: what he types is not for that user."""
+    require_root("giving a directory away")
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    (runtime / "transferd.sock").symlink_to(daemon.path)
+    monkeypatch.setattr(sockets, "system_socket", lambda: tmp_path / "none")
+    environ = {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)}
+    assert await locate(None, environ, start=False) == runtime / "transferd.sock"
+    os.chown(runtime, 54321, 54321)
+    with pytest.raises(NoDaemon, match="runtime belongs to user 54321"):
+        await locate(None, environ, start=False)
+    meant = runtime / "transferd.sock"
+    assert await locate(meant, environ, start=False) == meant
 
 
 async def test_a_socket_in_somebody_elses_directory_is_not_used(

@@ -10,7 +10,7 @@ from transferd import __version__
 from transferd.cli.outcomes import Exit, usage
 from transferd.cli.output import Output
 from transferd.cli.references import find_job, manager_for, short_ids
-from transferd.cli.values import shown_size
+from transferd.cli.values import printable, shown_size
 from transferd.client.manager import connect
 from transferd.model.checks import check_states
 from transferd.model.errors import NoDaemon
@@ -155,9 +155,9 @@ async def why(options: Namespace, output: Output) -> int:
     if output.json:
         output.document(BlockersAnswer(blockers=blockers))
     elif not blockers:
-        output.line(f"nothing blocks {job.name}: it is {job.answer.state}")
+        output.line(printable(f"nothing blocks {job.name}: it is {job.answer.state}"))
     for blocker in [] if output.json else blockers:
-        output.line(_reason(blocker))
+        output.line(printable(_reason(blocker)))
     return Exit.DONE
 
 
@@ -182,7 +182,7 @@ async def events(options: Namespace, output: Output) -> int:
             if output.json:
                 output.record(event)
             else:
-                output.line(_event_line(event))
+                output.line(printable(_event_line(event)))
             if options.ack and isinstance(event, NoticeAnswer) and event.acknowledge:
                 await manager.acknowledge(event.number or 0)
     return Exit.DONE

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from transferd.client.autostart import start_daemon
@@ -33,8 +34,14 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
     only = given or (Path(named) if (named := environ.get(SOCKET_VARIABLE)) else None)
     own, system = user_socket(environ, os.geteuid()), system_socket()
     reasons: list[str] = []
+
+    async def reach(path: Path) -> str | None:
+        # $XDG_RUNTIME_DIR stays what it was when somebody becomes root by su or sudo -E.
+        doubt = _foreign(own.parent, os.geteuid()) if path == own and only is None else None
+        return doubt or await unreachable(path)
+
     for candidate in [only] if only else [own, system]:
-        reason = await unreachable(candidate)
+        reason = await reach(candidate)
         if reason is None and candidate == system and only is None:
             reason = await _declined(system)
         if reason is None:
@@ -45,7 +52,7 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
         if recorded is not None and await unreachable(recorded) is None:
             return recorded
         if start:
-            return await start_daemon(own, environ, unreachable)
+            return await start_daemon(own, environ, reach)
     remedy = "is it running there?" if only else "start one with `transferd`"
     raise NoDaemon(f"cannot reach a daemon: {', '.join(reasons)}; {remedy}")
 
@@ -76,6 +83,17 @@ async def _declined(path: Path) -> str | None:
             return str(error)
         except TransferdError:
             return None  # whoever uses it learns more
+    return None
+
+
+def _foreign(directory: Path, uid: int) -> str | None:
+    """Say whose a directory is where another user could listen; None: it is ours, or root's."""
+    with suppress(OSError):
+        owner = directory.stat().st_uid
+        if owner not in (uid, 0):
+            return (
+                f"{directory} belongs to user {owner}; set XDG_RUNTIME_DIR to a directory of yours"
+            )
     return None
 
 
