@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import transferd
 from tests.support.scripted_daemon import ScriptedDaemon, ScriptedService, scripted_daemon
 from tests.support.servers import require_root
 from transferd.client import sockets
+from transferd.client.connector import connected
 from transferd.client.errors import CALLER_ERRORS, DaemonFault, JobFailed, JobGone
 from transferd.client.job import Job
 from transferd.client.manager import Manager, connect
@@ -650,6 +652,26 @@ async def test_acknowledging_twice_is_no_error(manager: Manager, service: Script
     assert service.outbox[0].settled
     with pytest.raises(NotFound):
         await manager.acknowledge(999)
+
+
+async def test_a_caller_waits_where_the_queue_of_callers_is_full(tmp_path: Path) -> None:
+    """Somebody who connects all the time costs others time, and not an answer that never comes."""
+    path = str(tmp_path / "s")
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                other = stack.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                other.connect(path)
+        waiting = asyncio.create_task(connected(path))
+        assert (await asyncio.wait([waiting], timeout=0.05))[1]
+        listening.accept()[0].close()
+        assert stack.enter_context(await waiting).getpeername() == path
+    with pytest.raises(ConnectionRefusedError):
+        await connected(path)
 
 
 # ── which daemon ───────────────────────────────────────────────────────────────────────────

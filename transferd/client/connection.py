@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from transferd.client.connector import Connector
 from transferd.client.errors import DaemonFault, error_from
 from transferd.model.errors import NoDaemon, NotFound
 from transferd.model.job import Seconds
@@ -72,7 +73,7 @@ class Connection:
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0),
+            connector=Connector(str(self.socket), force_close=True, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[_counting()],
             timeout=_CALL,
