@@ -268,6 +268,27 @@ async def test_a_line_of_a_workers_cannot_pass_for_the_daemons(
     assert "\n" not in fields["detail"]
 
 
+@pytest.mark.parametrize(("length", "most"), [(10, 200), (4096, 12)])
+async def test_long_lines_for_the_log_are_fewer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int, most: int
+) -> None:
+    """Each of them is searched for secrets, while everybody waits for the daemon's loop."""
+    program = script(
+        f"""
+        hear("start")
+        raw(line("said", level="info", event="a.b", fields={{str(n): "m" * {length} for n in
+            range(16)}}) * 200)
+        say("failed", **about(failure={{"code": "http_404", "message": "m"}}))
+        """
+    )
+    caplog.set_level(logging.INFO)
+    async with machine(tmp_path, {MALLORY: program}) as (service, _):
+        job = await create(service, MALLORY, spec("/a"))
+        await service.until(job, lambda now: now.state is JobState.ERROR, CALLERS[MALLORY])
+    lines = [record for record in caplog.records if record.message == "worker.said"]
+    assert most // 2 <= len(lines) <= most
+
+
 async def test_texts_for_people_cannot_steer_their_terminals(tmp_path: Path) -> None:
     """An admin may look at anybody's job."""
     program = script(

@@ -37,7 +37,8 @@ _PACE, _PACE_BURST = 20_000.0, 40_000.0
 #: thousand small files a second. An honest worker leaves it out when the link is behind, so that
 #: more of it is not an accident.
 _TALK, _TALK_BURST = 10_000.0, 100_000.0
-#: Lines for the log; more are left out. An honest worker keeps to less by itself.
+#: Lines for the log; more are left out. An honest worker keeps to less by itself. A long one counts
+#: as a long message does: to look for secrets in it takes the loop's time.
 _LINES, _LINES_BURST = 30.0, 400.0
 #: Credentials that were accepted or rejected, which go to the log as well: for each connection one
 #: or two.
@@ -163,7 +164,7 @@ class Hearing:
 
     def _affords(self, lines: Allowance) -> bool:
         """Whether the log has room for a line; one that is left out is counted."""
-        if lines.afford(1, self._clock.steady()):
+        if lines.afford(self._weight, self._clock.steady()):
             return True
         self._left_out += 1
         self._count_talk()
