@@ -29,8 +29,9 @@ _FAILED, _USAGE, _TAKEN = 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop.
 
-    Returns: 0 after a clean stop, 1 when the state or the socket cannot be used, 2 for a wrong
-    command line or configuration, 3 when another daemon holds the state directory.
+    Returns: 0 after a clean stop, or for a right configuration that was only to be checked; 1 when
+    the state or the socket cannot be used, 2 for a wrong command line or configuration, 3 when
+    another daemon holds the state directory.
     """
     # The key of the vault and passwords will be in it.
     hide_memory()
@@ -39,11 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environ = dict(os.environ)
     options = make_parser().parse_args(arguments)
     try:
+        source = _source(options.config, options.system, environ)
+        if options.check_config:
+            source.read()
+            return 0
         if options.system:
             # Before there is a thread: capabilities are each thread's own.
             confine_daemon()
             leave_session_keyring()
-        source = _source(options.config, options.system, environ)
         config, origin = source.read()
         where = Options(
             socket=(options.socket or _default_socket(options.system, environ)).absolute(),

@@ -24,5 +24,10 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave once the queue has been empty for a while (as transferctl starts it)",
     )
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="read the configuration, say what is wrong with it (status 2), and leave",
+    )
     parser.add_argument("--version", action="version", version=f"transferd {__version__}")
     return parser

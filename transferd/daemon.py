@@ -321,6 +321,7 @@ class Daemon:
             except (ConfigError, TimeoutError) as error:
                 fields = {"source": source.path, "reason": str(error)}
                 log.error("config.refused", extra={"fields": fields})
+                administration.refused(str(error))
                 self._supervisor.ready(f"{self._listening_status}; kept as it was: {error}")
             else:
                 changed = changes(self._config, config)

@@ -116,7 +116,8 @@ async def test_reload_takes_a_changed_configuration(
 ) -> None:
     """Rule: `systemctl reload` changes limits at once and costs no job a byte; so does its undoing.
 
-    A file that is wrong changes nothing, and its error is in the status.
+    A file that is wrong makes it fail, changes nothing, and is refused at a start for good: the
+    unit is failed, `transferctl` says so in time, and starts when the file is mended.
     """
     document = origin.serve("/a", slow=True)
     job = await alice.fetch(origin.url("/a"), "reloaded")
@@ -128,8 +129,11 @@ async def test_reload_takes_a_changed_configuration(
         status, answer = await alice.ask("POST", "/v1/jobs", {"name": "one more"})
         assert (status == 201) == (allowed > 1), answer
     machine.put(_CONFIGURATION, f"{CONFIG}[no_such]\n")
-    await reload(root, "config.refused")
-    assert "no_such" in await value(root, "StatusText")
+    assert (await root.run("systemctl", "reload", _SERVICE, check=False)).status != 0
+    assert await value(root, "MainPID") == before
+    await root.run("systemctl", "kill", "--signal=HUP", "--kill-who=main", _SERVICE)
+    checked = await root.ctl("admin", "check", "--json", check=False)
+    assert "configuration_refused" in checked.output
     machine.put(_CONFIGURATION, CONFIG)
     await reload(root, "config.reloaded")
     document.drip = 0
@@ -137,6 +141,22 @@ async def test_reload_takes_a_changed_configuration(
     assert await value(root, "MainPID") == before
     assert origin.starts("/a")[:1] == [None]
     assert alice.file("reloaded").read_bytes() == BODY
+
+
+async def test_a_wrong_configuration_fails_the_unit_and_tells_who_calls(
+    machine: Guest, root: User, alice: User
+) -> None:
+    """Rule: who watches units sees it, who calls is told in time, and a mended file is enough."""
+    machine.put(_CONFIGURATION, f"{CONFIG}[no_such]\n")
+    try:
+        assert (await root.run("systemctl", "restart", _SERVICE, check=False)).status != 0
+        assert await value(root, "ActiveState") == "failed"
+        told = await alice.ctl("list", check=False)
+        assert (told.status, "systemctl status transferd" in told.complaints) == (3, True)
+    finally:
+        machine.put(_CONFIGURATION, CONFIG)
+        await root.run("systemctl", "restart", _SERVICE)
+    assert (await alice.ctl("list")).status == 0
 
 
 async def reload(root: User, event: str) -> None:

@@ -120,7 +120,17 @@ async def test_a_sound_service_gives_no_cause(
     answer = await administration.check(ME)
     assert answer.findings == []
     assert set(answer.checked) == {
-        *("queue", "key", "files", "space", "limits", "clock", "worker", "temporaries")
+        *(
+            "configuration",
+            "queue",
+            "key",
+            "files",
+            "space",
+            "limits",
+            "clock",
+            "worker",
+            "temporaries",
+        )
     }
 
 

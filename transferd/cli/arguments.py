@@ -239,7 +239,7 @@ def _add_credentials(commands: Commands) -> None:
     )
     for parser in (put, remove):
         _job_argument(parser)
-        parser.add_argument("--target", choices=("server", "proxy"), default="server")
+        parser.add_argument("--target", choices=("server", "proxy"), default="server", help="whose")
     credential_options(put)
     remove.add_argument(
         "--auth", "--scheme", dest="auth", metavar="SCHEME", help="default: every one that is set"

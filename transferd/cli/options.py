@@ -37,7 +37,14 @@ def job_options(
 ) -> None:
     """Add the settings of a job; what is not given is None and left to the daemon."""
     group = parser.add_argument_group("settings of the job")
-    group.add_argument("--priority", choices=PRIORITIES, default=priority)
+    group.add_argument(
+        "--priority",
+        choices=PRIORITIES,
+        default=priority,
+        help="what goes first; default: normal"
+        if priority is None
+        else f"what goes first; default: {priority}",
+    )
     group.add_argument("--description", metavar="TEXT", help="for people")
     flag = argparse.BooleanOptionalAction
     group.add_argument("--overwrite", action=flag, default=None, help="replace an existing file")

@@ -19,6 +19,8 @@ from transferd.wire.paths import SOCKET_VARIABLE, fallback_directory, system_soc
 
 #: Connecting takes no time, unless the daemon hangs with a full queue of callers.
 _CONNECT_SECONDS = 2.0
+#: A service manager takes calls for a service that is starting, or that it cannot start.
+_ANSWER_SECONDS = 20.0
 
 
 async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool) -> Path:
@@ -75,12 +77,23 @@ async def unreachable(path: Path) -> str | None:
 
 
 async def _declined(path: Path) -> str | None:
-    """Say why the daemon at *path* does not serve this user; None if it does."""
+    """Say why the daemon at *path* does not serve this user; None if it does.
+
+    Raises:
+        NoDaemon: it says nothing.
+    """
     async with Connection(path) as connection:
         try:
-            await connection.send("GET", api_path("jobs"), params={"limit": "1"})
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await connection.send("GET", api_path("jobs"), params={"limit": "1"})
         except NotAllowed as error:
             return str(error)
+        except TimeoutError:
+            # Not to be passed over: a second queue elsewhere would only hide this one.
+            raise NoDaemon(
+                f"cannot reach the service at {path}: it takes calls, and has answered none for"
+                f" {_ANSWER_SECONDS:g} s; see `systemctl status transferd`"
+            ) from None
         except TransferdError:
             return None  # whoever uses it learns more
     return None

@@ -72,12 +72,18 @@ class Administration:
         """Take the file that the *configuration* comes from; None: the defaults."""
         self._subjects = subjects
         self._configuration = configuration
+        self._refused: str | None = None
         self._started = self._configured = subjects.clock.now()
 
     def configured(self, configuration: Path | None) -> None:
         """Take note that the configuration was read again."""
         self._configuration = configuration
+        self._refused = None
         self._configured = self._subjects.clock.now()
+
+    def refused(self, reason: str) -> None:
+        """Take note that the configuration was to be read again, and why it was not taken."""
+        self._refused = reason
 
     async def status(self) -> StatusAnswer:
         """Say how the service is, in detail."""
@@ -138,6 +144,7 @@ class Administration:
         """Look for what is wrong, and change nothing."""
         subjects, clock = self._subjects, self._subjects.clock
         looks: dict[str, Callable[[], Awaitable[Iterable[Finding]]]] = {
+            "configuration": self._configuration_findings,
             "queue": self._queue,
             "key": subjects.keys.findings,
             "files": partial(
@@ -169,6 +176,18 @@ class Administration:
             for finding in findings
         ]
         return CheckAnswer(checked=list(looks), findings=told)
+
+    async def _configuration_findings(self) -> list[Finding]:
+        if self._refused is None:
+            return []
+        return [
+            Finding(
+                code="configuration_refused",
+                severity=Severity.ERROR,
+                text=f"the configuration was not taken at the last reload: {self._refused}",
+                remedy="mend it and reload; the service would not start with it",
+            )
+        ]
 
     async def _queue(self) -> list[Finding]:
         return [_damaged(fault) for fault in await self._subjects.store.verify()]
