@@ -6,6 +6,7 @@ have accounts, and retries are quick. A test leaves it running, with the configu
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Guest]:
     """A guest with transferd as a service, as the README installs it on Debian; alice and bob."""
+    # Building a package may take longer than a test should, and does not hang.
+    faulthandler.cancel_dump_traceback_later()
     with new_guest(people=["alice", "bob"]) as guest:
         give_sources(guest)
         by_package, _ = commands("Install it")
