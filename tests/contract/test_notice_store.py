@@ -88,7 +88,7 @@ async def test_replay_of_long_notices_comes_in_pieces(queue: Queue) -> None:
         met += found
         pieces += 1
     assert met == list(range(1, 101))
-    assert pieces == 2
+    assert 10 < pieces < 25
 
 
 async def test_terminal_notices_wait_until_they_are_settled(queue: Queue) -> None:

@@ -14,6 +14,8 @@ from transferd.model.notices import TERMINAL, Notice, NoticeKind
 from transferd.store.database import Database
 from transferd.store.rows import SELECT_NOTICE, microseconds, notice_of, take_page
 
+#: Texts of one page: a listener who reads nothing keeps it in memory, and there may be thousands.
+_PAGE_CHARS = 32 * 1024
 #: Rows that one transaction forgets, so that a long outbox does not hold up the queue.
 _PRUNED_AT_ONCE = 2000
 
@@ -146,7 +148,7 @@ def _select(
     if open_only:
         conditions.append("settled = 0")
     query = f"{SELECT_NOTICE} WHERE {' AND '.join(conditions)} ORDER BY number LIMIT ?"
-    rows, _ = take_page(cx.execute(query, [*values, limit]), limit)
+    rows, _ = take_page(cx.execute(query, [*values, limit]), limit, _PAGE_CHARS)
     return tuple(map(notice_of, rows))
 
 

@@ -68,18 +68,17 @@ FROM notices
 """
 
 
-def take_page(rows: Iterable[Row], limit: int) -> tuple[list[Row], bool]:
-    """Take the rows of one page, *limit* at most, and fewer where they are long.
+def take_page(rows: Iterable[Row], limit: int, chars: int = _PAGE_CHARS) -> tuple[list[Row], bool]:
+    """Take the rows of one page, *limit* at most, and fewer where they have more than *chars*.
 
     Returns: the rows, at least one where there is one; and whether others are left.
     """
     taken: list[Row] = []
-    chars = 0
     for row in rows:
-        if len(taken) == limit or chars > _PAGE_CHARS:
+        if len(taken) == limit or chars < 0:
             return taken, True
         taken.append(row)
-        chars += sum(len(value) for value in row if isinstance(value, str))
+        chars -= sum(len(value) for value in row if isinstance(value, str))
     return taken, False
 
 
