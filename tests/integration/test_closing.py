@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.support.service import ME, SETTINGS, Service, running_service, spec
-from transferd.model.job import FileSpec, Job, OnError
+from transferd.model.job import FileSpec, Job, JobId, OnError
 from transferd.model.notices import NoticeKind
-from transferd.model.states import JobState
+from transferd.model.queue import Change, Moved
+from transferd.model.states import JobEvent, JobState
 from transferd.wire import link
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
@@ -70,3 +73,29 @@ async def test_a_job_does_not_complete_by_itself_without_its_latest_file(
     ended = await service.next_notice(job, ENDED)
     assert ended.job.state is JobState.ACKNOWLEDGED
     assert ended.job.files_transferred == 2
+
+
+async def test_large_jobs_of_one_owner_leave_one_after_the_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are cancelled at once, others' changes wait for one of them."""
+    monkeypatch.setattr("transferd.service.closing._LARGE", 1)
+    jobs = [await service.create(spec(f"/{n}/a", f"/{n}/b", start=False)) for n in range(4)]
+    apply, leaving, most = service.store.jobs.apply, 0, 0
+
+    async def counted(
+        job_id: JobId, event: JobEvent, now: datetime, change: Change | None = None
+    ) -> Moved:
+        nonlocal leaving, most
+        leaving += 1
+        most = max(most, leaving)
+        for _ in range(100):  # whoever does not wait comes as well
+            await service.store.jobs.counts()
+        leaving -= 1
+        return await apply(job_id, event, now, change)
+
+    monkeypatch.setattr(service.store.jobs, "apply", counted)
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(service.parts.jobs.cancel(ME, job.id))
+    assert most == 1

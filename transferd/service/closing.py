@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 
 from transferd.model.errors import (
@@ -38,6 +38,8 @@ _BATCH = 1000
 _PAGE = 100
 #: Jobs of one owner that are closed at once; another owner's slow files hold up nobody else's.
 _HANDS = 4
+#: With more files than so many, a job takes a while to leave, and everybody's changes wait for it.
+_LARGE = 1000
 
 #: Looks at a job before it is closed for somebody, and raises CallerError to refuse.
 Judge = Callable[[Job], None]
@@ -59,6 +61,7 @@ class Closing:
         self._automatic: dict[int, deque[JobId]] = {}
         self._busy: Counter[int] = Counter()
         self._wake = asyncio.Event()
+        self._large: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         #: Strays up to this number have been found, and those of whom nobody has been asked yet.
         self._swept = 0
         self._found: dict[int, list[Stray]] = {}
@@ -87,15 +90,15 @@ class Closing:
     async def cancel(self, job_id: JobId, judge: Judge) -> Job:
         """Remove the job and its partial data; returns its last view. *judge* as for complete."""
         async with self._locks.hold(job_id):
-            judge(await self._store.job(job_id))
-            job = await self._cancel(job_id, None)
+            judge(job := await self._store.job(job_id))
+            job = await self._cancel(job, None)
         await self.sweep(job.owner)
         return job
 
     async def expire(self, job_id: JobId) -> None:
         """Cancel a job that nobody cares for; its notices stay, unlike where its owner cancels."""
         async with self._locks.hold(job_id):
-            job = await self._cancel(job_id, Change())
+            job = await self._cancel(await self._store.job(job_id), Change())
         await self.sweep(job.owner)
 
     async def _complete(self, job_id: JobId, change: Change | None) -> Job:
@@ -104,18 +107,23 @@ class Closing:
         await self._runs.stop(job_id)
         job = await self._store.job(job_id)
         await self._publish(job)
-        moved = await self._store.apply(job_id, JobEvent.COMPLETE, self._clock.now(), change)
-        self._tell(moved)
-        return moved.job
+        return await self._leave(job, JobEvent.COMPLETE, change)
 
-    async def _cancel(self, job_id: JobId, change: Change | None) -> Job:
-        if self._runs.holds(job_id):
+    async def _cancel(self, job: Job, change: Change | None) -> Job:
+        if self._runs.holds(job.id):
             # A run that still writes could leave a temporary that nobody knows of.
-            self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
-            await self._runs.stop(job_id)
-        moved = await self._store.apply(job_id, JobEvent.CANCEL, self._clock.now(), change)
+            self._tell(await self._store.apply(job.id, JobEvent.SUSPEND, self._clock.now()))
+            await self._runs.stop(job.id)
+        gone = await self._leave(job, JobEvent.CANCEL, change)
+        await self._runs.stop(job.id)
+        return gone
+
+    async def _leave(self, job: Job, event: JobEvent, change: Change | None) -> Job:
+        """Take a job out of the queue; large ones of one owner one after the other."""
+        large = self._large[job.owner] if job.files_total > _LARGE else nullcontext()
+        async with large:
+            moved = await self._store.apply(job.id, event, self._clock.now(), change)
         self._tell(moved)
-        await self._runs.stop(job_id)
         return moved.job
 
     def consider(self, job: Job) -> None:
@@ -177,7 +185,7 @@ class Closing:
             if _completes_itself(job):
                 await self._complete(job_id, Change())
             elif _cancels_itself(job):
-                await self._cancel(job_id, Change())
+                await self._cancel(job, Change())
         except Conflict as refusal:
             failure = Failure(code=refusal.code, message=refusal.detail)
             change = Change(failure=failure)
