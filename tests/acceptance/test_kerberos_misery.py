@@ -332,11 +332,11 @@ def test_ntlm_inside_negotiate_is_spoken_by_permission_alone(
     assert refused.returncode == 1
     assert f"with the password of '{USER}@{NTLM_DOMAIN}': the realm is not known" in refused.stderr
     assert "allow NTLM inside Negotiate with --allow-ntlm (negotiate.ntlm)" in refused.stderr
-    assert "credentials." not in member.logged()[len(before) :]
+    assert " auth." not in member.logged()[len(before) :]
     done = member.ctl(*command, "--allow-ntlm", stdin=f"{PASSWORD}\n")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x").read_bytes() == BODY
-    (audit,) = [line for line in member.logged()[len(before) :].splitlines() if "credent" in line]
+    (audit,) = [line for line in member.logged()[len(before) :].splitlines() if " auth." in line]
     assert "auth.accepted" in audit
     assert "scheme=negotiate" in audit
     assert "mechanism=ntlm" in audit

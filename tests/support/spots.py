@@ -116,7 +116,7 @@ class Visitor:
 
 def audits(log: str, job_id: str) -> list[tuple[str, dict[str, str]]]:
     """Find the records of credentials of a job: what happened, and the fields."""
-    found = re.findall(r" credentials\.(\w+) (.*)", log)
+    found = re.findall(r" auth\.(\w+) (.*)", log)
     records = [(what, dict(re.findall(r'(\w+)=("[^"]*"|\S*)', rest))) for what, rest in found]
     return [(what, fields) for what, fields in records if fields.pop("job") == job_id]
 
