@@ -231,6 +231,27 @@ def test_a_former_owner_cannot_have_the_new_one_replace_a_file_of_his(
     assert (place / "notes").read_text() == "carol was here"
 
 
+def test_an_admin_writes_nothing_into_his_home_for_a_former_owner(
+    machine: Machine, alice: Speaker, carol: Speaker, url: str
+) -> None:
+    """Her worker is in her hands, and calls any destination right: it is asked about no other."""
+    place = machine.carol.home / "open"
+    machine.carol.home.chmod(0o755)
+    machine.python(machine.carol, f"import os; os.mkdir(p := {str(place)!r}); os.chmod(p, 0o777)")
+    files = [{"remote": url, "local": str(place / "profile")}]
+    job = alice.make(name="x", files=files, proxy="direct")
+    place.chmod(0o755)  # as if her worker had lied
+    refused = carol.ask("POST", one(job, "take-ownership"))
+    assert (refused.status, refused.code) == (409, "owner_no_access")
+    assert refused.json["detail"].endswith(
+        f"user {alice.person.uid} has chosen {place}, where he may not write himself;"
+        " have the files in a new job, whose destinations you choose"
+    )
+    place.chmod(0o777)
+    assert carol.ask("POST", one(job, "take-ownership")).status == 200
+    machine.carol.home.chmod(0o700)
+
+
 def test_a_job_whose_way_is_anothers_link_is_not_taken(
     machine: Machine, alice: Speaker, root: Speaker
 ) -> None:

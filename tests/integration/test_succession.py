@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import require_root
+from tests.support.people import people
+from tests.support.servers import public_directory, require_root
 from transferd.model.errors import TransferFailed
 from transferd.model.job import JobId
 from transferd.model.paths import temporary_path
@@ -28,13 +30,17 @@ class Had:
         self.local = place / "a.iso"
         self.temporary = Path(temporary_path(str(self.local), JOB))
 
-    def ask(self, *, known: bool = False) -> tuple[Refusal, ...]:
-        """Ask about it; *known*: the queue knows which temporary file it has."""
+    def ask(self, *, known: bool = False, former: int | None = None) -> tuple[Refusal, ...]:
+        """Ask about it; *known*: the queue knows which temporary file it has.
+
+        The *former* owner is somebody for whom every directory is open, unless one is named.
+        """
         inode = None
         if known:
             with self.temporary.open("rb") as file:
                 inode = inode_of(file.fileno())
-        return assume([Holding(7, str(self.local), str(self.temporary), inode)])
+        holding = Holding(7, str(self.local), str(self.temporary), inode)
+        return assume([holding], os.geteuid() if former is None else former)
 
 
 @pytest.fixture
@@ -98,6 +104,53 @@ def test_anothers_partial_data_is_carried_on_if_the_queue_knows_it(had: Had) -> 
     (refusal,) = had.ask()
     assert refusal.code == "local_not_regular"
     assert f"it belongs to user {OTHER}" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "right"),
+    [
+        (0o755, 0, False),
+        (0o757, 0, True),
+        (0o755, OTHER, True),
+        (0o775, 0, False),
+        (0o557, OTHER, False),
+    ],
+)
+def test_nothing_is_written_where_the_former_owner_could_not(
+    mode: int, owner: int, right: bool
+) -> None:
+    """He has chosen the place: `~/.bashrc` of an admin, say, who then takes the job over."""
+    require_root("giving directories to others")
+    with public_directory() as above:
+        place = above / "place"
+        place.mkdir()
+        place.chmod(mode | 0o700 if owner == 0 else mode)
+        os.chown(place, owner, owner)
+        refusals = Had(place).ask(former=OTHER)
+        if right:
+            assert refusals == ()
+            above.chmod(0o700)  # there is no way for him
+            refusals = Had(place).ask(former=OTHER)
+        (refusal,) = refusals
+    assert refusal.code == "local_forbidden"
+    assert refusal.message == f"user {OTHER} has chosen {place}, where he may not write himself"
+
+
+def test_a_group_of_the_former_owner_counts(tmp_path: Path) -> None:
+    """All of them, as its user database says."""
+    require_root("becoming several users")
+    with people() as machine:
+        place = machine.directory / "crew"
+        place.mkdir()
+        place.chmod(0o770)
+        os.chown(place, 0, machine.alice.groups[1])
+        ask = (
+            "import os, sys; from transferd.worker.permission import could_write;"
+            " print([could_write(int(n), os.open(sys.argv[1], os.O_RDONLY)) for n in sys.argv[2:]])"
+        )
+        uids = [str(person.uid) for person in (machine.alice, machine.bob, machine.root)]
+        said = machine.run(machine.root, sys.executable, "-c", ask, str(place), *uids, check=True)
+    assert said.stdout == "[True, False, True]\n"
 
 
 def test_no_link_of_others_is_followed_by_the_wary(tmp_path: Path) -> None:

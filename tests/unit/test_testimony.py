@@ -188,7 +188,7 @@ PUBLISH = Question.of(
 DISCARD = Question.of(link.Discard(1, (link.Leftover(9, "/.a"),)))
 COMMAND = Question.of(link.RunCommand(1, ("/bin/true",), {}, ""))
 SURVEY = Question.of(link.Survey(1, ("/",)))
-ASSUME = Question.of(link.Assume(1, (link.Holding(3, "/a", "/.a"),)))
+ASSUME = Question.of(link.Assume(1, (link.Holding(3, "/a", "/.a"),), 1001))
 
 
 def refusing(kind: type[Any], *numbers: int, code: str = "local_busy", text: str = "m") -> Answer:

@@ -250,7 +250,8 @@ class Job:
 
         Raises:
             NotAllowed: the caller is no admin.
-            Conflict: `owner_no_access`; he may not write to where the job's files are.
+            Conflict: `owner_no_access`; he may not write to where the job's files are, or the
+                former owner, who has chosen that, may not.
         """
         return await self._act("take-ownership")
 

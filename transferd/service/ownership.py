@@ -123,7 +123,7 @@ class Ownership:
                 return job
             with self._runs.barring(job_id):
                 await self._halt(job_id)
-                await self._check_access(job_id, owner)
+                await self._check_access(job, owner)
                 return await _undisturbed(self._hand_over(caller, job_id, owner))
 
     async def _halt(self, job_id: JobId) -> None:
@@ -137,7 +137,7 @@ class Ownership:
             # One that was about to begin has still moved the job.
             running = (await self._store.job(job_id)).state.running
 
-    async def _check_access(self, job_id: JobId, owner: int) -> None:
+    async def _check_access(self, job: Job, owner: int) -> None:
         """Make sure that the new owner can go on with the job's files.
 
         Raises:
@@ -146,36 +146,41 @@ class Ownership:
         """
         after: int | None = -1
         while after is not None:
-            page = await self._store.files(job_id, after=after, limit=_BATCH)
+            page = await self._store.files(job.id, after=after, limit=_BATCH)
             files = [file for file in page.files if not file.published]
             for batch in questions(files, lambda file: 2 * len(file.spec.local.encode())):
-                await self._ask(job_id, owner, batch)
+                await self._ask(job, owner, batch)
             after = page.next
 
-    async def _ask(self, job_id: JobId, owner: int, files: Sequence[File]) -> None:
+    async def _ask(self, job: Job, owner: int, files: Sequence[File]) -> None:
         holdings = tuple(
             link.Holding(
                 number=file.index,
                 local=file.spec.local,
-                temporary=temporary_path(file.spec.local, job_id),
+                temporary=temporary_path(file.spec.local, job.id),
                 inode=file.inode,
             )
             for file in files
         )
         try:
-            question = partial(link.Assume, files=holdings)
+            question = partial(link.Assume, files=holdings, former=job.owner)
             answer = await self._workers.ask(owner, question, link.Inspected)
         except OwnerRefused as error:
-            raise Conflict("owner_refused", f"cannot make job {job_id} yours: {error}") from error
+            raise Conflict("owner_refused", f"cannot make job {job.id} yours: {error}") from error
         except WorkerGone as error:
             raise Unavailable(
                 "worker_lost", f"cannot look at the job's files: {error}; try again"
             ) from error
         for refusal in answer.refusals[:1]:
+            remedy = (
+                "have the files in a new job, whose destinations you choose"
+                if refusal.code == "local_forbidden"
+                else f"let user {owner} write there,"
+                " or remove a partial file that is in the way, which is fetched anew then"
+            )
             raise Conflict(
                 "owner_no_access",
-                f"cannot make job {job_id} yours: {refusal.message}; let user {owner} write there,"
-                " or remove a partial file that is in the way, which is fetched anew then",
+                f"cannot make job {job.id} yours: {refusal.message}; {remedy}",
             )
 
     async def _hand_over(self, caller: Caller, job_id: JobId, owner: int) -> Job:

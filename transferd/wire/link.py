@@ -119,6 +119,8 @@ class Assume(Message, frozen=True, tag="assume"):
 
     request: int
     files: tuple[Holding, ...]
+    #: Who has chosen where they go.
+    former: int
 
 
 class Publication(msgspec.Struct, frozen=True):

@@ -182,7 +182,7 @@ class Dispatcher:
                 reply = partial(Inspected, message.request)
                 return self._answer(ask, range(len(message.paths)), reply)
             case Assume():
-                ask = partial(assume, message.files)
+                ask = partial(assume, message.files, message.former)
                 numbers = [file.number for file in message.files]
                 return self._answer(ask, numbers, partial(Inspected, message.request))
             case Publish():
