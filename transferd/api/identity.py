@@ -14,6 +14,7 @@ from asyncio import BaseTransport
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -31,6 +32,8 @@ _GROUP_BYTES = 1024
 _NAME_PATIENCE: Seconds = 0.1
 #: The kernel's "no such user here".
 _NOBODY_AT_ALL = 0xFFFFFFFF
+#: How many uids there are where the process is in no user namespace but the first.
+_ALL_UIDS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Identities:
         self._admin_gid = admin_gid
         self._operator = operator
         self._known: WeakKeyDictionary[BaseTransport, Caller] = WeakKeyDictionary()
+        self._nobody = _nobody()
         self._reconfigured = asyncio.Event()
 
     def configure(self, admin_gid: int | None) -> None:
@@ -89,7 +93,7 @@ class Identities:
             NotAllowed: `not_allowed`; the kernel does not know.
         """
         pid, uid, gid = _peer(sock)
-        if uid == _NOBODY_AT_ALL:
+        if uid in self._nobody:
             raise NotAllowed("not_allowed", "cannot tell who calls; use the Unix socket")
         admin = uid == 0 or (
             self._admin_gid is not None and self._admin_gid in {gid, *_groups(sock, uid, gid)}
@@ -104,6 +108,15 @@ class Identities:
         except NotAllowed:
             return Visitor(uid=_NOBODY_AT_ALL, operator=False)
         return Visitor(uid=caller.uid, operator=caller.operator)
+
+
+def _nobody() -> frozenset[int]:
+    """Return which uids are no user's: in a user namespace all who are not of it have one uid."""
+    _, _, count = Path("/proc/self/uid_map").read_text(encoding="ascii").split()[:3]
+    if int(count) == _ALL_UIDS:
+        return frozenset({_NOBODY_AT_ALL})
+    overflow = Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii")
+    return frozenset({_NOBODY_AT_ALL, int(overflow)})
 
 
 def _peer(sock: socket.socket) -> tuple[int, int, int]:
