@@ -1,4 +1,4 @@
-"""Who a caller is, where the daemon is in a user namespace, as in a container without privileges."""
+"""Who a caller is where the daemon is in a user namespace, as in an unprivileged container."""
 
 from __future__ import annotations
 
