@@ -26,7 +26,7 @@ from typing import IO
 
 from tests.support.guest_disk import Disk, disk
 from tests.support.netns import Network, network
-from tests.support.servers import require_program, require_root
+from tests.support.servers import reject, require_program, require_root
 
 _BOOT_SECONDS = 60.0
 _END_SECONDS = 60.0
@@ -268,10 +268,17 @@ def kill_command(pid: int) -> None:
 
 @contextlib.contextmanager
 def guest(*, people: Sequence[str] = ()) -> Iterator[Guest]:
-    """Boot a fresh guest with accounts for *people*, and end it; skips as require_program does."""
+    """Boot a fresh guest with accounts for *people*, and end it.
+
+    Skips the test where root cannot make one, or fails it, as require_program.
+    """
     require_root("a guest under systemd")
-    with disk() as its_disk, network() as its_network, tempfile.TemporaryFile() as console:
-        machine = Guest(its_disk, its_network, console)
+    with contextlib.ExitStack() as parts:
+        try:
+            its_disk, its_network = parts.enter_context(disk()), parts.enter_context(network())
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+            reject(f"no guest can be made here: {error}")
+        machine = Guest(its_disk, its_network, parts.enter_context(tempfile.TemporaryFile()))
         machine.boot()
         try:
             for name in people:
