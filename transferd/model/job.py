@@ -131,6 +131,14 @@ class Inode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Bytes of a file that are on disk for sure, behind a hole: from *start* to *end*, excluded."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """One file of a job, as the queue holds it."""
 
@@ -138,8 +146,11 @@ class File:
     spec: FileSpec
     #: None while the server has not said.
     bytes_total: int | None = None
-    #: Bytes that are on disk for sure; the next request starts here.
+    #: Bytes at the beginning that are on disk for sure.
     bytes_transferred: int = 0
+    #: Others that are, of the same version: in order, apart from each other and from those at the
+    #: beginning. There are some only of a file that was fetched in several ranges at once.
+    parts: tuple[Part, ...] = ()
     #: Under which version those bytes were fetched; always there when bytes_transferred > 0
     #: and the version can be recognised again.
     validator: Validator | None = None

@@ -25,6 +25,8 @@ QUESTION_ITEMS = 1000
 #: …and how many bytes their names have together, unless it is about one file only.
 QUESTION_NAMES = 32 * 1024
 
+#: Parts of a file behind its first hole.
+PARTS = 64
 #: Of a file. Sums over a hundred thousand of them fit into the integers of the queue file.
 BYTES = 2**46
 #: Characters of a sentence for people; it may hold a URL and a path.

@@ -19,7 +19,7 @@ import msgspec
 
 from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.failures import Failure
-from transferd.model.job import File, Inode, JobId, Seconds, Settings, Validator
+from transferd.model.job import File, Inode, JobId, Part, Seconds, Settings, Validator
 from transferd.wire.conduct import WorkerSettings as WorkerSettings
 
 
@@ -231,7 +231,10 @@ class Progress(Message, frozen=True, tag="progress"):
 
 
 class Durable(Message, frozen=True, tag="durable"):
-    """The first *offset* bytes of a file are on disk and belong to *validator*'s version."""
+    """The first *offset* bytes of a file are on disk and belong to *validator*'s version.
+
+    So are and do its *parts*, which replace those that were told before.
+    """
 
     job: JobId
     run: int
@@ -239,6 +242,8 @@ class Durable(Message, frozen=True, tag="durable"):
     offset: int
     total: int | None = None
     validator: Validator | None = None
+    #: As File.parts.
+    parts: tuple[Part, ...] = ()
 
 
 class Sized(Message, frozen=True, tag="sized"):
