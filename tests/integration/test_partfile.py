@@ -18,6 +18,7 @@ from tests.support.isolation import ordinary_user, run_on_small_disk, run_traced
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import kind_of
 from transferd.model.job import CHECKSUM_ALGORITHMS, Inode
+from transferd.transfer.ranges import Coverage
 from transferd.worker.local_faults import local_failure
 from transferd.worker.partfile import DigestStopped, PartFile
 
@@ -33,7 +34,7 @@ class Place:
 
     def open(self, offset: int = 0, inode: Inode | None = None) -> PartFile:
         """Open the partial file."""
-        return PartFile.open(self.local, self.temporary, offset, inode)
+        return PartFile.open(self.local, self.temporary, Coverage(offset=offset), inode)
 
     def refusal(self, offset: int = 0, inode: Inode | None = None) -> str:
         """Open a partial file that cannot be opened; return the code."""
@@ -58,7 +59,7 @@ def test_a_new_file_is_made_under_its_temporary_name_only(place: Place) -> None:
     try:
         with place.open() as part:
             found = place.path.stat()
-            assert part.kept == 0
+            assert part.kept.size == 0
             assert part.size == 0
             assert (part.inode.device, part.inode.number) == (found.st_dev, found.st_ino)
             assert part.inode == inode_at(place.path)
@@ -72,9 +73,9 @@ def test_what_is_written_stands_one_after_the_other(place: Place) -> None:
     """Chunks of any buffer type, empty ones, and more of them than one system call takes."""
     many = [bytes([number % 251]) * 3 for number in range(3000)]
     with place.open() as part:
-        part.write(b"ab", bytearray(b"c"), b"", memoryview(b"de"))
-        part.write()
-        part.write(*many)
+        part.cursor(part.end).write(b"ab", bytearray(b"c"), b"", memoryview(b"de"))
+        part.cursor(part.end).write()
+        part.cursor(part.end).write(*many)
         part.sync()
         assert part.size == 5 + 9000
     assert place.path.read_bytes() == b"abcde" + b"".join(many)
@@ -85,7 +86,7 @@ def test_a_short_write_is_continued(place: Place, monkeypatch: pytest.MonkeyPatc
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda file, views: real(file, [views[0][:3]]))
     with place.open() as part:
-        part.write(b"0123456789", b"abcd", b"xyz")
+        part.cursor(part.end).write(b"0123456789", b"abcd", b"xyz")
     assert place.path.read_bytes() == b"0123456789abcdxyz"
 
 
@@ -93,10 +94,10 @@ def test_durable_bytes_are_kept_and_what_follows_is_cut_off(place: Place) -> Non
     """DESIGN 7: a resumed file starts at its last durable offset."""
     place.path.write_bytes(b"0123456789")
     with place.open(offset=4) as part:
-        assert part.kept == 4
+        assert part.kept.size == 4
         assert part.size == 4
-        part.write(b"x")
-        assert os.lseek(part.fileno(), 0, os.SEEK_CUR) == 5
+        part.cursor(part.end).write(b"x")
+        assert part.end == 5
     assert place.path.read_bytes() == b"0123x"
 
 
@@ -108,7 +109,7 @@ def test_an_offset_that_the_file_does_not_reach_is_lost(
     if content is not None:
         place.path.write_bytes(content)
     with place.open(offset=4) as part:
-        assert part.kept == 0
+        assert part.kept.size == 0
         assert part.size == 0
 
 
@@ -117,10 +118,10 @@ def test_another_file_under_the_name_is_not_continued(place: Place) -> None:
     place.path.write_bytes(b"0123456789")
     found = place.path.stat()
     with place.open(4, Inode(device=found.st_dev, number=found.st_ino + 1)) as part:
-        assert part.kept == 0
+        assert part.kept.size == 0
     place.path.write_bytes(b"0123456789")
     with place.open(4, Inode(device=found.st_dev + 1, number=found.st_ino)) as part:
-        assert part.kept == 4, "devices are numbered anew at each mount"
+        assert part.kept.size == 4, "devices are numbered anew at each mount"
 
 
 def test_a_link_is_not_followed(place: Place) -> None:
@@ -163,7 +164,7 @@ def test_another_owners_file_is_not_continued(
     assert place.refusal(4) == "local_not_regular"
     found = place.path.stat()
     with place.open(4, Inode(device=found.st_dev, number=found.st_ino)) as part:
-        assert part.kept == 4
+        assert part.kept.size == 4
 
 
 def test_a_file_that_got_the_number_of_ours_is_not_continued(
@@ -174,9 +175,9 @@ def test_a_file_that_got_the_number_of_ours_is_not_continued(
     place.path.write_bytes(b"0123456789")
     inode = inode_at(place.path)
     with place.open(4, inode) as part:
-        assert part.kept == 4
+        assert part.kept.size == 4
     with place.open(4, replace(inode, born=1)) as part:
-        assert part.kept == 0
+        assert part.kept.size == 0
     stranger = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: stranger)
     place.open(0, inode).close()
@@ -186,7 +187,7 @@ def test_a_file_that_got_the_number_of_ours_is_not_continued(
 def test_only_one_process_writes_to_a_file(place: Place) -> None:
     """An old worker that is still leaving and its successor do not mix their bytes."""
     with place.open() as part:
-        part.write(b"0123")
+        part.cursor(part.end).write(b"0123")
         assert place.refusal() == "local_busy"
         assert part.size == 4, "the one that came second has changed nothing"
     place.open().close()
@@ -207,8 +208,8 @@ def test_a_file_that_was_published_meanwhile_is_not_written_to(
 
     monkeypatch.setattr(fcntl, "flock", lock)
     with place.open(4) as part:
-        part.write(b"x")
-        assert part.kept == 0
+        part.cursor(part.end).write(b"x")
+        assert part.kept.size == 0
         assert part.inode.number == place.path.stat().st_ino
 
 
@@ -239,7 +240,7 @@ def test_a_directory_that_may_not_be_listed_serves() -> None:
     with ordinary_user() as home:
         home.chmod(0o333)
         with Place(home).open() as part:
-            part.write(b"x")
+            part.cursor(part.end).write(b"x")
             part.sync()
         home.chmod(0o755)
 
@@ -251,7 +252,7 @@ def test_the_bytes_stay_in_the_directory_that_was_opened(place: Place) -> None:
     with inner.open() as part:
         inner.directory.rename(place.directory / "moved")
         inner.directory.mkdir()
-        part.write(b"x")
+        part.cursor(part.end).write(b"x")
         part.sync()
     assert os.listdir(inner.directory) == []
 
@@ -276,7 +277,7 @@ def test_a_file_whose_directory_was_swapped_under_way_is_not_whole(
     elsewhere = place.directory / "elsewhere"
     elsewhere.mkdir()
     with inner.open() as part:
-        part.write(b"abcd")
+        part.cursor(part.end).write(b"abcd")
         moved = inner.directory.rename(place.directory / "moved")
         match thing:
             case "directory":
@@ -285,7 +286,7 @@ def test_a_file_whose_directory_was_swapped_under_way_is_not_whole(
                 inner.directory.symlink_to(elsewhere)
             case "file":
                 inner.directory.touch()
-        part.write(b"efgh")
+        part.cursor(part.end).write(b"efgh")
         with pytest.raises(TransferFailed) as caught:
             part.finish(None)
     gone = thing in ("nothing", "file")
@@ -300,7 +301,7 @@ def test_a_directory_that_was_moved_and_linked_to_is_still_there(place: Place) -
     inner = Place(place.directory / "inner")
     inner.directory.mkdir()
     with inner.open() as part:
-        part.write(b"abcd")
+        part.cursor(part.end).write(b"abcd")
         inner.directory.rename(place.directory / "moved")
         inner.directory.symlink_to("moved")
         part.finish(None)
@@ -336,7 +337,7 @@ from transferd.model.errors import TransferFailed
 from transferd.worker.partfile import PartFile
 os.mkfifo(sys.argv[2])
 try:
-    PartFile.open(sys.argv[1], sys.argv[2], 0)
+    PartFile.open(sys.argv[1], sys.argv[2])
 except TransferFailed as failed:
     print(failed.failure.code)
 """
@@ -352,9 +353,9 @@ def test_the_first_flush_makes_the_name_durable_too(place: Place) -> None:
     code = """
 import sys
 from transferd.worker.partfile import PartFile
-with PartFile.open(sys.argv[1], sys.argv[2], 0) as part:
-    part.write(b"a"); part.sync()
-    part.write(b"b"); part.sync()
+with PartFile.open(sys.argv[1], sys.argv[2]) as part:
+    part.cursor(part.end).write(b"a"); part.sync()
+    part.cursor(part.end).write(b"b"); part.sync()
     part.finish(0.0)
 """
     run = run_traced(code, [place.local, place.temporary], calls="fsync,fdatasync,utimensat")
@@ -377,15 +378,15 @@ def test_a_failed_flush_is_never_made_good_by_a_later_one(place: Place, call: st
 import sys
 from transferd.model.errors import TransferFailed
 from transferd.worker.partfile import PartFile
-with PartFile.open(sys.argv[1], sys.argv[2], 0) as part:
-    part.write(b"a")
+with PartFile.open(sys.argv[1], sys.argv[2]) as part:
+    part.cursor(part.end).write(b"a")
     for attempt in (part.sync, part.sync, lambda: part.finish(None)):
         try:
             attempt()
         except TransferFailed as failed:
             print(failed.failure.code)
     part.truncate(0)
-    part.write(b"b")
+    part.cursor(part.end).write(b"b")
     part.sync()
     print(part.size)
 """
@@ -406,16 +407,16 @@ from transferd.model.errors import TransferFailed
 from transferd.worker.partfile import PartFile
 ballast = os.path.join(sys.argv[1], "ballast")
 open(ballast, "wb").write(bytes(512 * 1024))
-with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as part:
+with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1") as part:
     assert part.free_space() == 512 * 1024, part.free_space()
     try:
-        part.write(b"x" * 300_000, b"y" * 300_000)
+        part.cursor(part.end).write(b"x" * 300_000, b"y" * 300_000)
     except TransferFailed as failed:
         print(failed.failure.code)
     print(part.size, part.free_space())
     part.sync()
     os.unlink(ballast)
-    part.write(b"z" * 300_000)
+    part.cursor(part.end).write(b"z" * 300_000)
     print(part.size)
 """
     printed = run_on_small_disk(code, size="1m").split()
@@ -429,9 +430,9 @@ import resource, sys
 from transferd.model.errors import TransferFailed
 from transferd.worker.partfile import PartFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as part:
+with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1") as part:
     try:
-        part.write(bytes(10_000))
+        part.cursor(part.end).write(bytes(10_000))
     except TransferFailed as failed:
         print(failed.failure.code, part.size)
 """
@@ -441,16 +442,16 @@ with PartFile.open(sys.argv[1] + "/a", sys.argv[1] + "/.a.transferd-1", 0) as pa
 def test_truncating_starts_anew(place: Place) -> None:
     """After a reset the next byte is the first."""
     with place.open() as part:
-        part.write(b"0123456789")
+        part.cursor(part.end).write(b"0123456789")
         part.truncate(0)
-        part.write(b"ab")
+        part.cursor(part.end).write(b"ab")
     assert place.path.read_bytes() == b"ab"
 
 
 def test_a_finished_file_has_the_remote_time(place: Place) -> None:
     """BITS F14: the time of modification comes from Last-Modified."""
     with place.open() as part:
-        part.write(b"x")
+        part.cursor(part.end).write(b"x")
         part.finish(784111777.0)
     assert place.path.stat().st_mtime == 784111777.0
 
@@ -459,7 +460,7 @@ def test_a_finished_file_has_the_remote_time(place: Place) -> None:
 def test_an_impossible_time_is_left(place: Place, mtime: float) -> None:
     """A wrong date is no reason to lose a transfer."""
     with place.open() as part:
-        part.write(b"x")
+        part.cursor(part.end).write(b"x")
         part.finish(mtime)
         assert part.size == 1
 
@@ -469,7 +470,7 @@ def test_every_known_digest_is_that_of_the_bytes_on_disk(place: Place, algorithm
     """The table names what hashlib has, with its lengths."""
     content = bytes(range(256)) * 9000
     with place.open() as part:
-        part.write(content)
+        part.cursor(part.end).write(content)
         digest = part.digest(algorithm, threading.Event())
     assert digest == hashlib.new(algorithm, content).hexdigest()
     assert len(digest) == 2 * CHECKSUM_ALGORITHMS[algorithm]
@@ -480,7 +481,7 @@ def test_a_digest_can_be_stopped(place: Place) -> None:
     stop = threading.Event()
     stop.set()
     with place.open() as part:
-        part.write(b"x")
+        part.cursor(part.end).write(b"x")
         with pytest.raises(DigestStopped):
             part.digest("sha256", stop)
 
@@ -534,17 +535,17 @@ def test_a_file_that_is_too_large_says_whose_limit_it_is(
 def test_a_file_whose_size_somebody_changes_is_given_up(place: Place, size: int) -> None:
     """Going on would leave a hole of zeros, or bytes behind the end, in a file called whole."""
     with place.open() as part:
-        part.write(b"abcd")
+        part.cursor(part.end).write(b"abcd")
         os.truncate(place.path, size)
         with pytest.raises(TransferFailed) as caught:
-            part.write(b"efgh")
+            part.cursor(part.end).write(b"efgh")
         assert caught.value.failure.code == "local_lost"
         with pytest.raises(TransferFailed) as caught:
             part.finish(None)
         assert caught.value.failure.code == "local_lost"
         assert part.end == 4
         part.truncate(0)
-        part.write(b"abcd")
+        part.cursor(part.end).write(b"abcd")
         part.finish(None)
     assert place.path.read_bytes() == b"abcd"
 
@@ -555,7 +556,7 @@ def test_a_file_that_is_not_under_its_name_any_more_is_not_finished(
 ) -> None:
     """A job that is called transferred has its files; one that was taken away is fetched anew."""
     with place.open() as part:
-        part.write(b"abcd")
+        part.cursor(part.end).write(b"abcd")
         kept = place.path.rename(place.directory / "taken away")
         match thing:
             case "file":

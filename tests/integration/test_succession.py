@@ -168,7 +168,7 @@ def test_no_link_of_others_is_followed_by_the_wary(tmp_path: Path) -> None:
     (refusal,) = behind.ask()
     assert refusal.code == "local_forbidden"
     with pytest.raises(TransferFailed) as failed:
-        PartFile.open(str(behind.local), str(behind.temporary), 0, wary=True)
+        PartFile.open(str(behind.local), str(behind.temporary), wary=True)
     assert failed.value.failure.code == "local_forbidden"
     assert "in a new job" in failed.value.failure.remedy
     assert not list(place.iterdir())

@@ -19,7 +19,9 @@ from tests.support.origin import Document, Fault, Origin, Page, Version, redirec
 from tests.support.worker import LIMITS, PASSWORD, PLAIN, USER, Book, credential
 from transferd.model.credentials import Scheme
 from transferd.model.job import Checksum
+from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
+from transferd.worker.body import Bodies
 from transferd.worker.job import Equipment, Run
 from transferd.worker.partfile import PartFile
 from transferd.worker.trust import Trust
@@ -70,6 +72,7 @@ class Stage:
         equipment = Equipment(
             limits=msgspec.structs.replace(LIMITS, durable_seconds=0.0),
             threads=self._threads,
+            bodies=Bodies(self._threads, 8),
             security=self._threads,
             trust=Trust(self._threads),
             randomness=secrets.token_bytes,
@@ -139,7 +142,7 @@ async def _begin(origin: Origin, book: Book, threads: Executor) -> None:
 async def _stopped_and_carried_on(book: Book, threads: Executor, at: int) -> int:
     stage = Stage(book, threads)
     waits = await stage.live(at)
-    kept = book.files[0].bytes_transferred
+    kept = coverage_of(book.files[0])
     local, temporary = book.files[0].spec.local, book.temporary()
     if not book.files[0].completed:
         assert isinstance(stage.said[-1], link.Stopped)

@@ -12,7 +12,7 @@ from tests.support.origin import (
     Origin,
     Version,
 )
-from tests.support.runs import BODY, TOTAL, broken_off, failure
+from tests.support.runs import BODY, TOTAL, broken_off, failure, size_limit
 from tests.support.worker import Book, Desk, worker_task
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
@@ -50,25 +50,14 @@ async def test_a_file_that_does_not_fit_is_not_begun(
     assert book.temporary().read_bytes() == BODY
 
 
-async def test_a_disk_that_fills_up_keeps_what_it_took(
-    desk: Desk, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_that_fails_in_its_middle_keeps_what_it_took(
+    desk: Desk, origin: Origin, tmp_path: Path
 ) -> None:
-    """A write that fails in its middle leaves a sound part, which is made durable and told."""
-    write = PartFile.write
-
-    def write_some(part: PartFile, *chunks: bytes) -> None:
-        data = b"".join(chunks)
-        room = max(1_500_000 - part.size, 0)
-        write(part, data[:room])
-        if len(data) > room:
-            full = Failure(code="disk_full", message="cannot write: full")
-            raise TransferFailed(full)
-
+    """There is a sound part of it, which is made durable and told: as on a disk that is full."""
     book = Book.of(tmp_path, origin.url("/f"))
-    with monkeypatch.context() as patch:
-        patch.setattr(PartFile, "write", write_some)
+    with size_limit(1_500_000):
         failed = await failure(desk, book)
-    assert failed.failure.code == "disk_full"
+    assert failed.failure.code == "local_too_large"
     assert book.files[0].bytes_transferred == 1_500_000
     assert isinstance(await desk.carry(book), link.Drained)
     assert origin.seen[-1].range_start == 1_500_000

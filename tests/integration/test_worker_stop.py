@@ -21,6 +21,7 @@ from tests.support.origin import (
 )
 from tests.support.runs import BODY, broken_off, failure
 from tests.support.worker import Book, Desk, worker_task
+from transferd.transfer.ranges import Coverage
 from transferd.wire import link
 from transferd.worker.partfile import PartFile
 
@@ -52,7 +53,9 @@ async def test_stop_saves_what_has_arrived_before_it_is_answered(
     await desk.stop(book)
     assert book.files[0].bytes_transferred == 1_000_001
     assert isinstance(desk.heard[-1], link.Stopped)
-    part = PartFile.open(book.files[0].spec.local, str(book.temporary()), 1_000_001)
+    part = PartFile.open(
+        book.files[0].spec.local, str(book.temporary()), Coverage(offset=1_000_001)
+    )
     part.close()
     assert isinstance(await desk.carry(book), link.Drained)
     assert origin.seen[-1].range_start == 1_000_001
@@ -108,7 +111,7 @@ async def test_stop_frees_a_file_that_is_only_being_opened(
         await desk.start(book)
         await asyncio.to_thread(opening.wait, 20)
         await desk.stop(book)
-    PartFile.open(*place, 0).close()
+    PartFile.open(*place).close()
 
 
 async def test_stop_does_not_wait_for_a_dead_disk(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+import resource
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,6 +40,17 @@ def limits(**changes: float) -> link.WorkerSettings:
 def expecting(body: bytes) -> Checksum:
     """The checksum of *body*."""
     return Checksum(algorithm="sha256", digest=hashlib.sha256(body).hexdigest())
+
+
+@contextlib.contextmanager
+def size_limit(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond *size* bytes in the block: write(2) fails there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def broken_off(desk: Desk, origin: Origin, directory: Path, at: int = 1_000_000) -> Book:

@@ -19,6 +19,7 @@ from transferd.model.job import Checksum, File, FileSpec, JobId, Settings, Timer
 from transferd.model.paths import temporary_path
 from transferd.wire import codec, link
 from transferd.wire.channel import Channel
+from transferd.worker.body import Bodies
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.security import open_security_threads
 
@@ -107,15 +108,19 @@ class Book:
                 return replace(
                     file,
                     bytes_transferred=message.offset,
+                    parts=message.parts,
                     bytes_total=message.total,
                     validator=message.validator,
                 )
             case link.Reset():
-                return replace(file, bytes_transferred=0, bytes_total=None, validator=None)
+                return replace(
+                    file, bytes_transferred=0, parts=(), bytes_total=None, validator=None
+                )
             case link.FileDone():
                 return replace(
                     file,
                     bytes_transferred=message.size,
+                    parts=(),
                     bytes_total=message.size,
                     inode=message.inode,
                     completed=True,
@@ -235,8 +240,8 @@ async def worker_task(limits: link.WorkerSettings = LIMITS) -> AsyncIterator[Des
     ours, theirs = socket.socketpair()
     channel = await Channel.open(theirs, codec.decode_to_worker)
     security = open_security_threads()
-    with ThreadPoolExecutor(8) as threads:
-        dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)
+    with ThreadPoolExecutor(8) as threads, ThreadPoolExecutor(8) as bodies:
+        dispatcher = Dispatcher(channel, threads, Bodies(bodies, 8), security, secrets.token_bytes)
         serving = asyncio.create_task(dispatcher.serve())
         desk = await _greet(ours, limits)
         try:

@@ -61,7 +61,9 @@ def server_door(made: Doors, asked: Request | None = None, *, own: bool = True) 
 def answer(status: int, *headers: tuple[str, str], binding: bytes | None = BINDING) -> Answer:
     """Make an answer without a body."""
     fields = CIMultiDictProxy(CIMultiDict(headers))
-    return Answer(request(), status, fields, 7, None, channel_binding=binding)
+    made = Answer(request(), status, fields, 7, None)
+    made.channel_binding = binding
+    return made
 
 
 # ── who asks ───────────────────────────────────────────────────────────────────────────────

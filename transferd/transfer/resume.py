@@ -13,9 +13,10 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from transferd.model.failures import Failure
-from transferd.model.job import File, Validator
+from transferd.model.job import File, Part, Validator
 from transferd.model.origins import readable
 from transferd.transfer.httpdate import parse_http_date
+from transferd.transfer.ranges import coverage_of
 
 # RFC 9110 8.8.3, without obs-text: what cannot be sent back byte for byte is no condition.
 _ENTITY_TAG = re.compile(r'(?P<weak>W/)?"[\x21\x23-\x7e]*"')
@@ -33,11 +34,14 @@ class RangeRequest:
 
     offset: int
     if_range: str
+    #: The last byte that is wanted; None: the file's.
+    last: int | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """The two request fields that say so."""
-        return {"Range": f"bytes={self.offset}-", "If-Range": self.if_range}
+        last = "" if self.last is None else self.last
+        return {"Range": f"bytes={self.offset}-{last}", "If-Range": self.if_range}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +77,28 @@ def condition(validator: Validator | None) -> str | None:
 
 
 def plan(file: File) -> Plan:
-    """Decide how to go on with *file* from its durable offset.
+    """Decide how to go on with *file*: at the first byte that is not on disk for sure.
 
     Without a known length it starts from zero each time: its end could not be told from a break.
     A file with all of its bytes is whole even if its version cannot be recognised again, since
     they came from one answer, or from several that were found to be of one version.
     """
-    offset, total = file.bytes_transferred, file.bytes_total
-    if offset == 0 or total is None or offset > total:
+    there, total = coverage_of(file), file.bytes_total
+    if there.size == 0 or total is None or there.end > total:
         return None
-    if offset == total:
+    gap = there.gap(total)
+    if gap is None:
         return Whole(size=total)
+    return ask_for(file, gap)
+
+
+def ask_for(file: File, part: Part) -> RangeRequest | None:
+    """Ask for a part of the version that is on disk; None: it could not be recognised."""
     if_range = condition(file.validator)
-    return RangeRequest(offset=offset, if_range=if_range) if if_range is not None else None
+    if if_range is None:
+        return None
+    last = None if part.end == file.bytes_total else part.end - 1
+    return RangeRequest(offset=part.start, if_range=if_range, last=last)
 
 
 def recheck(file: File) -> RangeRequest | None:
@@ -241,6 +254,8 @@ def _lie(file: File, request: RangeRequest, response: Response) -> str | None:
     first, last, total = _numbers(found)
     if not first <= last < total:
         return f"the server sent a part without a range that can be read: {(found or '')[:80]!r}"
+    if request.last is not None and last > request.last:
+        return f"the server sent bytes to {last}, though bytes to {request.last} were asked"
     if first != request.offset:
         return f"the server sent bytes from {first}, though bytes from {request.offset} were asked"
     if file.bytes_total not in (None, total):

@@ -11,6 +11,8 @@ from multidict import CIMultiDictProxy
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Seconds
 from transferd.worker.faults import translate
+from transferd.worker.flow import Flow, flow_of
+from transferd.worker.handler import Handler
 from transferd.worker.request import Request
 
 #: Of the body of an answer that nobody wants, so much is read to keep its connection, and so long…
@@ -32,7 +34,7 @@ class Answer:
         connection: object,
         response: aiohttp.ClientResponse | None,
         *,
-        channel_binding: bytes | None = None,
+        handler: Handler | None = None,
     ) -> None:
         self.request = request
         self.status = status
@@ -40,8 +42,9 @@ class Answer:
         #: Equal for two answers exactly when they came over the same connection.
         self.connection = connection
         #: That connection's, where TLS with the server ends (`RequestLine.channel_binding`).
-        self.channel_binding = channel_binding
+        self.channel_binding = None if handler is None else handler.channel_binding
         self._response = response
+        self._handler = handler
         self._broken: TransferFailed | None = None
 
     @property
@@ -64,8 +67,8 @@ class Answer:
         values = self.values("Transfer-Encoding")
         return ", ".join(values).strip().lower() if values else None
 
-    async def read(self) -> bytes:
-        """Return some bytes of the body, b"" at its end.
+    async def read(self, most: int = DRAIN_BYTES) -> bytes:
+        """Return up to *most* bytes of the body, b"" at its end.
 
         Raises:
             TransferFailed: `connection_lost`, `stalled`, `protocol_error`.
@@ -74,8 +77,10 @@ class Answer:
             return b""
         if self._broken is not None:
             raise self._broken
+        if self._handler is not None:
+            self._handler.let_go()
         try:
-            return await self._response.content.readany()
+            return await self._response.content.read(most)
         except (aiohttp.ClientError, OSError) as error:
             self._broken = translate(error, self.request.peer)
             rescued = _rescue(self._response.content)
@@ -83,6 +88,26 @@ class Answer:
             if not rescued:
                 raise self._broken from error
             return rescued
+
+    def lend(self) -> tuple[bytes, Flow] | None:
+        """Give the rest of the body out of hand: what was read of it, and where more comes from.
+
+        None: it can only be read here, since it is framed, or its connection is somebody else's,
+        or nothing of it is missing. Who takes the flow closes it, and then says `taken`, or closes
+        this answer.
+        """
+        handler, response = self._handler, self._response
+        if handler is None or response is None or self.transfer_coding is not None:
+            return None
+        if self._broken is not None or not handler.body_waits or handler.transport is None:
+            return None
+        flow = flow_of(handler.transport)
+        return None if flow is None else (response.content.read_nowait(), flow)
+
+    def taken(self) -> None:
+        """Take that the body was read from its flow, to its last byte."""
+        if self._handler is not None:
+            self._handler.body_taken()
 
     async def drain(self, *, pinned: bool = False) -> None:
         """Throw the body away; one that is long or slow costs the connection.

@@ -1,17 +1,32 @@
-"""Moves the body of an answer into a partial file, and knows when to give up waiting for it."""
+"""Moves the body of an answer into a partial file, and knows when to give up waiting for it.
+
+There are two ways. A long body of a known length goes from its connection to its file in a thread,
+past the loop and past the HTTP parser (`pump`). Every other one is read through the parser. All
+manners are the same on both: what is here becomes durable meanwhile, stalls and breaks are told
+apart from slow disks, and whatever ends it, what has arrived stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from time import monotonic
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Seconds
 from transferd.worker.answer import Answer
-from transferd.worker.sink import Sink
+from transferd.worker.faults import translate
+from transferd.worker.flow import Flow
+from transferd.worker.pace import Pace, Unpaced
+from transferd.worker.pump import Pump
+from transferd.worker.sink import Stretch
+
+#: The loop looks at a body that moves in a thread this often.
+_LOOK: Seconds = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,86 +42,171 @@ class Measure:
     stall_bytes: int
 
 
-class Mover(Protocol):
-    """A way to move a body."""
+@dataclass(slots=True)
+class Bodies:
+    """The threads in which bodies move: one for each, as long as there are any."""
+
+    threads: Executor
+    most: int
+    moving: int = field(default=0, init=False)
+
+
+class Mover:
+    """Moves bodies, whichever way is best for each."""
+
+    def __init__(self, bodies: Bodies, pace: Callable[[], Pace] = Unpaced) -> None:
+        """Let each body move as fast as a *pace* of its own allows."""
+        self._bodies = bodies
+        self._pace = pace
 
     async def move(
-        self, answer: Answer, sink: Sink, measure: Measure, moved: Callable[[int], None]
+        self, answer: Answer, stretch: Stretch, measure: Measure, moved: Callable[[], None]
     ) -> None:
-        """Append the body of *answer* to *sink*; *moved* is told how many bytes of the file
-        are here.
+        """Append the body of *answer* to *stretch*; *moved* is called when bytes have.
 
-        What has arrived stays in the sink, whatever ends the call.
+        What has arrived stays, whatever ends the call.
 
         Raises:
             TransferFailed: `connection_lost`, `stalled`, `protocol_error`, `size_limit`, and the
                 local codes.
         """
-        ...
+        pace = self._pace()
+        free = self._bodies.moving < self._bodies.most
+        lent = answer.lend() if free and measure.length is not None else None
+        if lent is not None:
+            return await self._pump(answer, stretch, measure, moved, lent, pace)
+        await _read(answer, stretch, measure, moved, pace)
 
-
-class BufferedMover:
-    """Reads through the HTTP parser; works for every body."""
-
-    async def move(
-        self, answer: Answer, sink: Sink, measure: Measure, moved: Callable[[int], None]
+    async def _pump(
+        self,
+        answer: Answer,
+        stretch: Stretch,
+        measure: Measure,
+        moved: Callable[[], None],
+        lent: tuple[bytes, Flow],
+        pace: Pace,
     ) -> None:
-        """Append the body of *answer* to *sink*; see Mover.move."""
-        end = None if measure.length is None else sink.received + measure.length
-        watch = _StallWatch(sink.received, measure)
-        while (data := await _read_until(answer, min(watch.deadline, sink.due))) != b"":
+        end = stretch.received + (measure.length or 0)
+        pump = await _prime(answer, stretch, lent, end, pace)
+        leaving = stretch.pour(pump, self._bodies.threads)
+        self._bodies.moving += 1
+        leaving.add_done_callback(self._left)
+        try:
+            await _look_on(answer, stretch, measure, moved, pump, leaving)
+        finally:
+            pump.stop()
+        try:
+            leaving.result()
+        except OSError as error:
+            raise translate(error, answer.request.peer) from error
+        if pump.ended:
+            raise _too_short(answer, pump.limit - stretch.received)
+        if pump.limit == end:
+            answer.taken()
+        else:
+            answer.close()
+
+    def _left(self, _: object) -> None:
+        self._bodies.moving -= 1
+
+
+async def _prime(
+    answer: Answer, stretch: Stretch, lent: tuple[bytes, Flow], end: int, pace: Pace
+) -> Pump:
+    """Write what was read of a body already; returns what moves the rest, as far as *end*."""
+    data, flow = lent
+    with contextlib.ExitStack() as undo:
+        undo.callback(flow.close)
+        _check_room(answer, stretch.received + len(data), end, None)
+        if data:
+            pace.took(len(data))
+            await stretch.take(data)
+        await stretch.drain()
+        pump = Pump(flow, stretch.cursor, end, pace)
+        undo.pop_all()
+    return pump
+
+
+async def _look_on(
+    answer: Answer,
+    stretch: Stretch,
+    measure: Measure,
+    moved: Callable[[], None],
+    pump: Pump,
+    leaving: asyncio.Future[None],
+) -> None:
+    """See to a body that moves in a thread."""
+    loop = asyncio.get_running_loop()
+    watch = _StallWatch(measure, stretch.received)
+    while not leaving.done():
+        look = min(_LOOK, watch.left(pump.waited), stretch.due - loop.time())
+        await asyncio.wait([leaving], timeout=max(0.0, look))
+        moved()
+        watch.check(answer, stretch.received, pump.waited)
+        await stretch.tick()
+
+
+async def _read(
+    answer: Answer,
+    stretch: Stretch,
+    measure: Measure,
+    moved: Callable[[], None],
+    pace: Pace,
+) -> None:
+    """Read a body through the HTTP parser."""
+    loop = asyncio.get_running_loop()
+    end = None if measure.length is None else stretch.received + measure.length
+    watch, waited = _StallWatch(measure, stretch.received), 0.0
+    while True:
+        room, pause = pace.room(monotonic())
+        if room > 0:
+            began = loop.time()
+            data = await _read_until(answer, room, min(began + watch.left(waited), stretch.due))
+            waited += loop.time() - began
+            if data == b"":
+                break
             if data is not None:
-                _check_room(answer, sink.received + len(data), end, measure.max_size)
-                with watch.excused():
-                    await sink.take(data)
-                moved(sink.received)
-            watch.check(answer, sink.received)
-            with watch.excused():
-                await sink.tick()
-        if end is not None and sink.received < end:
-            missing = end - sink.received
-            raise _failed("connection_lost", answer, f"the body ended {missing} bytes too early")
+                _check_room(answer, stretch.received + len(data), end, measure.max_size)
+                pace.took(len(data))
+                await stretch.take(data)
+                moved()
+            watch.check(answer, stretch.received, waited)
+        else:
+            await asyncio.sleep(max(0.0, min(pause, stretch.due - loop.time())))
+        await stretch.tick()
+    if end is not None and stretch.received < end:
+        raise _too_short(answer, end - stretch.received)
 
 
 class _StallWatch:
-    """Counts what each window brings; time spent waiting for the disk is not the server's."""
+    """Counts what each window brings; only time in which the server was waited for counts."""
 
-    def __init__(self, received: int, measure: Measure) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, measure: Measure, received: int) -> None:
         self._measure = measure
         self._received = received
-        self._began: Seconds = 0.0
-        #: When the present window ends, on the loop's clock.
-        self.deadline = self._loop.time() + measure.stall_window
+        self._end: Seconds = measure.stall_window
 
-    def check(self, answer: Answer, received: int) -> None:
+    def left(self, waited: Seconds) -> Seconds:
+        """Return how much longer the present window lasts, after *waited* seconds in all."""
+        return max(0.0, self._end - waited)
+
+    def check(self, answer: Answer, received: int, waited: Seconds) -> None:
         """Judge the window, if it is over, and begin the next one."""
-        now = self._loop.time()
-        if now < self.deadline:
+        if waited < self._end:
             return
         brought = received - self._received
         if brought < self._measure.stall_bytes:
             window = f"{self._measure.stall_window:g} s"
             raise _failed("stalled", answer, f"only {brought} bytes came in {window}")
         self._received = received
-        self.deadline = now + self._measure.stall_window
-
-    def excused(self) -> _StallWatch:
-        """Within the block, the clock stands still."""
-        return self
-
-    def __enter__(self) -> None:
-        self._began = self._loop.time()
-
-    def __exit__(self, *_: object) -> None:
-        self.deadline += self._loop.time() - self._began
+        self._end = waited + self._measure.stall_window
 
 
-async def _read_until(answer: Answer, deadline: Seconds) -> bytes | None:
-    """Return some bytes, b"" at the end, None when *deadline* comes first."""
+async def _read_until(answer: Answer, most: int, deadline: Seconds) -> bytes | None:
+    """Return up to *most* bytes, b"" at the end, None when *deadline* comes first."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await answer.read()
+            return await answer.read(most)
     except TimeoutError:
         return None
 
@@ -116,6 +216,10 @@ def _check_room(answer: Answer, received: int, end: int | None, max_size: int | 
         raise _failed("protocol_error", answer, "it sends more bytes than it announced")
     if max_size is not None and received > max_size:
         raise _failed("size_limit", answer, f"the file is larger than {max_size} bytes")
+
+
+def _too_short(answer: Answer, missing: int) -> TransferFailed:
+    return _failed("connection_lost", answer, f"the body ended {missing} bytes too early")
 
 
 def _failed(code: str, answer: Answer, reason: str) -> TransferFailed:

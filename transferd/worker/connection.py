@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import aiohappyeyeballs
@@ -30,7 +31,10 @@ from transferd.auth.binding import tls_server_end_point
 from transferd.model.job import Seconds
 from transferd.wire.link import WorkerSettings
 from transferd.worker.faults import Peer, gone, translate_handshake, translate_opening
+from transferd.worker.handler import Handler
 from transferd.worker.request import Request
+from transferd.worker.secure import SecureTransport, shake_hands
+from transferd.worker.sessions import Place, Sessions
 from transferd.worker.tunnel import Base, Dialogue, SecureStream, is_readable, peek, smuggled
 
 #: What aiohttp keeps of a body before it stops reading from the socket.
@@ -48,29 +52,6 @@ def new_number() -> int:
     return next(_numbers)
 
 
-class Handler(ResponseHandler):
-    """aiohttp's end of one connection, and what is known of that connection."""
-
-    def __init__(self, identity: str | None, number: int) -> None:
-        super().__init__(asyncio.get_running_loop())
-        #: What `Answer.connection` says.
-        self.number = number
-        self.identity = identity
-        #: See `RequestLine.channel_binding`.
-        self.channel_binding: bytes | None = None
-        #: Whether anything has come since the last request was given to it.
-        self.heard = False
-
-    def data_received(self, data: bytes) -> None:
-        """Take what came."""
-        self.heard = True
-        super().data_received(data)
-
-    def close(self) -> None:
-        """Close at once: the farewells of TLS would last for as long as the peer likes."""
-        self.abort()
-
-
 @dataclass(slots=True, eq=False)
 class Passage:
     """One request on its way to a connection, and the connection that it got."""
@@ -86,11 +67,6 @@ class Passage:
     def number(self) -> int | None:
         """The connection's number, once there is one."""
         return None if self.handler is None else self.handler.number
-
-    @property
-    def channel_binding(self) -> bytes | None:
-        """The connection's, once there is one."""
-        return None if self.handler is None else self.handler.channel_binding
 
     @property
     def gone(self) -> bool:
@@ -121,9 +97,10 @@ def passage(request: Request, context: ssl.SSLContext) -> Iterator[Passage]:
 class Connector(aiohttp.TCPConnector):
     """One connection at a time. It opens TCP, begins TLS, and knows what it did."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions | None = None) -> None:
         super().__init__(limit=1, keepalive_timeout=_KEEPALIVE)
         self._tunnel: Dialogue | None = None
+        self._sessions = Sessions() if sessions is None else sessions
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -147,7 +124,7 @@ class Connector(aiohttp.TCPConnector):
             ):
                 break
             connection.close()
-        handler.heard = False
+        handler.expect()
         current.handler = handler
         return connection
 
@@ -213,7 +190,7 @@ class Connector(aiohttp.TCPConnector):
             base = await self.open_socket(place, peer)
             transport: asyncio.Transport
             if place.scheme == "https":
-                transport = await begin_tls(base, handler, context, place, talker)
+                transport = await self._begin_tls(base, handler, context, place, talker)
             else:
                 loop = asyncio.get_running_loop()
                 transport, _ = await loop.create_connection(lambda: handler, sock=base)
@@ -236,10 +213,28 @@ class Connector(aiohttp.TCPConnector):
             handler = Handler(request.identity, tunnel.number)
             undo.callback(handler.abort)
             base, url = tunnel.stream.base, request.parsed
-            transport = await begin_tls(base, handler, context, url, request.peer)
+            transport = await self._begin_tls(base, handler, context, url, request.peer)
             handler.channel_binding = _channel_binding(transport)
             undo.pop_all()
         return handler
+
+    async def _begin_tls(
+        self, base: Base, handler: Handler, context: ssl.SSLContext, url: URL, peer: Peer
+    ) -> asyncio.Transport:
+        """Begin TLS on *base* with the host of *url*; as `begin_layered_tls`."""
+        if not isinstance(base, socket.socket):
+            return await begin_layered_tls(base, handler, context, url, peer)
+        host = _hostname(url)
+        place = (host, url.port or 0)
+        try:
+            secure = await shake_hands(base, context, host, self._sessions.find(context, place))
+        except (OSError, ValueError) as error:
+            raise translate_handshake(error, peer) from error
+        handler.on_proof = partial(self._keep_session, secure, place)
+        return SecureTransport(secure, handler)
+
+    def _keep_session(self, secure: ssl.SSLSocket, place: Place) -> None:
+        self._sessions.keep(secure.context, place, secure.session)
 
     def _idle(self, request: Request) -> Iterator[tuple[Handler, Seconds]]:
         """Every connection of the pool that leads where *request* goes, with its last use."""
@@ -252,10 +247,12 @@ class Connector(aiohttp.TCPConnector):
                         yield handler, since
 
 
-async def begin_tls(
+async def begin_layered_tls(
     base: Base, protocol: asyncio.Protocol, context: ssl.SSLContext, url: URL, peer: Peer
 ) -> asyncio.Transport:
-    """Begin TLS on *base* with the host of *url*, for *protocol*; returns its transport.
+    """Begin TLS with the host of *url* by asyncio's means: another TLS can be above or below it.
+
+    Returns the transport that serves *protocol*.
 
     The transport tells `ssl_object` and `socket`. *base* is not to be used afterwards, and is
     closed when this ends with an exception.
@@ -276,8 +273,7 @@ async def begin_tls(
                 lower,
                 protocol,
                 context,
-                # Certificates name hosts without the dot of the root.
-                server_hostname=(url.raw_host or "").rstrip("."),
+                server_hostname=_hostname(url),
             )
         except (OSError, ValueError) as error:
             raise translate_handshake(error, peer) from error
@@ -311,10 +307,10 @@ def _mended(outer: asyncio.Transport) -> asyncio.Transport:
 async def begin_tls_with_proxy(
     base: socket.socket, context: ssl.SSLContext, proxy: URL, peer: Peer
 ) -> SecureStream:
-    """Begin TLS with a proxy that is to be asked for a tunnel; see `begin_tls`."""
+    """Begin TLS with a proxy that is to be asked for a tunnel; see `begin_layered_tls`."""
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
-    transport = await begin_tls(base, protocol, context, proxy, peer.between)
+    transport = await begin_layered_tls(base, protocol, context, proxy, peer.between)
     return SecureStream(transport, reader)
 
 
@@ -360,6 +356,11 @@ def _has_spoken(handler: Handler) -> bool:
     if handler.transport is None or handler.should_close:
         return True
     return is_readable(handler.transport.get_extra_info("socket").fileno())
+
+
+def _hostname(url: URL) -> str:
+    """Return the host as certificates name it: without the dot of the root."""
+    return (url.raw_host or "").rstrip(".")
 
 
 def _channel_binding(transport: asyncio.Transport) -> bytes | None:

@@ -41,6 +41,7 @@ from transferd.wire.link import (
     ToWorker,
     WorkerSettings,
 )
+from transferd.worker.body import Bodies
 from transferd.worker.command import run_command
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Equipment, Run
@@ -59,6 +60,7 @@ class Dispatcher:
         self,
         channel: Channel[ToWorker],
         threads: Executor,
+        bodies: Bodies,
         security: Executor,
         randomness: Randomness,
     ) -> None:
@@ -67,6 +69,7 @@ class Dispatcher:
         self._security = security
         self._randomness = randomness
         self._trust = Trust(threads)
+        self._bodies = bodies
         self._limits = WorkerSettings(user_agent="transferd")
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +134,7 @@ class Dispatcher:
         equipment = Equipment(
             limits=self._limits,
             threads=self._threads,
+            bodies=self._bodies,
             security=self._security,
             trust=self._trust,
             randomness=self._randomness,

@@ -80,7 +80,7 @@ class Exchange:
             response.headers,
             way.number,
             response,
-            channel_binding=way.channel_binding,
+            handler=way.handler,
         )
         if answer.transfer_coding not in _CODINGS:
             answer.close()

@@ -18,6 +18,7 @@ from transferd.model.job import File, Seconds, Validator
 from transferd.model.origins import readable
 from transferd.model.paths import temporary_path
 from transferd.transfer.httpdate import parse_http_date
+from transferd.transfer.ranges import NOTHING, Coverage, coverage_of
 from transferd.transfer.resume import (
     Append,
     Complete,
@@ -65,7 +66,7 @@ class Fetch:
         self._ranges = True
         self._status: int | None = None
         #: What the daemon holds to be durable.
-        self._recorded = file.bytes_transferred
+        self._recorded = coverage_of(file)
         #: The size that the daemon knows of.
         self._sized = file.bytes_total
 
@@ -89,7 +90,7 @@ class Fetch:
                 self._errand.job,
                 self._errand.run,
                 self._file.index,
-                sink.received,
+                sink.received.size,
                 sink.inode,
                 self._file.length_unverified,
                 self._status,
@@ -117,13 +118,13 @@ class Fetch:
                 seconds=limits.durable_seconds, bytes=limits.durable_bytes, reached=self._reached
             ),
             (local, temporary_path(local, self._errand.job)),
-            file.bytes_transferred,
+            coverage_of(file),
             file.inode,
             wary=self._errand.settings.wary,
         )
 
     async def _begin(self, sink: Sink) -> None:
-        if sink.kept < self._recorded:
+        if sink.kept != self._recorded:
             await self._restart(sink)
         self._errand.ledger.tell(
             Opened(self._errand.job, self._errand.run, self._file.index, sink.inode)
@@ -135,10 +136,12 @@ class Fetch:
         await sink.settle()
         # Without a version nothing is reported: Stop may come while the queue file forgets, and
         # what it flushes then is worthless.
-        self._file = replace(self._file, bytes_transferred=0, bytes_total=None, validator=None)
-        if self._recorded:
+        self._file = replace(
+            self._file, bytes_transferred=0, parts=(), bytes_total=None, validator=None
+        )
+        if self._recorded.size:
             await self._errand.ledger.forget(self._file.index)
-            self._recorded, self._sized = 0, None
+            self._recorded, self._sized = NOTHING, None
         await sink.restart()
 
     async def _part(self, sink: Sink) -> None:
@@ -148,20 +151,21 @@ class Fetch:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await sink.flush()
 
-    def _reached(self, offset: int) -> None:
-        """Report a durable offset, if a later run can make use of it."""
+    def _reached(self, durable: Coverage) -> None:
+        """Report what is durable, if a later run can make use of it."""
         file = self._file
         if file.bytes_total is None or condition(file.validator) is None:
             return
-        self._recorded = offset
+        self._recorded = durable = durable.limited(bounds.PARTS)
         self._errand.ledger.tell(
             Durable(
                 self._errand.job,
                 self._errand.run,
                 file.index,
-                offset,
+                durable.offset,
                 file.bytes_total,
                 file.validator,
+                durable.parts,
             )
         )
 
@@ -191,7 +195,7 @@ class Fetch:
             began, unasked = self._loop.time(), isinstance(plan(self._file), Whole)
             await self._fetch(sink)
             quick = self._loop.time() - began < CHANGE_SECONDS
-            small = sink.received <= CHANGE_BYTES
+            small = sink.received.size <= CHANGE_BYTES
             if (quick and small and not unasked) or not await self._changed(last=unasked):
                 return
             log.info("file.changed", extra={"fields": self._fields()})
@@ -261,11 +265,12 @@ class Fetch:
                 return False
             case Append() as verdict:
                 self._file = replace(self._file, bytes_total=verdict.total)
-                await self._receive(sink, answer, verdict.end - verdict.start)
-                self._file = replace(self._file, bytes_transferred=verdict.end)
+                await self._receive(sink, answer, verdict.start, verdict.end - verdict.start)
+                there = sink.received
+                self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
                 return False
             case Fresh() as verdict:
-                if sink.received or self._recorded:
+                if sink.received.size or self._recorded.size:
                     await self._restart(sink)
                 self._file = replace(
                     self._file,
@@ -273,13 +278,13 @@ class Fetch:
                     validator=response.validator,
                     length_unverified=verdict.length_unverified,
                 )
-                await self._receive(sink, answer, verdict.total)
+                await self._receive(sink, answer, 0, verdict.total)
                 return True
             case Complete():
                 self._errand.ledger.connected()
                 return True
 
-    async def _receive(self, sink: Sink, answer: Answer, length: int | None) -> None:
+    async def _receive(self, sink: Sink, answer: Answer, start: int, length: int | None) -> None:
         await self._check_room(sink, self._file.bytes_total)
         await self._name_size()
         self._errand.ledger.connected()
@@ -290,7 +295,9 @@ class Fetch:
             stall_window=limits.stall_window,
             stall_bytes=limits.stall_bytes,
         )
-        await self._mover.move(answer, sink, measure, self._moved)
+        stretch = sink.stretch(start)
+        await self._mover.move(answer, stretch, measure, lambda: self._moved(sink))
+        await sink.end(stretch)
 
     async def _check_room(self, sink: Sink, total: int | None) -> None:
         """Raise TransferFailed if a file of that size is not wanted, or does not fit."""
@@ -301,7 +308,7 @@ class Fetch:
         limit = self._errand.settings.max_size
         if limit is not None and total > limit:
             raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")
-        missing, free = total - sink.received, await sink.free_space()
+        missing, free = total - sink.received.size, await sink.free_space()
         if missing > free:
             raise self._failed(
                 "disk_full", f"{missing} bytes are missing, and {free} are free on its file system"
@@ -314,14 +321,14 @@ class Fetch:
             await self._errand.ledger.size(self._file.index, total)
             self._sized = total
 
-    def _moved(self, received: int) -> None:
+    def _moved(self, sink: Sink) -> None:
         """Say how far it is, for people to look at."""
         now = self._loop.time()
         if now >= self._next_progress:
             self._next_progress = now + self._errand.limits.progress_seconds
-            file = self._file
+            file, size = self._file, sink.received.size
             self._errand.ledger.tell(
-                Progress(self._errand.job, self._errand.run, file.index, received, file.bytes_total)
+                Progress(self._errand.job, self._errand.run, file.index, size, file.bytes_total)
             )
 
     def _retry_after(self, answer: Answer) -> Seconds | None:

@@ -29,7 +29,7 @@ from transferd.wire.link import (
     WorkerSettings,
 )
 from transferd.worker.authenticator import Authenticator
-from transferd.worker.body import BufferedMover, Mover
+from transferd.worker.body import Bodies, Mover
 from transferd.worker.connection import Connector
 from transferd.worker.errand import Errand
 from transferd.worker.exchange import Exchange
@@ -48,6 +48,8 @@ class Equipment:
     limits: WorkerSettings
     #: For disk calls alone: a slow name server must not hold up a write, nor the reverse.
     threads: Executor
+    #: For bodies, and nothing else.
+    bodies: Bodies
     #: For security libraries alone, which may wait for a KDC.
     security: Executor
     trust: Trust
@@ -193,7 +195,7 @@ class Run:
         start, equipment = self._start, self._equipment
         limits, settings = equipment.limits, start.settings
         context = await equipment.trust.context(settings.cacert)
-        exchange = Exchange(Connector(), context, limits)
+        exchange = Exchange(Connector(equipment.trust.sessions), context, limits)
         authenticator = Authenticator(
             exchange,
             (
@@ -219,7 +221,7 @@ class Run:
             max_redirects=limits.max_redirects,
         )
         try:
-            yield Lane(inquiry, BufferedMover())
+            yield Lane(inquiry, Mover(equipment.bodies))
         finally:
             authenticator.close()
             await exchange.close()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from transferd.process import DESCRIPTORS
 from transferd.wire.channel import Channel
 from transferd.wire.codec import decode_to_worker
+from transferd.worker.body import Bodies
 from transferd.worker.confinement import confine
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.report import Report, set_up_report
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Threads for disk calls, made as they are needed; each file that moves uses two at most.
 DISK_THREADS = 64
+#: Bodies that move past the loop at once, each in a thread; more of them go through it.
+BODY_THREADS = 64
 #: For names of hosts, which may be looked up in vain for long.
 NAME_THREADS = 16
 
@@ -58,9 +61,11 @@ async def serve(sock: socket.socket, report: Report) -> int:
     Returns: the exit status; 1 after a fault of our own, which was reported.
     """
     loop = asyncio.get_running_loop()
-    threads, security = _open_threads(loop)
+    threads, bodies, security = _open_threads(loop)
     channel = await Channel.open(sock, decode_to_worker)
-    dispatcher = Dispatcher(channel, threads, security, secrets.token_bytes)
+    dispatcher = Dispatcher(
+        channel, threads, Bodies(bodies, BODY_THREADS), security, secrets.token_bytes
+    )
     loop.add_signal_handler(signal.SIGTERM, dispatcher.leave)
     # A terminal's Ctrl-C is for the daemon. Not ignored, or commands would inherit that.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -76,15 +81,20 @@ async def serve(sock: socket.socket, report: Report) -> int:
         return 1
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+        bodies.shutdown(wait=False, cancel_futures=True)
         security.shutdown(wait=False, cancel_futures=True)
     return 0
 
 
-def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads]:
-    """Return the threads for disk calls and for security libraries; the loop gets its own."""
+def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads, Threads]:
+    """Return the threads for disk calls, bodies and security libraries; the loop gets its own."""
     try:
         loop.set_default_executor(Threads(NAME_THREADS, "names"))
-        return Threads(DISK_THREADS, "disk"), open_security_threads()
+        return (
+            Threads(DISK_THREADS, "disk"),
+            Threads(BODY_THREADS, "bodies"),
+            open_security_threads(),
+        )
     except RuntimeError as error:
         raise SystemExit(
             f"cannot work: {error}; raise the owner's limit on processes (ulimit -u)"

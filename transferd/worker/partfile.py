@@ -21,12 +21,13 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeAlias
 
 from transferd.model.errors import TransferdError, TransferFailed
 from transferd.model.job import Inode
+from transferd.transfer.ranges import NOTHING, Coverage
 from transferd.worker.destination import check_replaceable, find
 from transferd.worker.directory import flush_directory, open_directory
 from transferd.worker.inode import inode_of
@@ -37,6 +38,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _BLOCK = 1024 * 1024
 _VECTORS = os.sysconf("SC_IOV_MAX")
 
+#: What a file system says that does not splice.
+UNSPLICED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 #: File systems without locks answer one of these.
 _LOCKLESS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -50,9 +53,11 @@ class PartFile:
 
     All methods raise TransferFailed: `disk_full`, `local_access_denied`, `local_io` and the other
     local codes; the message is a whole sentence that names the path.
+
+    Bytes are written at cursors, of which there may be several, each used by one thread.
     """
 
-    #: How many bytes are kept and written, whatever others do to the file.
+    #: How long the file is, by what was kept, written and reserved, whatever others do to it.
     end: int
 
     def __init__(self, directory: int, descriptor: int, path: str, local: str) -> None:
@@ -62,27 +67,30 @@ class PartFile:
         self._local = local
         self._named_durably = False
         self._damaged = False
+        #: Between a look at the file's size and what follows from it.
+        self._sizing = threading.Lock()
         self.inode = inode_of(descriptor)
-        #: How many bytes could be kept: the offset that was asked for, or 0 when they are lost.
-        self.kept = self.end = 0
+        #: What could be kept: all that was asked for, or nothing when it is lost.
+        self.kept = NOTHING
+        self.end = 0
 
     @classmethod
     def open(
         cls,
         local: str,
         temporary: str,
-        offset: int,
+        there: Coverage = NOTHING,
         inode: Inode | None = None,
         *,
         wary: bool = False,
     ) -> PartFile:
-        """Open the partial file of *local*, or make it, and keep its first *offset* bytes.
+        """Open the partial file of *local*, or make it, and keep the bytes that are *there*.
 
         What stands at *local* itself, and could not be replaced, is refused before a byte moves.
-        Bytes behind the offset are cut off: nobody knows whether they are sound. When there are
-        fewer than *offset*, or *inode* says that this is another file, none are kept (`kept` is 0)
-        and the caller must have that recorded before it writes, as after every reset. *wary* as
-        for `open_directory`.
+        Bytes behind the last of them are cut off: nobody knows whether they are sound. When the
+        file ends before that, or *inode* says that this is another one, nothing is kept (`kept` is
+        empty) and the caller must have that recorded before it writes, as after every reset. *wary*
+        as for `open_directory`.
 
         Raises:
             TransferFailed: `local_directory_missing`, `local_access_denied`, `local_forbidden` (a
@@ -103,15 +111,16 @@ class PartFile:
                 part = cls(directory, descriptor, temporary, local)
                 known = inode is not None and inode.same(part.inode)
                 check_ours(os.fstat(descriptor), known, temporary, local)
-                part._keep(offset if known or inode is None else 0)
+                part._keep(there if known or inode is None else NOTHING)
             undo.pop_all()
         return part
 
-    def _keep(self, offset: int) -> None:
-        self.kept = self.end = 0 if self.size < offset else offset
-        if self.size != self.kept:
-            os.ftruncate(self._descriptor, self.kept)
-        os.lseek(self._descriptor, self.kept, os.SEEK_SET)
+    def _keep(self, there: Coverage) -> None:
+        size = self.size
+        self.kept = NOTHING if size < there.end else there
+        self.end = self.kept.end
+        if size != self.end:
+            os.ftruncate(self._descriptor, self.end)
 
     def __enter__(self) -> PartFile:
         return self
@@ -131,35 +140,33 @@ class PartFile:
                 os.close(descriptor)
         self._descriptor = self._directory = -1
 
-    def fileno(self) -> int:
-        """The open descriptor, its position at the end of what is written: for splicing."""
-        return self._descriptor
-
     @property
     def size(self) -> int:
         """How many bytes there are, durable or not."""
         return os.fstat(self._descriptor).st_size
 
-    def write(self, *chunks: Buffer) -> None:
-        """Write all chunks at the end.
+    def cursor(self, position: int) -> Cursor:
+        """Return where somebody goes on to write, at *position*."""
+        return Cursor(self, position)
 
-        When it fails, a part of them may have been written: `end` tells how much. It fails with
-        `local_lost` when somebody else has cut or lengthened the file: there would be a hole.
-        """
-        views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[int]:
+        """Write to the descriptor that this yields, at the size that the file should have."""
         with translating("write to", self._path, self._local):
-            self._check_size()
-            while views:
-                written = os.writev(self._descriptor, views[:_VECTORS])
-                self.end += written
-                views = _after(views, written)
+            self.check_size()
+            yield self._descriptor
+
+    def reserve(self, size: int) -> None:
+        """Lengthen the file to *size* bytes, so that several cursors may stand in it."""
+        with translating("lengthen", self._path, self._local), self._sizing:
+            os.ftruncate(self._descriptor, size)
+            self.end = size
 
     def truncate(self, size: int) -> None:
-        """Cut the file to *size* bytes and go on from there."""
-        with translating("truncate", self._path, self._local):
+        """Cut the file to *size* bytes."""
+        with translating("truncate", self._path, self._local), self._sizing:
             os.ftruncate(self._descriptor, size)
-            os.lseek(self._descriptor, size, os.SEEK_SET)
-        self.end = size
+            self.end = size
         if size == 0:
             self._damaged = False
 
@@ -181,7 +188,7 @@ class PartFile:
             self.set_time(mtime)
         self._flush(os.fsync)
         with translating("look at", self._path, self._local):
-            self._check_size()
+            self.check_size()
             self._check_name()
 
     def set_time(self, mtime: float) -> None:
@@ -192,9 +199,18 @@ class PartFile:
         with contextlib.suppress(OSError, OverflowError, ValueError):
             os.utime(self._descriptor, (mtime, mtime))
 
-    def _check_size(self) -> None:
-        if self.size != self.end:
-            raise self._lost(f"it has {self.size} bytes, not the {self.end} that were written")
+    def check_size(self) -> None:
+        """Raise TransferFailed(`local_lost`) if somebody else has cut or lengthened the file."""
+        with self._sizing:
+            size, end = self.size, self.end
+        if size != end:
+            raise self._lost(f"it has {size} bytes, not the {end} that were written")
+
+    def has_grown(self, end: int) -> None:
+        """Take that a cursor has written as far as *end*."""
+        if end > self.end:
+            with self._sizing:
+                self.end = max(self.end, end)
 
     def _check_name(self) -> None:
         path, name = os.path.split(self._path)
@@ -257,6 +273,55 @@ class PartFile:
         with translating("look at the file system of", self._path, self._local):
             found = os.fstatvfs(self._descriptor)
         return found.f_bavail * found.f_frsize
+
+
+class Cursor:
+    """A place in a partial file where one thread writes."""
+
+    def __init__(self, part: PartFile, position: int) -> None:
+        self._part = part
+        #: Where the next byte goes; what was written in front of it is there, also after a failure.
+        self.position = position
+
+    def write(self, *chunks: Buffer) -> None:
+        """Write all chunks.
+
+        When it fails, a part of them may have been written: `position` tells how much. It fails
+        with `local_lost` when somebody else has cut or lengthened the file: there would be a hole.
+        """
+        views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+        with self._part.writing() as descriptor:
+            while views:
+                written = os.pwritev(descriptor, views[:_VECTORS], self.position)
+                self._advance(written)
+                views = _after(views, written)
+
+    def splice(self, pipe: int, count: int) -> bool:
+        """Write *count* bytes that are in a pipe; fails as `write`.
+
+        False: this file system does not splice, and they were copied.
+        """
+        with self._part.writing() as descriptor:
+            while count:
+                try:
+                    moved = os.splice(pipe, descriptor, count, offset_dst=self.position)
+                except OSError as error:
+                    if error.errno not in UNSPLICED:
+                        raise
+                    break
+                self._advance(moved)
+                count -= moved
+        if not count:
+            return True
+        while count:
+            data = os.read(pipe, min(count, _BLOCK))
+            count -= len(data)
+            self.write(data)
+        return False
+
+    def _advance(self, written: int) -> None:
+        self.position += written
+        self._part.has_grown(self.position)
 
 
 def _open_locked(directory: int, name: str, path: str, local: str) -> int:

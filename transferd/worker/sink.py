@@ -1,8 +1,8 @@
 """A partial file that takes bytes while earlier ones are on their way to the disk.
 
-All blocking calls go to threads: one that writes and, beside it, one that makes durable what was
-written before. A cancelled wait leaves its thread at work: the file is closed, and its lock let go,
-only after the last thread has left it.
+All blocking calls go to threads: one for each stretch that is written and, beside them, one that
+makes durable what was written before. A cancelled wait leaves its thread at work: the file is
+closed, and its lock let go, only after the last thread has left it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from transferd.model.errors import TransferFailed
-from transferd.model.job import Inode, Seconds
-from transferd.worker.partfile import PartFile
+from transferd.model.job import Inode, Part, Seconds
+from transferd.transfer.ranges import NOTHING, Coverage, cover
+from transferd.worker.partfile import Cursor, PartFile
+from transferd.worker.pump import Pump
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -31,83 +33,43 @@ _PATIENCE: Seconds = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """How far the durable offset may lag behind, and who is told of it."""
+    """How far what is durable may lag behind, and who is told of it."""
 
     seconds: Seconds
     bytes: int
-    #: Called with each new durable offset, in the loop's thread.
-    reached: Callable[[int], None]
+    #: Called with what is durable by now, in the loop's thread.
+    reached: Callable[[Coverage], None]
 
 
-class Sink:
-    """One open partial file and its threads. One task uses it."""
+class Stretch:
+    """Bytes of a sink that come over one connection, one after the other. One task uses it."""
 
-    def __init__(self, part: PartFile, threads: Executor, durability: Durability) -> None:
-        self._part = part
-        self._threads = threads
-        self._durability = durability
-        self._loop = asyncio.get_running_loop()
-        self._running = 0
-        self._writing: asyncio.Future[None] | None = None
-        self._syncing: asyncio.Future[None] | None = None
-        self._sync_wanted = False
+    def __init__(self, sink: Sink, cursor: Cursor) -> None:
+        self._sink = sink
+        #: Where the bytes go.
+        self.cursor = cursor
+        self.start = cursor.position
+        #: Where the bytes end that were taken: on disk, on their way, or gathered.
+        self._taken = cursor.position
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        self._error: TransferFailed | None = None
-        self._leaving = self._closing = False
-        self._left: asyncio.Future[None] = self._loop.create_future()
-        self._synced_at: Seconds = self._loop.time()
-        #: How many bytes of the file are here: on disk, on their way, or gathered.
-        self.received = part.kept
-        #: How many of them have been written; whether durably is another question.
-        self.written = part.kept
-        #: As far as the last sync that succeeded reaches.
-        self.durable = self._told = part.kept
-
-    @classmethod
-    async def open(
-        cls,
-        threads: Executor,
-        durability: Durability,
-        place: tuple[str, str],
-        offset: int,
-        inode: Inode | None,
-        *,
-        wary: bool = False,
-    ) -> Sink:
-        """Open a partial file and keep its first *offset* bytes; see PartFile.open.
-
-        *place* is the final name and the temporary one. *threads* must have two for each file.
-        """
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(
-            threads, partial(PartFile.open, *place, offset, inode, wary=wary)
-        )
-        try:
-            await asyncio.wait([opening])
-        except asyncio.CancelledError:
-            await _close_opened(opening)
-            raise
-        return cls(opening.result(), threads, durability)
+        self._writing: asyncio.Future[None] | None = None
+        self._pump: Pump | None = None
 
     @property
-    def kept(self) -> int:
-        """How many bytes could be kept when it was opened."""
-        return self._part.kept
+    def received(self) -> int:
+        """Where the bytes end that are here."""
+        return max(self._taken, self.cursor.position)
 
     @property
-    def inode(self) -> Inode:
-        """Which file it is."""
-        return self._part.inode
+    def written(self) -> Part:
+        """What has been written; whether durably is another question."""
+        return Part(start=self.start, end=self.cursor.position)
 
     @property
-    def due(self) -> Seconds:
-        """When `tick` has something to do, on the loop's clock."""
-        behind = self.received - self.durable
-        if behind == 0 or _busy(self._syncing) or self._sync_wanted:
-            return math.inf
-        hurry = behind >= self._durability.bytes
-        return self._synced_at if hurry else self._synced_at + self._durability.seconds
+    def pump(self) -> Pump | None:
+        """What moves bytes into it just now."""
+        return self._pump
 
     async def take(self, data: bytes) -> None:
         """Take the next bytes; waits while the disk is behind.
@@ -117,9 +79,168 @@ class Sink:
         """
         self._gathered.append(data)
         self._gathered_bytes += len(data)
-        self.received += len(data)
+        self._taken += len(data)
         if self._gathered_bytes >= GATHER:
-            await self._hand_over()
+            await self.hand_over()
+
+    async def tick(self) -> None:
+        """Begin to make durable what is here, if it is time to; see Sink.tick."""
+        await self._sink.tick()
+
+    @property
+    def due(self) -> Seconds:
+        """When `tick` has something to do, on the loop's clock."""
+        return self._sink.due
+
+    def pour(self, pump: Pump, threads: Executor) -> asyncio.Future[None]:
+        """Let a pump write at the cursor, in a thread; returns what is done when it has left.
+
+        The pump is closed then. What was taken before must be written, and nothing may be taken
+        meanwhile.
+        """
+        self._pump = pump
+        self._writing = future = self._sink.submit(pump.run, threads=threads)
+        future.add_done_callback(lambda _: self._poured(pump))
+        return future
+
+    def _poured(self, pump: Pump) -> None:
+        pump.close()
+        self._pump = None
+        self._taken = self.cursor.position
+        self._sink.wrote()
+
+    async def hand_over(self) -> None:
+        """Give what is gathered to a thread; waits for the write before it."""
+        while _busy(self._writing):
+            await settled(self._writing)
+        self._sink.check()
+        if self._gathered:
+            chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
+            self._writing = self._sink.submit(self._write, chunks)
+            self._writing.add_done_callback(lambda _: self._sink.wrote())
+
+    async def drain(self) -> None:
+        """Write everything that was taken.
+
+        Raises:
+            TransferFailed: it could not be written.
+        """
+        await self.hand_over()
+        await settled(self._writing)
+        self._sink.check()
+
+    async def settle(self) -> None:
+        """Wait until no thread writes."""
+        await settled(self._writing)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread takes gathered bytes just now, and tells when it is done."""
+        return _busy(self._writing) and self._pump is None
+
+    def _write(self, chunks: list[bytes]) -> None:
+        try:
+            self.cursor.write(*chunks)
+        except TransferFailed as error:
+            # Of a write that failed, a part may be there; it is sound.
+            self._sink.fail(error)
+
+
+class Sink:
+    """One open partial file and its threads. One task uses it, beside those of its stretches."""
+
+    def __init__(self, part: PartFile, threads: Executor, durability: Durability) -> None:
+        self._part = part
+        self._threads = threads
+        self._durability = durability
+        self._loop = asyncio.get_running_loop()
+        self._running = 0
+        self._stretches: list[Stretch] = []
+        self._kept = part.kept
+        self._syncing: asyncio.Future[None] | None = None
+        self._sync_wanted = False
+        self._error: TransferFailed | None = None
+        self._leaving = self._closing = False
+        self._left: asyncio.Future[None] = self._loop.create_future()
+        self._synced_at: Seconds = self._loop.time()
+        #: What the last sync that succeeded has made durable.
+        self._durable = self._told = part.kept
+
+    @classmethod
+    async def open(
+        cls,
+        threads: Executor,
+        durability: Durability,
+        place: tuple[str, str],
+        there: Coverage,
+        inode: Inode | None,
+        *,
+        wary: bool = False,
+    ) -> Sink:
+        """Open a partial file and keep the bytes that are *there*; see PartFile.open.
+
+        *place* is the final name and the temporary one. *threads* must have two for each file.
+        """
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(
+            threads, partial(PartFile.open, *place, there, inode, wary=wary)
+        )
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            await _close_opened(opening)
+            raise
+        return cls(opening.result(), threads, durability)
+
+    @property
+    def kept(self) -> Coverage:
+        """What could be kept when it was opened."""
+        return self._part.kept
+
+    @property
+    def inode(self) -> Inode:
+        """Which file it is."""
+        return self._part.inode
+
+    @property
+    def received(self) -> Coverage:
+        """What is here: on disk, on its way, or gathered."""
+        return self._covered([Part(start=s.start, end=s.received) for s in self._stretches])
+
+    @property
+    def written(self) -> Coverage:
+        """What has been written; whether durably is another question."""
+        return self._covered([stretch.written for stretch in self._stretches])
+
+    def stretch(self, position: int) -> Stretch:
+        """Begin to take bytes at *position*."""
+        begun = Stretch(self, self._part.cursor(position))
+        self._stretches.append(begun)
+        return begun
+
+    async def end(self, stretch: Stretch) -> None:
+        """Take that a stretch gets no more bytes.
+
+        Raises:
+            TransferFailed: not all of them could be written.
+        """
+        await stretch.drain()
+        if stretch in self._stretches:
+            self._stretches.remove(stretch)
+            self._kept = self._covered([stretch.written])
+
+    async def reserve(self, size: int) -> None:
+        """Make the file so long that stretches may begin anywhere in it."""
+        await self._call(self._part.reserve, size)
+
+    @property
+    def due(self) -> Seconds:
+        """When `tick` has something to do, on the loop's clock."""
+        behind = self.received.size - self._durable.size
+        if behind == 0 or _busy(self._syncing) or self._sync_wanted:
+            return math.inf
+        hurry = behind >= self._durability.bytes
+        return self._synced_at if hurry else self._synced_at + self._durability.seconds
 
     async def tick(self) -> None:
         """Begin to make durable what is here, if it is time to.
@@ -127,13 +248,15 @@ class Sink:
         Raises:
             TransferFailed: an earlier write, or sync, has failed.
         """
-        self._check()
+        self.check()
         if self._loop.time() < self.due:
             return
         self._synced_at = self._loop.time()
         self._sync_wanted = True
-        await self._hand_over()
-        if not _busy(self._writing):
+        for stretch in tuple(self._stretches):
+            if stretch.pump is None:
+                await stretch.hand_over()
+        if not any(stretch.busy for stretch in self._stretches):
             self._sync()
 
     async def flush(self) -> None:
@@ -144,33 +267,35 @@ class Sink:
         Raises:
             TransferFailed: not everything could be.
         """
-        await _settled(self._writing)
+        for stretch in tuple(self._stretches):
+            await stretch.settle()
         if self._error is None:
             await self._drain()
-        await _settled(self._syncing)
+        await settled(self._syncing)
         self._sync()
-        await _settled(self._syncing)
+        await settled(self._syncing)
         self._report()
-        self._check()
+        self.check()
 
     async def settle(self) -> None:
-        """Wait until no thread writes or syncs; no offset is reported after that by itself."""
-        await _settled(self._writing)
+        """Wait until no thread writes or syncs; nothing is reported after that by itself."""
+        for stretch in tuple(self._stretches):
+            await stretch.settle()
         self._sync_wanted = False
-        await _settled(self._syncing)
+        await settled(self._syncing)
         self._report()
 
     async def restart(self) -> None:
-        """Throw away all bytes and begin at zero.
+        """Throw away all bytes; stretches that there were are over.
 
         Raises:
             TransferFailed: the file cannot be cut.
         """
         await self.settle()
-        self._gathered, self._gathered_bytes = [], 0
         self._error = None
         # First, so that no flush after a cancellation counts bytes that are cut off meanwhile.
-        self.received = self.written = self.durable = self._told = 0
+        self._stretches = []
+        self._kept = self._durable = self._told = NOTHING
         await self._call(self._part.truncate, 0)
 
     async def free_space(self) -> int:
@@ -189,12 +314,12 @@ class Sink:
     async def finish(self, mtime: Seconds | None) -> None:
         """Write what is left, set the time of the file and make all of it durable."""
         await self._drain()
-        await _settled(self._syncing)
-        self._check()
+        await settled(self._syncing)
+        self.check()
         flush = partial(self._part.finish, mtime)
-        self._syncing = self._submit(self._make_durable, self.written, flush)
-        await _settled(self._syncing)
-        self._check()
+        self._syncing = self.submit(self._make_durable, self.written, flush)
+        await settled(self._syncing)
+        self.check()
 
     async def close(self) -> None:
         """Close the file as soon as no thread is at work on it, and wait for that."""
@@ -202,58 +327,64 @@ class Sink:
         self._close_if_idle()
         await asyncio.wait([self._left])
 
-    async def _hand_over(self) -> None:
-        """Give what is gathered to a thread; waits for the write before it."""
-        await _settled(self._writing)
-        self._check()
-        if self._gathered:
-            chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
-            self._writing = self._submit(self._write, chunks)
-            self._writing.add_done_callback(self._wrote)
+    # ── for its stretches ──────────────────────────────────────────────────────────────────
+
+    def submit(
+        self,
+        function: Callable[[Unpack[_Args]], _T],
+        *args: *_Args,
+        threads: Executor | None = None,
+    ) -> asyncio.Future[_T]:
+        """Have a thread at work on the file, which stays open for it."""
+        future = self._loop.run_in_executor(threads or self._threads, function, *args)
+        self._running += 1
+        future.add_done_callback(self._back)
+        return future
+
+    def wrote(self) -> None:
+        """Take that what a stretch had gathered is written."""
+        if self._sync_wanted and not any(stretch.busy for stretch in self._stretches):
+            self._sync()
+
+    def fail(self, error: TransferFailed) -> None:
+        """Take that a write has failed; in any thread."""
+        self._error = error
+
+    def check(self) -> None:
+        """Raise TransferFailed if a write, or a sync, has failed."""
+        if self._error is not None:
+            raise self._error
+
+    # ── its own ────────────────────────────────────────────────────────────────────────────
+
+    def _covered(self, parts: list[Part]) -> Coverage:
+        kept = self._kept
+        return cover([Part(start=0, end=kept.offset), *kept.parts, *parts])
 
     async def _drain(self) -> None:
-        await self._hand_over()
-        await _settled(self._writing)
-        self._check()
-
-    def _write(self, chunks: list[bytes]) -> None:
-        try:
-            self._part.write(*chunks)
-        except TransferFailed as error:
-            self._error = error
-        finally:
-            # Of a write that failed, a part may be there; it is sound.
-            self.written = self._part.end
-
-    def _wrote(self, _: object) -> None:
-        if self._sync_wanted:
-            self._sync()
+        for stretch in tuple(self._stretches):
+            await stretch.drain()
 
     def _sync(self) -> None:
         """Begin to make durable what is written by now, not what is written meanwhile."""
-        if not _busy(self._syncing) and self.written > self.durable:
+        written = self.written
+        if not _busy(self._syncing) and written != self._durable:
             self._sync_wanted = False
-            self._syncing = self._submit(self._make_durable, self.written, self._part.sync)
+            self._syncing = self.submit(self._make_durable, written, self._part.sync)
             self._syncing.add_done_callback(lambda _: self._report())
 
-    def _make_durable(self, offset: int, flush: Callable[[], None]) -> None:
+    def _make_durable(self, written: Coverage, flush: Callable[[], None]) -> None:
         try:
             flush()
         except TransferFailed as error:
             self._error = error
         else:
-            self.durable = offset
+            self._durable = written
 
     def _report(self) -> None:
-        if self.durable > self._told:
-            self._told = self.durable
+        if self._durable != self._told:
+            self._told = self._durable
             self._durability.reached(self._told)
-
-    def _submit(self, function: Callable[[Unpack[_Args]], _T], *args: *_Args) -> asyncio.Future[_T]:
-        future = self._loop.run_in_executor(self._threads, function, *args)
-        self._running += 1
-        future.add_done_callback(self._back)
-        return future
 
     def _back(self, future: asyncio.Future[_T]) -> None:
         self._running -= 1
@@ -262,7 +393,7 @@ class Sink:
         self._close_if_idle()
 
     async def _call(self, function: Callable[[Unpack[_Args]], _T], *args: *_Args) -> _T:
-        future = self._submit(function, *args)
+        future = self.submit(function, *args)
         await asyncio.wait([future])
         return future.result()
 
@@ -277,16 +408,13 @@ class Sink:
         closing.exception()
         self._left.set_result(None)
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
 
 def _busy(future: asyncio.Future[None] | None) -> bool:
     return future is not None and not future.done()
 
 
-async def _settled(future: asyncio.Future[None] | None) -> None:
+async def settled(future: asyncio.Future[None] | None) -> None:
+    """Wait until a thread is done, however that ended."""
     if future is not None and not future.done():
         await asyncio.wait([future])
 

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
+from transferd.worker.sessions import Sessions
 
 
 class Trust:
@@ -18,6 +19,8 @@ class Trust:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
+        #: What is remembered of servers that were trusted.
+        self.sessions = Sessions()
 
     async def context(self, cacert: str | None) -> ssl.SSLContext:
         """Return the context that trusts the CAs in *cacert*, or the system's.

@@ -1,0 +1,83 @@
+"""Moves the body of an answer from its connection to its file, in a thread of its own.
+
+Neither the loop nor Python's lock is in the way of the bytes: each call into the kernel, or into
+OpenSSL, lets go of it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+from transferd.model.job import Seconds
+from transferd.worker.flow import PIPE, Flow
+from transferd.worker.pace import Pace
+from transferd.worker.partfile import Cursor
+
+
+class Pump:
+    """One body on its way. A thread runs it; the loop looks on, and may stop it."""
+
+    def __init__(self, flow: Flow, cursor: Cursor, limit: int, pace: Pace) -> None:
+        """Take bytes from *flow* until *cursor* stands at *limit*."""
+        self._flow = flow
+        self._cursor = cursor
+        self._pace = pace
+        #: May be lowered while it runs: somebody else fetches the rest.
+        self.limit = limit
+        #: Whether the connection ended before that.
+        self.ended = False
+        self._stopped = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waited: Seconds = 0.0
+        self._waiting_since: Seconds | None = None
+
+    @property
+    def waited(self) -> Seconds:
+        """How long the server has been waited for, in all: neither the disk nor the pace counts."""
+        since = self._waiting_since
+        return self._waited + (0.0 if since is None else max(0.0, monotonic() - since))
+
+    def stop(self) -> None:
+        """Let the thread leave as soon as no call into the kernel holds it."""
+        if not self._stopped:
+            self._stopped = True
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Let go of the connection; when the thread has left."""
+        self._stopped = True
+        os.close(self._wake)
+        self._flow.close()
+
+    def run(self) -> None:
+        """Move bytes until there are no more to move, or `stop` was called.
+
+        Raises:
+            OSError: the connection was lost. TransferFailed: the file could not be written.
+        """
+        news = select.poll()
+        news.register(self._wake, select.POLLIN)
+        pause = select.poll()
+        pause.register(self._wake, select.POLLIN)
+        news.register(self._flow.fileno(), select.POLLIN)
+        while not self._stopped and (left := self.limit - self._cursor.position) > 0:
+            room, wait = self._pace.room(monotonic())
+            if room <= 0:
+                pause.poll(wait * 1000)
+                continue
+            moved = self._flow.carry(self._cursor, min(left, room, PIPE))
+            if moved is None:
+                self._wait(news)
+            elif moved == 0:
+                self.ended = True
+                return
+            else:
+                self._pace.took(moved)
+
+    def _wait(self, news: select.poll) -> None:
+        self._waiting_since = began = monotonic()
+        news.poll()
+        self._waiting_since = None
+        self._waited += monotonic() - began
