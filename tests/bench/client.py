@@ -16,6 +16,8 @@ import msgspec
 
 from transferd.wire.api import FileBody, JobBody, JobsBody
 
+#: Seconds between two looks at what nobody tells.
+_LOOK = 0.01
 _NOTHING = b"Content-Length: 0\r\n"
 
 
@@ -37,9 +39,7 @@ class Notice(msgspec.Struct):
     job: _Job
 
 
-class Health(msgspec.Struct):
-    """How many jobs are in each state."""
-
+class _Health(msgspec.Struct):
     jobs: dict[str, int]
 
 
@@ -173,10 +173,16 @@ class Client:
         """Complete a job, cancel it, and so on."""
         await self.ask("POST", f"/v1/jobs/{job_id}/{verb}")
 
-    async def queued(self) -> int:
-        """Return how many jobs are in the queue."""
-        health = msgspec.json.decode(await self.ask("GET", "/v1/health"), type=Health)
-        return sum(health.jobs.values())
+    async def states(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        return msgspec.json.decode(await self.ask("GET", "/v1/health"), type=_Health).jobs
+
+    async def emptied(self) -> None:
+        """Return when no job is in the queue."""
+        while True:
+            if not any((await self.states()).values()):
+                return
+            await asyncio.sleep(_LOOK)
 
     def _hang_up(self) -> None:
         while not self._lines.empty():

@@ -67,6 +67,17 @@ def memory(pid: int) -> Memory:
     return Memory(resident / 1024, None if proportional is None else proportional / 1024)
 
 
+def peak_resident(pid: int) -> float:
+    """Return the most that a process ever had in memory, in MiB."""
+    return _kibibytes(f"/proc/{pid}/status", "VmHWM:") / 1024
+
+
+def most(taken: Sequence[Memory]) -> Memory:
+    """Return the most of either way of counting."""
+    known = [each.proportional for each in taken if each.proportional is not None]
+    return Memory(max(each.resident for each in taken), max(known, default=None))
+
+
 def _kibibytes(path: str, field: str) -> int:
     for line in Path(path).read_text().splitlines():
         if line.startswith(field):
@@ -86,20 +97,15 @@ class Peak(threading.Thread):
     def run(self) -> None:
         """Look every 50 ms until `stop`."""
         while not self._over.wait(0.05):
-            self.daemon_most = _most(self.daemon_most, memory(self._daemon.pid))
+            self.daemon_most = most([self.daemon_most, memory(self._daemon.pid)])
             for pid in self._daemon.workers():
                 with contextlib.suppress(OSError):
-                    self.worker_most = _most(self.worker_most, memory(pid))
+                    self.worker_most = most([self.worker_most, memory(pid)])
 
     def stop(self) -> None:
         """Look no more."""
         self._over.set()
         self.join()
-
-
-def _most(before: Memory, now: Memory) -> Memory:
-    known = [each.proportional for each in (before, now) if each.proportional is not None]
-    return Memory(max(before.resident, now.resident), max(known, default=None))
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

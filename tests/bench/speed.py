@@ -19,21 +19,37 @@ from typing import TypeAlias
 
 import msgspec
 
-from tests.bench import bodies, machine, report
+from tests.bench import (
+    bodies,
+    command_line,
+    footprint,
+    latency,
+    machine,
+    million,
+    report,
+    small_files,
+)
 from tests.bench.picture import draw
 from tests.bench.result import Result
 from tests.bench.site import MIB
-from tests.bench.stage import Extent, Stage, stage
+from tests.bench.stage import CHECKOUT, Extent, Stage, stage
 
 Row: TypeAlias = Callable[[Stage], Awaitable[Result]]
-
-_ROOT = Path(__file__).parents[2]
 
 ROWS: dict[str, Row] = {
     "http": partial(bodies.measure, case=bodies.HTTP),
     "http-disk": partial(bodies.measure, case=bodies.HTTP_DISK),
     "https": partial(bodies.measure, case=bodies.HTTPS),
     "https-two": partial(bodies.measure, case=bodies.TWO_HTTPS),
+    "small-files": partial(small_files.one_job, on_disk=False),
+    "small-files-disk": partial(small_files.one_job, on_disk=True),
+    "jobs": small_files.many_jobs,
+    "submit": latency.submissions,
+    "callback": latency.callbacks,
+    "million": million.measure,
+    "idle": footprint.at_rest,
+    "command-line": command_line.measure,
+    "connections": footprint.connections,
 }
 
 
@@ -52,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--size", type=int, default=2048, help="of a large file, in MiB")
-    parser.add_argument("--disk", type=Path, default=_ROOT / "build", help="a place on a disk")
+    parser.add_argument("--disk", type=Path, default=CHECKOUT / "build", help="a place on a disk")
     parser.add_argument("--lock", type=Path, help="a file to lock during each run")
     parser.add_argument("--markdown", action="store_true", help="print the README's table")
     return parser.parse_args()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import filecmp
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from transferd.wire.api import JobBody
 
 #: tmpfs everywhere.
 _MEMORY = Path("/dev/shm")
+#: What is measured; a worker, which starts in `/`, would find an installed transferd before it.
+CHECKOUT = Path(__file__).parents[2]
 #: A worker that leaves between two runs would have to start within one.
 _STAYS = "[worker]\nidle_seconds = 3600\n"
 
@@ -69,11 +72,14 @@ class Stage:
     @contextlib.contextmanager
     def daemon(self, config: str = _STAYS) -> Iterator[DaemonProcess]:
         """Run a daemon whose queue is on disk, where queues are."""
-        with (
-            tempfile.TemporaryDirectory(prefix="daemon-", dir=self.disk) as directory,
-            DaemonProcess(Path(directory), config=config) as daemon,
-        ):
+        with self.directory() as directory, daemon_in(directory, config) as daemon:
             yield daemon.start()
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Path]:
+        """Make a directory on the disk, and remove it in the end."""
+        with tempfile.TemporaryDirectory(prefix="state-", dir=self.disk) as name:
+            yield Path(name)
 
     @contextlib.asynccontextmanager
     async def subject(self, *, tls: bool = False, lines: int = 4) -> AsyncIterator[Subject]:
@@ -87,6 +93,19 @@ class Stage:
     def options(self, *, tls: bool) -> Mapping[str, str]:
         """Return what a job needs to trust the server."""
         return {"cacert": str(self.server.cacert)} if tls else {}
+
+
+@contextlib.contextmanager
+def daemon_in(directory: Path, config: str = "") -> Iterator[DaemonProcess]:
+    """Make a daemon, and stop it in the end; what it logged is shown when something fails."""
+    daemon = DaemonProcess(directory, config=config)
+    daemon.variables["PYTHONPATH"] = str(CHECKOUT)
+    with daemon:
+        try:
+            yield daemon
+        except Exception:
+            print(daemon.logged()[-4000:], file=sys.stderr)
+            raise
 
 
 class Subject:
