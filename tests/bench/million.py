@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +26,17 @@ from transferd.model.limits import Quota
 from transferd.store.opening import QUEUE_FILE, open_store
 
 JOBS = 1_000_000
-_JOBS_IN_TRANSACTION = 5_000
+#: So many of them by the store.
+_MADE = 1000
+_ID = "00000000-0000-4000-8000-%012x"
+#: Nothing is lost that could not be made again.
+_BULK = """
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -400000;
+BEGIN;
+"""
 #: Nobody listens on the port of `discard`.
-_NOWHERE = "http://127.0.0.1:9"
+_NOWHERE = "http://127.0.0.1:9/never"
 #: What a start has left to do is done by then.
 _SETTLED_SECONDS = 3.0
 
@@ -86,19 +97,39 @@ async def _fill(state: Path, url: str, directory: Path) -> None:
 
     A lower priority gets nothing while a higher one has a job.
     """
-    wait, none = settings(priority=Priority.LOW), Quota()
+    wait, now = settings(priority=Priority.LOW), datetime.now(UTC)
+    first = FileSpec(remote=url, local=str(directory / "million"))
+    other = FileSpec(remote=_NOWHERE, local=str(directory / "never"))
+    wishes = [JobSpec(settings=settings(), files=(first,), start=True)]
+    wishes += [JobSpec(settings=wait, files=(other,), start=True)] * _MADE
     async with open_store(state, new_id=lambda: JobId(str(uuid4()))) as store:
-        first = FileSpec(remote=url, local=str(directory / "million"))
-        wish = JobSpec(settings=settings(), files=(first,), start=True)
-        now = datetime.now(UTC)
-        await store.jobs.create(os.getuid(), [wish], now, quota=none)
-        for begin in range(1, JOBS, _JOBS_IN_TRANSACTION):
-            wishes = [
-                JobSpec(settings=wait, files=(_nowhere(number, directory),), start=True)
-                for number in range(begin, min(begin + _JOBS_IN_TRANSACTION, JOBS))
-            ]
-            await store.jobs.create(os.getuid(), wishes, now, quota=none)
+        await store.jobs.create(os.getuid(), wishes, now, quota=Quota())
+    await asyncio.to_thread(_multiply, state / QUEUE_FILE, JOBS - 1)
 
 
-def _nowhere(number: int, directory: Path) -> FileSpec:
-    return FileSpec(remote=f"{_NOWHERE}/{number}", local=str(directory / f"never-{number}"))
+def _multiply(path: Path, wanted: int) -> None:
+    """Repeat all jobs but the first until there are so many: the store would take minutes."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(_BULK)
+        there = _MADE
+        while there < wanted:
+            new = min(there, wanted - there)
+            number = f"number + {there}"
+            others = {"number": number, "position": f"position + {there}"}
+            others["id"] = f"printf('{_ID}', {number})"
+            _repeat(connection, "jobs", others, f"number BETWEEN 2 AND {1 + new}")
+            _repeat(connection, "files", {"job": f"job + {there}"}, f"job BETWEEN 2 AND {1 + new}")
+            there += new
+        connection.execute("UPDATE positions SET last = (SELECT max(position) FROM jobs)")
+        connection.execute("COMMIT")
+
+
+def _repeat(
+    connection: sqlite3.Connection, table: str, others: Mapping[str, str], where: str
+) -> None:
+    """Insert rows of a table again, with other values in some columns."""
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    values = ", ".join(others.get(column, column) for column in columns)
+    connection.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {where}"  # noqa: S608
+    )

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -77,6 +79,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and write it all."""
     chosen = _arguments()
+    # Ended like that, it removes its gigabytes all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     extent = Extent(pairs=chosen.pairs, size=chosen.size * MIB, lock=chosen.lock)
     with stage(extent, chosen.disk) as scene:
         told = machine.describe({"memory": scene.memory, "disk": scene.disk})
