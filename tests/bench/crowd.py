@@ -13,17 +13,16 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
 import transferd
+from tests.bench.measure import Peak, memory, percentiles
 from tests.support.daemon import DaemonProcess
 from tests.support.nginx import nginx
 from tests.support.servers import public_directory
@@ -78,45 +77,6 @@ async def client(number: int, jobs: int, url: str, directory: str) -> dict[str, 
     return {"create": made, "complete": completed}
 
 
-def memory(pid: int) -> float:
-    """Return the resident memory of a process, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-class Peak(threading.Thread):
-    """Watches the memory of the daemon and its worker."""
-
-    def __init__(self, daemon: DaemonProcess) -> None:
-        super().__init__(daemon=True)
-        self._daemon = daemon
-        self._over = threading.Event()
-        self.daemon_mib = self.worker_mib = 0.0
-
-    def run(self) -> None:
-        """Look every 50 ms until `stop`."""
-        while not self._over.wait(0.05):
-            self.daemon_mib = max(self.daemon_mib, memory(self._daemon.pid))
-            for pid in self._daemon.workers():
-                try:
-                    self.worker_mib = max(self.worker_mib, memory(pid))
-                except OSError:
-                    continue
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._over.set()
-        self.join()
-
-
-def percentiles(values: list[float]) -> str:
-    """Say median, 99th percentile and maximum."""
-    cuts = statistics.quantiles(values, n=100)
-    return f"p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms, max {max(values):.1f} ms"
-
-
 def main() -> None:
     """Run it and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,7 +101,7 @@ def main() -> None:
         daemon.start()
         first = daemon.ctl("get", url, f"{directory}/first")
         assert first.returncode == 0, first.stderr
-        before = (memory(daemon.pid), memory(daemon.workers()[0]))
+        before = (memory(daemon.pid).resident, memory(daemon.workers()[0]).resident)
         peak = Peak(daemon)
         peak.start()
         began = time.monotonic()
@@ -164,17 +124,17 @@ def main() -> None:
             for index in range(share)
         )
         left = daemon.json("list")["jobs"]
-        after = (memory(daemon.pid), memory(daemon.workers()[0]))
+        after = (memory(daemon.pid).resident, memory(daemon.workers()[0]).resident)
     made = [value for answer in answers for value in answer["create"]]
     completed = [value for answer in answers for value in answer["complete"]]
     print(f"{len(made)} jobs of {chosen.kib} KiB by {chosen.clients} clients in {took:.1f} s")
     print(f"whole files: {whole}; jobs left in the queue: {len(left)}")
     print(f"create:   {percentiles(made)}")
     print(f"complete: {percentiles(completed)}")
-    for name, index, most in (("daemon", 0, peak.daemon_mib), ("worker", 1, peak.worker_mib)):
+    for name, index, most in (("daemon", 0, peak.daemon_most), ("worker", 1, peak.worker_most)):
         print(
             f"memory of the {name}: {before[index]:.0f} MiB before,"
-            f" {most:.0f} at most, {after[index]:.0f} after"
+            f" {most.resident:.0f} at most, {after[index]:.0f} after"
         )
 
 
