@@ -22,8 +22,10 @@ from transferd.model.job import Checksum
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
 from transferd.worker.body import Bodies
-from transferd.worker.job import Equipment, Run
+from transferd.worker.job import Run
+from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.partfile import PartFile
+from transferd.worker.shelf import Shelf
 from transferd.worker.trust import Trust
 
 BODY = random.Random(11).randbytes(1_300_000)  # noqa: S311
@@ -75,6 +77,8 @@ class Stage:
             bodies=Bodies(self._threads, 8),
             security=self._threads,
             trust=Trust(self._threads),
+            shelf=Shelf(self._threads),
+            spares=Spares(),
             randomness=secrets.token_bytes,
             post=self._hear,
         )

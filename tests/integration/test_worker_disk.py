@@ -84,7 +84,7 @@ async def test_a_flush_that_fails_is_never_called_durable(
 async def test_a_directory_that_is_missing_is_the_owners_to_mend(
     desk: Desk, origin: Origin, tmp_path: Path
 ) -> None:
-    """No parents are made, and no server is asked."""
+    """No parents are made."""
     failed = await failure(desk, Book.of(tmp_path / "nowhere", origin.url("/f")))
     assert failed.failure.code == "local_directory_missing"
-    assert origin.seen == []
+    assert not (tmp_path / "nowhere").exists()

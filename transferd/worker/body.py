@@ -23,7 +23,7 @@ from transferd.worker.faults import translate
 from transferd.worker.flow import Flow
 from transferd.worker.pace import Pace, Unpaced
 from transferd.worker.pump import Pump
-from transferd.worker.sink import Stretch
+from transferd.worker.stretch import Stretch
 
 #: The loop looks at a body that moves in a thread this often.
 _LOOK: Seconds = 0.25

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _WALKED_BY_STEPS = frozenset({errno.ENOSYS, errno.EPERM, errno.ELOOP, errno.EACCES})
 #: As many links as the kernel follows in one walk (path_resolution(7)).
 _MOST_LINKS = 40
+
+_SYNCFS_TELLS = tuple(map(int, re.findall(r"\d+", platform.release())[:2])) >= (5, 8)
 
 _PROC = 0x9FA0
 #: File systems that hold no files, by statfs(2)'s f_type (<linux/magic.h>).
@@ -134,6 +137,22 @@ def flush_directory(directory: int) -> None:
         if error.errno not in _NOT_FLUSHABLE:
             raise
         os.sync()
+
+
+def sync_file_system(descriptor: int) -> bool:
+    """Make everything durable that is on the file system of an open file (syncfs(2)).
+
+    False: this kernel would not tell of data that got lost; before Linux 5.8 none does.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if not _SYNCFS_TELLS:
+        return False
+    if _libc.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return True
 
 
 def _open(path: str, wary: bool) -> int:

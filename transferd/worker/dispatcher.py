@@ -44,8 +44,10 @@ from transferd.wire.link import (
 from transferd.worker.body import Bodies
 from transferd.worker.command import run_command
 from transferd.worker.inspection import inspect
-from transferd.worker.job import Equipment, Run
+from transferd.worker.job import Run
+from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.publication import discard, publish
+from transferd.worker.shelf import Shelf
 from transferd.worker.succession import assume
 from transferd.worker.survey import survey
 from transferd.worker.trust import Trust
@@ -70,6 +72,8 @@ class Dispatcher:
         self._randomness = randomness
         self._trust = Trust(threads)
         self._bodies = bodies
+        self._shelf = Shelf(threads)
+        self._spares = Spares()
         self._limits = WorkerSettings(user_agent="transferd")
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,6 +87,7 @@ class Dispatcher:
             self._reader = self._group.create_task(self._read(), name="reader")
             await asyncio.wait([self._reader])
             await self._end()
+        await self._spares.close()
         await self._channel.close()
 
     def leave(self) -> None:
@@ -137,6 +142,8 @@ class Dispatcher:
             bodies=self._bodies,
             security=self._security,
             trust=self._trust,
+            shelf=self._shelf,
+            spares=self._spares,
             randomness=self._randomness,
             post=self.say,
         )

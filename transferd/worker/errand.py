@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from transferd.model.job import JobId, Settings
+from transferd.model.job import Inode, JobId, Settings
 from transferd.wire.link import Message, WorkerSettings
+from transferd.worker.shelf import Deposit
 
 
 class Ledger(Protocol):
     """The run, as far as its files have to do with it."""
 
     @property
-    def stopping(self) -> bool:
-        """Whether the run is to be left as it is, to be continued later."""
+    def leaving(self) -> bool:
+        """Whether files are to be left as they are, to be continued later."""
         ...
 
     def connected(self) -> None:
@@ -24,6 +26,14 @@ class Ledger(Protocol):
 
     def tell(self, message: Message) -> None:
         """Send a message to the daemon; their order is kept."""
+        ...
+
+    async def deposit(self, deposit: Deposit, done: Callable[[Inode], Message]) -> None:
+        """Have a small file kept, and tell the daemon what *done* makes of that when it is.
+
+        Raises:
+            TransferFailed: one that was given before could not be kept.
+        """
         ...
 
     async def forget(self, file: int) -> None:

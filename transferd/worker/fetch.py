@@ -11,10 +11,11 @@ import contextlib
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.model.job import File, Seconds, Validator
+from transferd.model.job import File, Inode, Seconds, Validator
 from transferd.model.origins import readable
 from transferd.model.paths import temporary_path
 from transferd.transfer.httpdate import parse_http_date
@@ -36,21 +37,26 @@ from transferd.transfer.resume import (
 from transferd.wire import bounds
 from transferd.wire.link import Durable, FileDone, Opened, Progress
 from transferd.worker.answer import Answer
+from transferd.worker.begun import Begun
 from transferd.worker.body import Measure, Mover
 from transferd.worker.errand import Errand
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
+from transferd.worker.shelf import Deposit
 from transferd.worker.sink import Durability, Sink
 
 log = logging.getLogger(__name__)
 
-#: A stopped transfer gets so long to put on disk what has arrived, and so long to close the file.
+#: A stopped transfer gets so long to put on disk what has arrived.
 FLUSH_SECONDS: Seconds = 1.0
-CLOSE_SECONDS: Seconds = 0.5
 #: A file that is larger, or took longer, is checked for a change meanwhile…
 CHANGE_BYTES = 4 * 1024 * 1024
 CHANGE_SECONDS: Seconds = 1.0
 #: …and a file that changes so often in a row is left alone for a while.
 CHANGES = 3
+
+
+#: A file that is not larger, and comes in one go, is held in memory until it is whole.
+SMALL = 64 * 1024
 
 
 class Fetch:
@@ -64,6 +70,7 @@ class Fetch:
         self._loop = asyncio.get_running_loop()
         self._next_progress: Seconds = 0.0
         self._ranges = True
+        self._begun: Begun | None = None
         self._status: int | None = None
         #: What the daemon holds to be durable.
         self._recorded = coverage_of(file)
@@ -77,35 +84,84 @@ class Fetch:
             TransferFailed: it cannot be had now, or at all. What has arrived is durable, as far
                 as the disk allows, and reported.
         """
-        sink = await self._open()
+        begun = None
         try:
-            await self._carry(sink)
-        except asyncio.CancelledError:
-            await self._part(sink)
-            raise
+            if self._file.inode is None and self._recorded == NOTHING:
+                begun = await self._begin_small()
+                if begun is None:
+                    return
+            self._begun = begun
+            sink = await self._open()
+            try:
+                await self._carry(sink)
+            except asyncio.CancelledError:
+                await self._part(sink)
+                raise
+            finally:
+                await sink.leave()
+        except TransferFailed as failed:
+            raise self._named(failed) from failed
         finally:
-            await _close(sink)
-        self._errand.ledger.tell(
-            FileDone(
-                self._errand.job,
-                self._errand.run,
-                self._file.index,
-                sink.received.size,
-                sink.inode,
-                self._file.length_unverified,
-                self._status,
-            )
+            if begun is not None:
+                begun.answer.close()
+        self._errand.ledger.tell(self._done(sink.received.size, sink.inode))
+
+    def _done(self, size: int, inode: Inode) -> FileDone:
+        return FileDone(
+            self._errand.job,
+            self._errand.run,
+            self._file.index,
+            size,
+            inode,
+            self._file.length_unverified,
+            self._status,
         )
+
+    # ── small files ────────────────────────────────────────────────────────────────────────
+
+    async def _begin_small(self) -> Begun | None:
+        """Ask for a file of which there is nothing; None: it was small, and is kept.
+
+        Else the answer, with what was read of its body, is to be gone on with.
+        """
+        at = self._loop.time()
+        begun = Begun(await self._inquiry.ask(self._file.spec.remote, None), at)
+        with contextlib.ExitStack() as undo:
+            undo.callback(begun.answer.close)
+            match judge(self._file, None, read_response(begun.answer)):
+                case Fresh(total=int(total)) as verdict if total <= SMALL:
+                    whole = await begun.read_whole(total, CHANGE_SECONDS)
+                    if whole and begun.matches(self._file.spec.checksum):
+                        await self._keep_small(begun, verdict)
+                        return None
+            undo.pop_all()
+        return begun
+
+    async def _keep_small(self, begun: Begun, verdict: Fresh) -> None:
+        response, local, data = read_response(begun.answer), self._file.spec.local, begun.data
+        self._status = response.status
+        self._file = replace(self._file, bytes_total=verdict.total, validator=response.validator)
+        self._check_size(len(data))
+        await self._name_size()
+        self._errand.ledger.connected()
+        deposit = Deposit(
+            local=local,
+            temporary=temporary_path(local, self._errand.job),
+            data=data,
+            mtime=_modified(response.validator),
+            wary=self._errand.settings.wary,
+        )
+        await self._errand.ledger.deposit(deposit, partial(self._done, len(data)))
 
     async def _carry(self, sink: Sink) -> None:
         try:
             await self._begin(sink)
             await self._fetch_sound(sink)
             await sink.finish(_modified(self._file.validator))
-        except TransferFailed as failed:
+        except TransferFailed:
             with contextlib.suppress(TransferFailed):
                 await sink.flush()
-            raise self._named(failed) from failed
+            raise
 
     # ── the partial file ───────────────────────────────────────────────────────────────────
 
@@ -146,7 +202,7 @@ class Fetch:
 
     async def _part(self, sink: Sink) -> None:
         """Save what there is when the run is stopped; a slow disk may be too slow for that."""
-        if self._errand.ledger.stopping:
+        if self._errand.ledger.leaving:
             with contextlib.suppress(TimeoutError, TransferFailed):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await sink.flush()
@@ -192,7 +248,8 @@ class Fetch:
         What was on disk before is of this version for sure: that was the condition of the rest.
         """
         for _ in range(CHANGES):
-            began, unasked = self._loop.time(), isinstance(plan(self._file), Whole)
+            began = self._loop.time() if self._begun is None else self._begun.at
+            unasked = isinstance(plan(self._file), Whole)
             await self._fetch(sink)
             quick = self._loop.time() - began < CHANGE_SECONDS
             small = sink.received.size <= CHANGE_BYTES
@@ -243,14 +300,18 @@ class Fetch:
             if isinstance(part, Whole):
                 return
             await self._check_room(sink, self._file.bytes_total)
-            answer = await self._inquiry.ask(self._file.spec.remote, part)
+            begun, self._begun = self._begun, None
+            if begun is None:
+                answer = await self._inquiry.ask(self._file.spec.remote, part)
+                begun = Begun(answer, self._loop.time())
             try:
-                whole = await self._heed(sink, answer, part)
+                whole = await self._heed(sink, begun, part)
             finally:
-                answer.close()
+                begun.answer.close()
 
-    async def _heed(self, sink: Sink, answer: Answer, part: RangeRequest | None) -> bool:
+    async def _heed(self, sink: Sink, begun: Begun, part: RangeRequest | None) -> bool:
         """Do what an answer says; returns whether that was the last of the file."""
+        answer = begun.answer
         response = read_response(answer)
         self._status = response.status
         match judge(self._file, part, response):
@@ -265,7 +326,7 @@ class Fetch:
                 return False
             case Append() as verdict:
                 self._file = replace(self._file, bytes_total=verdict.total)
-                await self._receive(sink, answer, verdict.start, verdict.end - verdict.start)
+                await self._receive(sink, begun, verdict.start, verdict.end - verdict.start)
                 there = sink.received
                 self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
                 return False
@@ -278,41 +339,47 @@ class Fetch:
                     validator=response.validator,
                     length_unverified=verdict.length_unverified,
                 )
-                await self._receive(sink, answer, 0, verdict.total)
+                await self._receive(sink, begun, 0, verdict.total)
                 return True
             case Complete():
                 self._errand.ledger.connected()
                 return True
 
-    async def _receive(self, sink: Sink, answer: Answer, start: int, length: int | None) -> None:
+    async def _receive(self, sink: Sink, begun: Begun, start: int, length: int | None) -> None:
         await self._check_room(sink, self._file.bytes_total)
         await self._name_size()
         self._errand.ledger.connected()
         limits = self._errand.limits
+        stretch = sink.stretch(start)
+        if begun.data:
+            await stretch.take(begun.data)
         measure = Measure(
-            length=length,
+            length=None if length is None else length - len(begun.data),
             max_size=self._errand.settings.max_size,
             stall_window=limits.stall_window,
             stall_bytes=limits.stall_bytes,
         )
-        stretch = sink.stretch(start)
-        await self._mover.move(answer, stretch, measure, lambda: self._moved(sink))
+        await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
         await sink.end(stretch)
 
     async def _check_room(self, sink: Sink, total: int | None) -> None:
         """Raise TransferFailed if a file of that size is not wanted, or does not fit."""
         if total is None:
             return
-        if total > bounds.BYTES:
-            raise self._failed("size_limit", f"it has {total} bytes, more than any file may have")
-        limit = self._errand.settings.max_size
-        if limit is not None and total > limit:
-            raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")
+        self._check_size(total)
         missing, free = total - sink.received.size, await sink.free_space()
         if missing > free:
             raise self._failed(
                 "disk_full", f"{missing} bytes are missing, and {free} are free on its file system"
             )
+
+    def _check_size(self, total: int) -> None:
+        """Raise TransferFailed if a file of that size is not wanted."""
+        if total > bounds.BYTES:
+            raise self._failed("size_limit", f"it has {total} bytes, more than any file may have")
+        limit = self._errand.settings.max_size
+        if limit is not None and total > limit:
+            raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")
 
     async def _name_size(self) -> None:
         """Let the daemon hear of a new size before its body is fetched."""
@@ -345,24 +412,6 @@ class Fetch:
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"job": self._errand.job, "file": self._file.index, **more}
-
-
-async def _close(sink: Sink) -> None:
-    """Close the file before anybody hears that it is free, even if Stop comes meanwhile."""
-    try:
-        await _closed(sink)
-    except asyncio.CancelledError:
-        await _closed(sink)
-        raise
-
-
-async def _closed(sink: Sink) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await sink.close()
-    except TimeoutError:
-        # The disk hangs; the file is closed, and its lock let go, when that is over.
-        log.warning("file.stuck")
 
 
 def _modified(validator: Validator | None) -> Seconds | None:

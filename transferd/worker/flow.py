@@ -13,7 +13,7 @@ import socket
 import ssl
 from typing import Protocol
 
-from transferd.worker.partfile import UNSPLICED, Cursor
+from transferd.worker.cursor import UNSPLICED, Cursor
 from transferd.worker.secure import SecureTransport
 
 #: So much moves at once: what a pipe may hold without privileges (pipe(7)), and what a cache holds.

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from transferd.auth.flow import Randomness
-from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
-from transferd.model.job import File, JobId
+from transferd.model.job import File, Inode, JobId, Priority
 from transferd.wire.link import (
     Audited,
     Connected,
@@ -26,44 +22,19 @@ from transferd.wire.link import (
     Sized,
     Start,
     Stopped,
-    WorkerSettings,
 )
-from transferd.worker.authenticator import Authenticator
-from transferd.worker.body import Bodies, Mover
-from transferd.worker.connection import Connector
 from transferd.worker.errand import Errand
-from transferd.worker.exchange import Exchange
 from transferd.worker.fetch import Fetch
-from transferd.worker.inquiry import Inquiry
-from transferd.worker.security import Steps
-from transferd.worker.trust import Trust
+from transferd.worker.lanes import Equipment, Lanes
+from transferd.worker.shelf import Deposit, Deposits
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Equipment:
-    """What a worker lends to its runs."""
-
-    limits: WorkerSettings
-    #: For disk calls alone: a slow name server must not hold up a write, nor the reverse.
-    threads: Executor
-    #: For bodies, and nothing else.
-    bodies: Bodies
-    #: For security libraries alone, which may wait for a KDC.
-    security: Executor
-    trust: Trust
-    randomness: Randomness
-    #: Sends to the daemon; keeps the order of the calls.
-    post: Callable[[Message], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One connection of a run, with the sessions that were opened on it."""
-
-    inquiry: Inquiry
-    mover: Mover
+#: Connections of a job that says nothing of them.
+_STREAMS = 4
+#: Small files of a run that wait for the disk.
+_DEPOSITS = 256
 
 
 class Run:
@@ -74,6 +45,8 @@ class Run:
         self.number = start.run
         #: Whether it was told to leave.
         self.stopping = False
+        #: Whether its files are to be left as they are, for whatever reason.
+        self.leaving = False
         self._start = start
         self._equipment = equipment
         self._files: deque[File] = deque(start.files)
@@ -82,6 +55,9 @@ class Run:
         self._more = asyncio.Event()
         self._records: dict[int, asyncio.Future[None]] = {}
         self._connected = False
+        self._deposits = Deposits(equipment.shelf, _DEPOSITS)
+        #: Set when a server has let somebody in.
+        self._way_in = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
@@ -111,7 +87,7 @@ class Run:
     def leave(self) -> None:
         """Do as `stop` says, but without a last word: nobody waits for one."""
         if not self.stopping:
-            self.stopping = True
+            self.stopping = self.leaving = True
             if self._task is not None and not self._over:
                 self._task.cancel()
 
@@ -121,11 +97,22 @@ class Run:
         """Tell the daemon, once, that a server answered with a file."""
         if not self._connected:
             self._connected = True
+            self._way_in.set()
             self.tell(Connected(self.job, self.number))
 
     def tell(self, message: Message) -> None:
         """Send a message to the daemon."""
         self._equipment.post(message)
+
+    async def deposit(self, deposit: Deposit, done: Callable[[Inode], Message]) -> None:
+        """Have a small file kept, and tell the daemon what *done* makes of that when it is.
+
+        Waits while many wait for the disk.
+
+        Raises:
+            TransferFailed: one that was given before could not be kept.
+        """
+        await self._deposits.put(deposit, lambda inode: self.tell(done(inode)))
 
     async def forget(self, file: int) -> None:
         """Have the partial data of a file forgotten; returns when that is recorded."""
@@ -179,52 +166,56 @@ class Run:
             threads=self._equipment.threads,
             ledger=self,
         )
-        async with self._lane() as lane:
+        async with Lanes(self._start, self._equipment, self._audit) as lanes:
             while self._files or not self._finished:
-                while self._files:
-                    file = self._files.popleft()
-                    await Fetch(file, errand, lane.inquiry, lane.mover).carry()
+                await self._work_off(errand, lanes)
                 self.tell(Drained(self.job, self.number))
                 while not self._files and not self._finished:
                     await self._more.wait()
                     self._more.clear()
+            lanes.sound = True
         return None
 
-    @contextlib.asynccontextmanager
-    async def _lane(self) -> AsyncIterator[Lane]:
-        start, equipment = self._start, self._equipment
-        limits, settings = equipment.limits, start.settings
-        context = await equipment.trust.context(settings.cacert)
-        exchange = Exchange(Connector(equipment.trust.sessions), context, limits)
-        authenticator = Authenticator(
-            exchange,
-            (
-                Credential(
-                    target=held.target,
-                    scheme=held.scheme,
-                    username=held.username,
-                    password=held.password,
-                    age=held.age,
-                )
-                for held in start.credentials
-            ),
-            settings=settings,
-            steps=Steps(equipment.security, limits.kerberos_timeout),
-            randomness=equipment.randomness,
-            audit=self._audit,
-        )
-        inquiry = Inquiry(
-            authenticator,
-            settings,
-            start.headers,
-            secrets=bool(start.headers) or authenticator.armed,
-            max_redirects=limits.max_redirects,
-        )
+    async def _work_off(self, errand: Errand, lanes: Lanes) -> None:
+        """Fetch every file that there is, over as many connections as the job may have."""
+        crew = min(self._streams, len(self._files))
         try:
-            yield Lane(inquiry, Mover(equipment.bodies))
+            if crew > 1:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._fetch_files(errand, lanes))
+                    for _ in range(crew - 1):
+                        group.create_task(self._join_in(errand, lanes))
+            elif crew:
+                await self._fetch_files(errand, lanes)
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from failed
+        await self._deposits.settled()
+
+    async def _join_in(self, errand: Errand, lanes: Lanes) -> None:
+        """Help, once it is known that there is a way in: nobody tries a wrong password twice."""
+        await self._way_in.wait()
+        if self._files:
+            await self._fetch_files(errand, lanes)
+
+    async def _fetch_files(self, errand: Errand, lanes: Lanes) -> None:
+        lane = await lanes.take()
+        try:
+            while self._files:
+                file = self._files.popleft()
+                await Fetch(file, errand, lane.inquiry, lane.mover).carry()
+        except TransferFailed:
+            # What others have is saved before they end.
+            self.leaving = True
+            raise
         finally:
-            authenticator.close()
-            await exchange.close()
+            self._way_in.set()
+        lanes.give(lane)
+
+    @property
+    def _streams(self) -> int:
+        settings = self._start.settings
+        front = settings.priority is Priority.FOREGROUND
+        return settings.streams or (_STREAMS if front else 1)
 
     def _stopped(self) -> Message | None:
         return Stopped(self.job, self.number) if self._asked else None
@@ -248,3 +239,11 @@ class Run:
             credential.password.wipe()
         for header in self._start.headers:
             header.value.wipe()
+
+
+def _first(failed: BaseExceptionGroup) -> BaseException:
+    """Return what has gone wrong first."""
+    error: BaseException = failed
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

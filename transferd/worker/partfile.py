@@ -23,23 +23,18 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TypeAlias
 
 from transferd.model.errors import TransferdError, TransferFailed
 from transferd.model.job import Inode
 from transferd.transfer.ranges import NOTHING, Coverage
+from transferd.worker.cursor import Cursor
 from transferd.worker.destination import check_replaceable, find
-from transferd.worker.directory import flush_directory, open_directory
+from transferd.worker.directory import flush_directory, open_directory, sync_file_system
 from transferd.worker.inode import inode_of
 from transferd.worker.local_faults import refused_locally, translating
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-
 _BLOCK = 1024 * 1024
-_VECTORS = os.sysconf("SC_IOV_MAX")
 
-#: What a file system says that does not splice.
-UNSPLICED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 #: File systems without locks answer one of these.
 _LOCKLESS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -187,9 +182,22 @@ class PartFile:
         if mtime is not None:
             self.set_time(mtime)
         self._flush(os.fsync)
+        self.confirm()
+
+    def confirm(self) -> None:
+        """Make sure that the file is as long as it should be, and there under its name.
+
+        Raises:
+            TransferFailed: `local_lost`.
+        """
         with translating("look at", self._path, self._local):
             self.check_size()
             self._check_name()
+
+    def sync_file_system(self) -> bool:
+        """Make everything durable that is on the file's file system; False: not to be had here."""
+        with translating("flush the file system of", self._path, self._local):
+            return sync_file_system(self._descriptor)
 
     def set_time(self, mtime: float) -> None:
         """Set the time of modification, in seconds since the epoch (BITS.md F14).
@@ -275,55 +283,6 @@ class PartFile:
         return found.f_bavail * found.f_frsize
 
 
-class Cursor:
-    """A place in a partial file where one thread writes."""
-
-    def __init__(self, part: PartFile, position: int) -> None:
-        self._part = part
-        #: Where the next byte goes; what was written in front of it is there, also after a failure.
-        self.position = position
-
-    def write(self, *chunks: Buffer) -> None:
-        """Write all chunks.
-
-        When it fails, a part of them may have been written: `position` tells how much. It fails
-        with `local_lost` when somebody else has cut or lengthened the file: there would be a hole.
-        """
-        views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-        with self._part.writing() as descriptor:
-            while views:
-                written = os.pwritev(descriptor, views[:_VECTORS], self.position)
-                self._advance(written)
-                views = _after(views, written)
-
-    def splice(self, pipe: int, count: int) -> bool:
-        """Write *count* bytes that are in a pipe; fails as `write`.
-
-        False: this file system does not splice, and they were copied.
-        """
-        with self._part.writing() as descriptor:
-            while count:
-                try:
-                    moved = os.splice(pipe, descriptor, count, offset_dst=self.position)
-                except OSError as error:
-                    if error.errno not in UNSPLICED:
-                        raise
-                    break
-                self._advance(moved)
-                count -= moved
-        if not count:
-            return True
-        while count:
-            data = os.read(pipe, min(count, _BLOCK))
-            count -= len(data)
-            self.write(data)
-        return False
-
-    def _advance(self, written: int) -> None:
-        self.position += written
-        self._part.has_grown(self.position)
-
-
 def _open_locked(directory: int, name: str, path: str, local: str) -> int:
     """Open or make the file and lock it; it still has its name when this returns."""
     while True:
@@ -380,12 +339,3 @@ def check_ours(found: os.stat_result, known: bool, path: str, local: str) -> Non
 def _unusable(code: str, what: str, path: str, local: str) -> TransferFailed:
     message = f"cannot use {path} as the partial file: {what}; move it away"
     return refused_locally(code, message, local)
-
-
-def _after(views: list[memoryview], written: int) -> list[memoryview]:
-    """Return what is left of *views* after *written* bytes."""
-    for index, view in enumerate(views):
-        if written < len(view):
-            return [view[written:], *views[index + 1 :]]
-        written -= len(view)
-    return []

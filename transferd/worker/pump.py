@@ -11,9 +11,9 @@ import select
 from time import monotonic
 
 from transferd.model.job import Seconds
+from transferd.worker.cursor import Cursor
 from transferd.worker.flow import PIPE, Flow
 from transferd.worker.pace import Pace
-from transferd.worker.partfile import Cursor
 
 
 class Pump:

@@ -8,6 +8,7 @@ closed, and its lock let go, only after the last thread has left it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -19,14 +20,16 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode, Part, Seconds
 from transferd.transfer.ranges import NOTHING, Coverage, cover
-from transferd.worker.partfile import Cursor, PartFile
-from transferd.worker.pump import Pump
+from transferd.worker.partfile import PartFile
+from transferd.worker.stretch import Stretch, busy, settled
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
-#: So much is collected before a thread is asked to write it.
-GATHER = 1024 * 1024
+#: A file gets so long to be closed.
+CLOSE_SECONDS: Seconds = 0.5
 #: How long a cancelled opening waits for a file that it has to close again.
 _PATIENCE: Seconds = 0.5
 
@@ -39,111 +42,6 @@ class Durability:
     bytes: int
     #: Called with what is durable by now, in the loop's thread.
     reached: Callable[[Coverage], None]
-
-
-class Stretch:
-    """Bytes of a sink that come over one connection, one after the other. One task uses it."""
-
-    def __init__(self, sink: Sink, cursor: Cursor) -> None:
-        self._sink = sink
-        #: Where the bytes go.
-        self.cursor = cursor
-        self.start = cursor.position
-        #: Where the bytes end that were taken: on disk, on their way, or gathered.
-        self._taken = cursor.position
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._writing: asyncio.Future[None] | None = None
-        self._pump: Pump | None = None
-
-    @property
-    def received(self) -> int:
-        """Where the bytes end that are here."""
-        return max(self._taken, self.cursor.position)
-
-    @property
-    def written(self) -> Part:
-        """What has been written; whether durably is another question."""
-        return Part(start=self.start, end=self.cursor.position)
-
-    @property
-    def pump(self) -> Pump | None:
-        """What moves bytes into it just now."""
-        return self._pump
-
-    async def take(self, data: bytes) -> None:
-        """Take the next bytes; waits while the disk is behind.
-
-        Raises:
-            TransferFailed: an earlier write, or sync, has failed.
-        """
-        self._gathered.append(data)
-        self._gathered_bytes += len(data)
-        self._taken += len(data)
-        if self._gathered_bytes >= GATHER:
-            await self.hand_over()
-
-    async def tick(self) -> None:
-        """Begin to make durable what is here, if it is time to; see Sink.tick."""
-        await self._sink.tick()
-
-    @property
-    def due(self) -> Seconds:
-        """When `tick` has something to do, on the loop's clock."""
-        return self._sink.due
-
-    def pour(self, pump: Pump, threads: Executor) -> asyncio.Future[None]:
-        """Let a pump write at the cursor, in a thread; returns what is done when it has left.
-
-        The pump is closed then. What was taken before must be written, and nothing may be taken
-        meanwhile.
-        """
-        self._pump = pump
-        self._writing = future = self._sink.submit(pump.run, threads=threads)
-        future.add_done_callback(lambda _: self._poured(pump))
-        return future
-
-    def _poured(self, pump: Pump) -> None:
-        pump.close()
-        self._pump = None
-        self._taken = self.cursor.position
-        self._sink.wrote()
-
-    async def hand_over(self) -> None:
-        """Give what is gathered to a thread; waits for the write before it."""
-        while _busy(self._writing):
-            await settled(self._writing)
-        self._sink.check()
-        if self._gathered:
-            chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
-            self._writing = self._sink.submit(self._write, chunks)
-            self._writing.add_done_callback(lambda _: self._sink.wrote())
-
-    async def drain(self) -> None:
-        """Write everything that was taken.
-
-        Raises:
-            TransferFailed: it could not be written.
-        """
-        await self.hand_over()
-        await settled(self._writing)
-        self._sink.check()
-
-    async def settle(self) -> None:
-        """Wait until no thread writes."""
-        await settled(self._writing)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a thread takes gathered bytes just now, and tells when it is done."""
-        return _busy(self._writing) and self._pump is None
-
-    def _write(self, chunks: list[bytes]) -> None:
-        try:
-            self.cursor.write(*chunks)
-        except TransferFailed as error:
-            # Of a write that failed, a part may be there; it is sound.
-            self._sink.fail(error)
 
 
 class Sink:
@@ -237,7 +135,7 @@ class Sink:
     def due(self) -> Seconds:
         """When `tick` has something to do, on the loop's clock."""
         behind = self.received.size - self._durable.size
-        if behind == 0 or _busy(self._syncing) or self._sync_wanted:
+        if behind == 0 or busy(self._syncing) or self._sync_wanted:
             return math.inf
         hurry = behind >= self._durability.bytes
         return self._synced_at if hurry else self._synced_at + self._durability.seconds
@@ -327,6 +225,22 @@ class Sink:
         self._close_if_idle()
         await asyncio.wait([self._left])
 
+    async def leave(self) -> None:
+        """Close the file before anybody hears that it is free, even if Stop comes meanwhile."""
+        try:
+            await self._close_in_time()
+        except asyncio.CancelledError:
+            await self._close_in_time()
+            raise
+
+    async def _close_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close()
+        except TimeoutError:
+            # The disk hangs; the file is closed, and its lock let go, when that is over.
+            log.warning("file.stuck")
+
     # ── for its stretches ──────────────────────────────────────────────────────────────────
 
     def submit(
@@ -368,7 +282,7 @@ class Sink:
     def _sync(self) -> None:
         """Begin to make durable what is written by now, not what is written meanwhile."""
         written = self.written
-        if not _busy(self._syncing) and written != self._durable:
+        if not busy(self._syncing) and written != self._durable:
             self._sync_wanted = False
             self._syncing = self.submit(self._make_durable, written, self._part.sync)
             self._syncing.add_done_callback(lambda _: self._report())
@@ -407,16 +321,6 @@ class Sink:
         # Everything that matters was flushed; what close says comes too late for anybody.
         closing.exception()
         self._left.set_result(None)
-
-
-def _busy(future: asyncio.Future[None] | None) -> bool:
-    return future is not None and not future.done()
-
-
-async def settled(future: asyncio.Future[None] | None) -> None:
-    """Wait until a thread is done, however that ended."""
-    if future is not None and not future.done():
-        await asyncio.wait([future])
 
 
 async def _close_opened(opening: asyncio.Future[PartFile]) -> None:

@@ -1,0 +1,185 @@
+"""Small files, whole in memory, on their way to the disk: many are made durable by one call.
+
+A flush of one file costs about as much as one of its whole file system, so that what waits together
+is flushed together. Nobody hears that a file is kept before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from transferd.model.errors import TransferFailed
+from transferd.model.job import Inode, Seconds
+from transferd.worker.partfile import PartFile
+
+#: Files that a thread takes at once: each needs two descriptors.
+_BATCH = 128
+#: Fewer files of a file system are flushed one by one.
+_TOGETHER = 4
+#: Another thread begins when those at work have not kept a file for so long, up to so many.
+_SLOW: Seconds = 0.5
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """A whole file."""
+
+    local: str
+    temporary: str
+    data: bytes
+    #: Its time of modification.
+    mtime: Seconds | None
+    wary: bool
+
+
+#: Which file it has become, or why it has not.
+Outcome: TypeAlias = Inode | TransferFailed
+#: Called with the outcome, in the loop's thread.
+Kept: TypeAlias = Callable[[Outcome], None]
+
+
+class Shelf:
+    """What waits for the disk, of all runs of a worker."""
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[Deposit, Kept]] = deque()
+        self._working = 0
+        self._moved_at: Seconds = 0.0
+
+    def put(self, deposit: Deposit, kept: Kept) -> None:
+        """Keep a file; *kept* is called when it is durable, or cannot be."""
+        self._waiting.append((deposit, kept))
+        self._staff()
+
+    def _staff(self) -> None:
+        slow = self._loop.time() - self._moved_at > _SLOW
+        if self._waiting and (not self._working or (slow and self._working < _THREADS)):
+            if not self._working:
+                self._moved_at = self._loop.time()
+            self._working += 1
+            work = self._loop.run_in_executor(self._threads, self._work)
+            work.add_done_callback(self._leave)
+
+    def _leave(self, work: asyncio.Future[None]) -> None:
+        self._working -= 1
+        if not work.cancelled() and (error := work.exception()) is not None:
+            raise error
+        # Something may have come when the thread had looked for the last time.
+        self._staff()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            outcomes = keep([deposit for deposit, _ in batch])
+            self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
+
+    def _take(self) -> list[tuple[Deposit, Kept]]:
+        batch: list[tuple[Deposit, Kept]] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < _BATCH:
+                batch.append(self._waiting.popleft())
+        return batch
+
+    def _settle(self, batch: Iterable[tuple[Deposit, Kept]], outcomes: Iterable[Outcome]) -> None:
+        self._moved_at = self._loop.time()
+        for (_, kept), outcome in zip(batch, outcomes, strict=True):
+            kept(outcome)
+
+
+class Deposits:
+    """The small files of one run that are on their way to the disk."""
+
+    def __init__(self, shelf: Shelf, most: int) -> None:
+        self._shelf = shelf
+        self._most = most
+        self._open = 0
+        self._fewer = asyncio.Event()
+        self._failed: TransferFailed | None = None
+
+    async def put(self, deposit: Deposit, kept: Callable[[Inode], None]) -> None:
+        """Keep a file; waits while there are many. *kept* is called when it is durable.
+
+        Raises:
+            TransferFailed: a file that was put before could not be kept.
+        """
+        self._open += 1
+        self._shelf.put(deposit, partial(self._settle, kept))
+        await self._until(self._most)
+
+    async def settled(self) -> None:
+        """Wait until all are kept.
+
+        Raises:
+            TransferFailed: one could not be.
+        """
+        await self._until(1)
+
+    async def _until(self, fewer: int) -> None:
+        while self._open >= fewer and self._failed is None:
+            self._fewer.clear()
+            await self._fewer.wait()
+        if self._failed is not None:
+            raise self._failed
+
+    def _settle(self, kept: Callable[[Inode], None], outcome: Outcome) -> None:
+        self._open -= 1
+        self._fewer.set()
+        if isinstance(outcome, TransferFailed):
+            self._failed = outcome
+        else:
+            kept(outcome)
+
+
+def keep(deposits: Sequence[Deposit]) -> list[Outcome]:
+    """Write files under their temporary names and make them durable; blocks."""
+    written: dict[int, PartFile] = {}
+    outcomes: dict[int, Outcome] = {}
+    with contextlib.ExitStack() as close:
+        for number, deposit in enumerate(deposits):
+            try:
+                written[number] = _write(deposit, close)
+            except TransferFailed as failed:
+                outcomes[number] = failed
+        outcomes |= _flush(written)
+    return [outcomes[number] for number in range(len(deposits))]
+
+
+def _write(deposit: Deposit, close: contextlib.ExitStack) -> PartFile:
+    part = PartFile.open(deposit.local, deposit.temporary, wary=deposit.wary)
+    close.callback(part.close)
+    if part.size:
+        part.truncate(0)
+    part.cursor(0).write(deposit.data)
+    if deposit.mtime is not None:
+        part.set_time(deposit.mtime)
+    return part
+
+
+def _flush(written: dict[int, PartFile]) -> dict[int, Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    devices: defaultdict[int, dict[int, PartFile]] = defaultdict(dict)
+    for number, part in written.items():
+        devices[part.inode.device][number] = part
+    for group in devices.values():
+        together = len(group) >= _TOGETHER
+        try:
+            durable = together and next(iter(group.values())).sync_file_system()
+        except TransferFailed as failed:
+            outcomes |= dict.fromkeys(group, failed)
+            continue
+        for number, part in group.items():
+            try:
+                part.confirm() if durable else part.finish(None)
+                outcomes[number] = part.inode
+            except TransferFailed as failed:
+                outcomes[number] = failed
+    return outcomes
