@@ -20,7 +20,7 @@ from tests.support.store import (
     stumble,
 )
 from transferd.model.errors import BadRequest, Conflict, NotFound
-from transferd.model.job import Checksum, File, FileSpec, Inode, JobId, Validator
+from transferd.model.job import Checksum, File, FileSpec, Inode, JobId, Part, Validator
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change, Checkpoint
@@ -153,6 +153,45 @@ async def test_sums_follow_the_files(queue: Queue) -> None:
     assert await sums() == (0, None, 20)
     await queue.jobs.checkpoint([offset(job.id, 15, total=None)], NOW)
     assert await sums() == (0, None, 15)
+
+
+async def test_parts_of_a_file_are_kept_and_counted(queue: Queue) -> None:
+    """A file that was fetched in several ranges goes on with all of them."""
+    job = await queue.make()
+    parts = (Part(start=20, end=30), Part(start=50, end=51))
+    await queue.jobs.checkpoint([offset(job.id, 10, *parts)], NOW)
+    (file,) = await queue.jobs.open_files(job.id, 9)
+    assert (file.bytes_transferred, file.parts, file.bytes_covered) == (10, parts, 21)
+    assert (await queue.jobs.job(job.id)).bytes_transferred == 21
+    await queue.jobs.checkpoint([offset(job.id, 30, parts[1])], NOW)
+    assert (await queue.jobs.job(job.id)).bytes_transferred == 31
+    await queue.jobs.checkpoint([offset(job.id, 51)], NOW)
+    (file,) = await queue.jobs.open_files(job.id, 9)
+    assert file.parts == ()
+    assert (await queue.jobs.job(job.id)).bytes_transferred == 51
+
+
+async def test_a_file_that_is_whole_or_begins_anew_has_no_parts(queue: Queue) -> None:
+    """They are part of the whole, or worth nothing."""
+    job = await queue.make(spec(2))
+    part = Part(start=20, end=30)
+    for file in (0, 1):
+        await queue.jobs.checkpoint([offset(job.id, 10, part, file=file)], NOW)
+    await queue.done(job.id, 0, size=40)
+    await queue.jobs.reset_file(job.id, 1)
+    assert [file.parts for file in await _files(queue, job.id)] == [(), ()]
+    assert (await queue.jobs.job(job.id)).bytes_transferred == 40
+
+
+async def test_a_part_is_progress(queue: Queue) -> None:
+    """Bytes have moved, wherever in the file they are."""
+    job = await queue.make()
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.STUMBLE, change=stumble())
+    await queue.apply(job.id, JobEvent.RETRY, JobEvent.DISPATCH)
+    await queue.jobs.checkpoint([offset(job.id, 0, Part(start=20, end=30))], later(1))
+    moved = await queue.jobs.job(job.id)
+    assert (moved.error, moved.attempts, moved.modified) == (None, 0, later(1))
 
 
 async def test_progress_ends_what_held_the_job_up(queue: Queue) -> None:

@@ -41,7 +41,7 @@ from tests.support.store import (
     stumble,
 )
 from transferd.model.errors import Conflict, NotFound
-from transferd.model.job import JobId, Priority
+from transferd.model.job import JobId, Part, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change
@@ -61,7 +61,8 @@ _MOST_BYTES = 20
 class ModelFile:
     """What is known of a file."""
 
-    offset: int = 0
+    #: Those of its parts among them.
+    bytes: int = 0
     total: int | None = None
     completed: bool = False
 
@@ -195,19 +196,29 @@ class QueueMachine(RuleBasedStateMachine):
         self.notices.append((kind, job))
         return len(self.notices)
 
-    @rule(job=jobs, file=st.integers(0, 3), bytes_=st.integers(0, 9), total=st.none() | st.just(9))
-    def checkpoint(self, job: JobId, file: int, bytes_: int, total: int | None) -> None:
-        """Some bytes are on disk."""
+    @rule(
+        job=jobs,
+        file=st.integers(0, 3),
+        prefix=st.integers(0, 5),
+        part=st.integers(0, 3),
+        total=st.none() | st.just(9),
+    )
+    def checkpoint(self, job: JobId, file: int, prefix: int, part: int, total: int | None) -> None:
+        """Some bytes are on disk, and some behind them."""
+        parts = (Part(start=6, end=6 + part),) if part else ()
         self.runner.run(
-            self.queue.jobs.checkpoint([offset(job, bytes_, file=file, total=total)], NOW)
+            self.queue.jobs.checkpoint([offset(job, prefix, *parts, file=file, total=total)], NOW)
         )
         known = self.model.get(job)
         if known is None or file >= len(known.files) or known.files[file].completed:
             return
         now = known.files[file]
-        if bytes_ > now.offset and known.state not in (JobState.ERROR, JobState.TRANSIENT_ERROR):
+        if prefix + part > now.bytes and known.state not in (
+            JobState.ERROR,
+            JobState.TRANSIENT_ERROR,
+        ):
             known.attempts = 0
-        now.offset, now.total = bytes_, total
+        now.bytes, now.total = prefix + part, total
 
     @rule(job=jobs, file=st.integers(0, 3), total=st.integers(1, 9))
     def size(self, job: JobId, file: int, total: int) -> None:
@@ -307,7 +318,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert (job.owner, job.state) == (known.owner, known.state)
             assert job.files_total == len(known.files)
             assert job.files_transferred == sum(file.completed for file in known.files)
-            assert job.bytes_transferred == sum(file.offset for file in known.files)
+            assert job.bytes_transferred == sum(file.bytes for file in known.files)
             assert job.bytes_total == (None if None in totals else sum(t or 0 for t in totals))
             assert (job.error_count, job.attempts) == (known.error_count, known.attempts)
 

@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from transferd.model.job import JobId
+from transferd.model.job import JobId, Part
 from transferd.service.inbox import Inbox, Lost
 from transferd.wire import link
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 
 
-def durable(file: int, offset: int) -> link.Durable:
+def durable(file: int, offset: int, *parts: Part) -> link.Durable:
     """So much of a file is on disk."""
-    return link.Durable(JOB, 1, file, offset)
+    return link.Durable(JOB, 1, file, offset, 9, parts=parts)
 
 
 def opened(file: int) -> link.Reset:
@@ -30,6 +30,15 @@ async def test_messages_are_taken_in_their_order() -> None:
         inbox.put(message)
     taken = [await inbox.get() for _ in range(4)]
     assert taken == [durable(0, 2), durable(1, 1), opened(0), durable(0, 3)]
+
+
+async def test_parts_that_were_told_before_are_replaced_with_their_offset() -> None:
+    """A message tells of all of them."""
+    inbox, part = Inbox(), Part(start=4, end=5)
+    for message in (durable(0, 1, part), durable(0, 2, part), durable(0, 5)):
+        inbox.put(message)
+    assert await inbox.get() == durable(0, 5)
+    assert len(inbox) == 0
 
 
 async def test_whoever_fills_it_waits_until_the_run_has_caught_up() -> None:

@@ -24,7 +24,7 @@ from tests.support.service import (
 from transferd.config import Config
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
-from transferd.model.job import FileSpec, Job, JobId, OnError, Priority
+from transferd.model.job import FileSpec, Job, JobId, OnError, Part, Priority
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.states import JobState
 from transferd.wire import link
@@ -160,6 +160,22 @@ async def test_durable_offsets_are_kept_and_handed_to_the_next_run(service: Serv
     again = await first.hears(link.Start, 2)
     assert again.files[0].bytes_transferred == 8192
     assert again.files[0].bytes_total == 9000
+
+
+async def test_parts_are_handed_to_the_next_run_and_shown(service: Service) -> None:
+    """Nothing that several connections have fetched is asked for again."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    parts = (Part(start=6000, end=7000),)
+    await worker.say(link.Durable(start.job, start.run, 0, 4096, 9000, parts=parts))
+    await service.until(job, lambda seen: seen.bytes_transferred == 5096)
+    await worker.say(link.Progress(start.job, start.run, 0, 5100, 9000))
+    await service.until(job, lambda seen: seen.bytes_transferred == 5100)
+    await worker.fail(start, "connection_lost")
+    again = await worker.hears(link.Start, 2)
+    assert again.files[0].bytes_transferred == 4096
+    assert again.files[0].parts == parts
 
 
 async def test_suspend_stops_the_run_and_keeps_its_last_offset(service: Service) -> None:

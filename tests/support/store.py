@@ -18,6 +18,7 @@ from transferd.model.job import (
     Job,
     JobId,
     JobSpec,
+    Part,
     Priority,
     Settings,
     Timers,
@@ -81,9 +82,13 @@ def header(name: str, value: str) -> Header:
     return Header(name=name, value=Secret(value))
 
 
-def offset(job_id: JobId, offset: int, *, file: int = 0, total: int | None = 100) -> Checkpoint:
-    """So many bytes of a file are on disk."""
-    return Checkpoint(job_id=job_id, file=file, offset=offset, total=total, validator=None)
+def offset(
+    job_id: JobId, offset: int, *parts: Part, file: int = 0, total: int | None = 100
+) -> Checkpoint:
+    """So many bytes of a file are on disk, and some behind them."""
+    return Checkpoint(
+        job_id=job_id, file=file, offset=offset, total=total, validator=None, parts=parts
+    )
 
 
 def stumble(at: float = 160.0, delay: float = 60.0) -> Change:

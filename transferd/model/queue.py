@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from transferd.model.credentials import Credential
 from transferd.model.failures import Failure
-from transferd.model.job import File, Header, Job, JobId, Priority, Seconds, Validator
+from transferd.model.job import File, Header, Job, JobId, Part, Priority, Seconds, Validator
 from transferd.model.notices import Notice
 from transferd.model.states import JobState
 
@@ -77,13 +77,15 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A durable offset of one file."""
+    """What is durable of one file."""
 
     job_id: JobId
     file: int
     offset: int
     total: int | None
     validator: Validator | None
+    #: As File.parts.
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import Job, JobId, Seconds
+from transferd.model.job import Job, JobId, Seconds, covered
 from transferd.model.states import JobEvent
 from transferd.service.inbox import Lost
 from transferd.service.mishaps import Mishaps, worker_lost
@@ -231,7 +231,7 @@ class Carrier:
     async def _hand_over(self, run: Run, start: link.Start) -> None:
         run.chronicle.take(start.files)
         for file in start.files:
-            run.progress.kept(file.index, file.bytes_transferred)
+            run.progress.kept(file.index, file.bytes_covered)
         run.record.give(start.files)
         run.live = True
         await self._reply(run, start)
@@ -280,10 +280,12 @@ class Carrier:
             offset=message.offset,
             total=message.total,
             validator=message.validator,
+            parts=message.parts,
         )
         await self._store.checkpoint([checkpoint], self._clock.now())
-        run.moved_bytes |= message.offset > run.progress.durable.get(message.file, 0)
-        run.progress.kept(message.file, message.offset)
+        count = covered(message.offset, message.parts)
+        run.moved_bytes |= count > run.progress.durable.get(message.file, 0)
+        run.progress.kept(message.file, count)
         self._tell_progress(run)
 
     async def _file_done(self, run: Run, message: link.FileDone) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transferd.model.job import File, Seconds
+from transferd.model.job import File, Seconds, covered
 from transferd.model.origins import readable
 from transferd.service.meter import Meter
 from transferd.service.ports import Clock, Runnable
@@ -32,8 +32,8 @@ class Chronicle:
         self._meter = meter
         self._clock = clock
         self._urls: dict[int, str] = {}
-        #: Where each file was durable last.
-        self._offsets: dict[int, int] = {}
+        #: How much of each file was durable last.
+        self._covered: dict[int, int] = {}
         self._visits: dict[int, _Visit] = {}
 
     def take(self, files: Iterable[File]) -> None:
@@ -41,7 +41,7 @@ class Chronicle:
         self.close("stopped")
         files = tuple(files)
         self._urls = {file.index: readable(file.spec.remote) for file in files}
-        self._offsets = {file.index: file.bytes_transferred for file in files}
+        self._covered = {file.index: file.bytes_covered for file in files}
 
     def hear(self, message: object) -> None:
         """Take a message of the worker's, before it is acted upon; any other says it is gone."""
@@ -49,9 +49,9 @@ class Chronicle:
             case link.Opened() if message.file in self._urls:
                 self._start(message.file)
             case link.Durable():
-                self._reach(message.file, message.offset)
-            case link.Reset() if message.file in self._offsets:
-                self._offsets[message.file] = 0
+                self._reach(message.file, covered(message.offset, message.parts))
+            case link.Reset() if message.file in self._covered:
+                self._covered[message.file] = 0
             case link.FileDone():
                 self._reach(message.file, message.size)
                 self._stop(message.file, "done", message.http_status)
@@ -70,13 +70,13 @@ class Chronicle:
     def _start(self, file: int) -> None:
         if file not in self._visits:
             self._visits[file] = _Visit(self._clock.steady())
-            offset = self._offsets[file]
+            offset = self._covered[file]
             log.info("file.start", extra={"fields": self._fields(file) | {"offset": offset}})
 
-    def _reach(self, file: int, offset: int) -> None:
-        if file in self._offsets:
-            moved = max(0, offset - self._offsets[file])
-            self._offsets[file] = offset
+    def _reach(self, file: int, count: int) -> None:
+        if file in self._covered:
+            moved = max(0, count - self._covered[file])
+            self._covered[file] = count
             self._meter.moved(moved)
             if file in self._visits:
                 self._visits[file].moved += moved

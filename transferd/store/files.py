@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from transferd.model.errors import BadRequest, Conflict, NotFound
-from transferd.model.job import File, FileSpec, Inode
+from transferd.model.job import File, FileSpec, Inode, covered
 from transferd.model.limits import Quota
 from transferd.model.origins import readable
 from transferd.model.queue import Checkpoint, FilePage
@@ -18,6 +18,7 @@ from transferd.store.rows import (
     Row,
     file_of,
     microseconds,
+    parts_of,
     signed,
     take_page,
     text_of,
@@ -136,7 +137,7 @@ def set_inode(cx: sqlite3.Connection, job: int, file: int, inode: Inode) -> None
 
 
 def checkpoint(cx: sqlite3.Connection, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
-    """Keep durable offsets, in their order."""
+    """Keep what is durable of files, in the order of the checkpoints."""
     for each in checkpoints:
         job = cx.execute("SELECT number FROM jobs WHERE id = ?", [each.job_id]).fetchone()
         row = None if job is None else _find(cx, job["number"], each.file)
@@ -146,19 +147,24 @@ def checkpoint(cx: sqlite3.Connection, checkpoints: Sequence[Checkpoint], now: d
 
 
 def _keep_offset(cx: sqlite3.Connection, row: Row, checkpoint: Checkpoint, now: datetime) -> None:
-    validator = checkpoint.validator
+    validator, parts = checkpoint.validator, checkpoint.parts
     cx.execute(
-        "UPDATE files SET offset = ?, total = ?, validator = ? WHERE job = ? AND file = ?",
+        """
+        UPDATE files SET offset = ?, parts = ?, total = ?, validator = ?
+        WHERE job = ? AND file = ?
+        """,
         [
             checkpoint.offset,
+            text_of(parts) if parts else None,
             checkpoint.total,
             None if validator is None else text_of(validator),
             row["job"],
             row["file"],
         ],
     )
-    _count(cx, row, offset=checkpoint.offset, total=checkpoint.total)
-    if checkpoint.offset > row["offset"]:
+    there = covered(checkpoint.offset, parts)
+    _count(cx, row, there=there, total=checkpoint.total)
+    if there > _covered(row):
         _progressed(cx, row["job"], now)
 
 
@@ -172,7 +178,7 @@ def size_file(cx: sqlite3.Connection, job: int, file: int, total: int, quota: Qu
     if row["completed"] or row["total"] == total:
         return
     cx.execute("UPDATE files SET total = ? WHERE job = ? AND file = ?", [total, job, file])
-    _count(cx, row, offset=row["offset"], total=total)
+    _count(cx, row, there=_covered(row), total=total)
     owner, remote = cx.execute(
         """
         SELECT owner, remote FROM jobs JOIN files ON job = number WHERE number = ? AND file = ?
@@ -187,13 +193,13 @@ def reset_file(cx: sqlite3.Connection, job: int, file: int) -> None:
     row = _get(cx, job, file)
     cx.execute(
         """
-        UPDATE files SET offset = 0, total = NULL, validator = NULL, completed = 0,
-                         published = 0, length_unverified = 0
+        UPDATE files SET offset = 0, parts = NULL, total = NULL, validator = NULL,
+                         completed = 0, published = 0, length_unverified = 0
         WHERE job = ? AND file = ?
         """,
         [job, file],
     )
-    _count(cx, row, offset=0, total=None)
+    _count(cx, row, there=0, total=None)
 
 
 def complete_file(
@@ -212,8 +218,8 @@ def complete_file(
         return False
     cx.execute(
         """
-        UPDATE files SET completed = 1, offset = ?1, total = ?1, length_unverified = ?2,
-                         device = ?3, inode = ?4, born = ?5
+        UPDATE files SET completed = 1, offset = ?1, parts = NULL, total = ?1,
+                         length_unverified = ?2, device = ?3, inode = ?4, born = ?5
         WHERE job = ?6 AND file = ?7
         """,
         [
@@ -226,7 +232,7 @@ def complete_file(
             file,
         ],
     )
-    _count(cx, row, offset=size, total=size, completed=True)
+    _count(cx, row, there=size, total=size, completed=True)
     _progressed(cx, job, now)
     return True
 
@@ -240,9 +246,15 @@ def publish_files(cx: sqlite3.Connection, job: int, files: Sequence[int]) -> Non
 
 
 def _find(cx: sqlite3.Connection, job: int, file: int) -> Row | None:
-    query = "SELECT job, file, offset, total, completed FROM files WHERE job = ? AND file = ?"
+    query = """
+        SELECT job, file, offset, parts, total, completed FROM files WHERE job = ? AND file = ?
+        """
     row: Row | None = cx.execute(query, [job, file]).fetchone()
     return row
+
+
+def _covered(row: Row) -> int:
+    return covered(row["offset"], parts_of(row))
 
 
 def _get(cx: sqlite3.Connection, job: int, file: int) -> Row:
@@ -253,9 +265,9 @@ def _get(cx: sqlite3.Connection, job: int, file: int) -> Row:
 
 
 def _count(
-    cx: sqlite3.Connection, before: Row, *, offset: int, total: int | None, completed: bool = False
+    cx: sqlite3.Connection, before: Row, *, there: int, total: int | None, completed: bool = False
 ) -> None:
-    """Bring the job's sums up to date with one file that has changed.
+    """Bring the job's sums up to date with one file that has changed: *there* are so many bytes.
 
     Sums stop where integers do: sizes are what servers say.
     """
@@ -271,7 +283,7 @@ def _count(
             completed - before["completed"],
             (total is None) - (before["total"] is None),
             (total or 0) - (before["total"] or 0),
-            offset - before["offset"],
+            there - _covered(before),
             before["job"],
         ],
     )
