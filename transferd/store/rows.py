@@ -54,7 +54,8 @@ SELECT id, owner, type, settings, state, files_total, files_transferred, sizes_u
        bytes_known, bytes_transferred, error, error_count, created, modified, transferred_at,
        attempts, retry_at, retry_delay, active_seconds, stuck_seconds,
        (SELECT json_group_array(json_array(target, scheme, username))
-        FROM credentials WHERE job = jobs.number) AS labels
+        FROM credentials WHERE job = jobs.number) AS labels,
+       number
 FROM jobs
 """
 #: Begins every query that file_of reads.
