@@ -39,6 +39,7 @@ from transferd.model.errors import (
 )
 from transferd.model.job import Job, JobId, JobSpec, Priority, Settings
 from transferd.model.limits import Quota
+from transferd.model.reports import Connected
 from transferd.model.states import JobEvent, JobState
 
 ID = "6f1c9a52-0d6e-4b1b-9b06-000000000001"
@@ -173,7 +174,7 @@ async def test_a_job_that_is_not_there_is_not_found(queue: Queue) -> None:
         queue.jobs.remove_credential(GONE, Target.SERVER, Scheme.BASIC, NOW),
         queue.jobs.secrets(GONE, NOW),
         queue.jobs.apply(GONE, JobEvent.RESUME, NOW),
-        queue.jobs.reset_file(GONE, 0),
+        queue.report(GONE, Connected()),
         queue.jobs.mark_published(GONE, [0]),
         queue.done(GONE),
     ):
@@ -381,7 +382,7 @@ async def test_a_wiped_secret_is_stored_whole_when_its_caller_was_cancelled(queu
     await asyncio.sleep(0)
     setting.cancel()
     secret.password.wipe()
-    await queue.jobs.checkpoint([], NOW)
+    await queue.jobs.forget_strays([])
     (kept,) = (await queue.jobs.secrets(job.id, NOW)).credentials
     assert kept.password.reveal() == "hunter2"
 

@@ -30,10 +30,10 @@ from tests.support.store import (
     ALICE,
     BOB,
     EVERY_KIND,
-    INODE,
     MISSING,
     NOW,
     Queue,
+    done,
     file_specs,
     offset,
     open_queue,
@@ -41,10 +41,11 @@ from tests.support.store import (
     stumble,
 )
 from transferd.model.errors import Conflict, NotFound
-from transferd.model.job import JobId, Priority
+from transferd.model.job import JobId, Part, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
 from transferd.model.queue import Change
+from transferd.model.reports import Reset, Sized
 from transferd.model.states import TRANSITIONS, JobEvent, JobState
 from transferd.store.opening import QUEUE_FILE
 
@@ -61,7 +62,8 @@ _MOST_BYTES = 20
 class ModelFile:
     """What is known of a file."""
 
-    offset: int = 0
+    #: Those of its parts among them.
+    bytes: int = 0
     total: int | None = None
     completed: bool = False
 
@@ -195,24 +197,37 @@ class QueueMachine(RuleBasedStateMachine):
         self.notices.append((kind, job))
         return len(self.notices)
 
-    @rule(job=jobs, file=st.integers(0, 3), bytes_=st.integers(0, 9), total=st.none() | st.just(9))
-    def checkpoint(self, job: JobId, file: int, bytes_: int, total: int | None) -> None:
-        """Some bytes are on disk."""
-        self.runner.run(
-            self.queue.jobs.checkpoint([offset(job, bytes_, file=file, total=total)], NOW)
-        )
+    @rule(
+        job=jobs,
+        file=st.integers(0, 3),
+        prefix=st.integers(0, 5),
+        part=st.integers(0, 3),
+        total=st.none() | st.just(9),
+    )
+    def checkpoint(self, job: JobId, file: int, prefix: int, part: int, total: int | None) -> None:
+        """Some bytes are on disk, and some behind them."""
+        parts = (Part(start=6, end=6 + part),) if part else ()
+        reaching = self.queue.report(job, offset(prefix, *parts, file=file, total=total))
         known = self.model.get(job)
-        if known is None or file >= len(known.files) or known.files[file].completed:
+        if known is None or file >= len(known.files):
+            self._refused(reaching, NotFound)
             return
+        self.runner.run(reaching)
         now = known.files[file]
-        if bytes_ > now.offset and known.state not in (JobState.ERROR, JobState.TRANSIENT_ERROR):
+        if now.completed:
+            return
+        if prefix + part > now.bytes and known.state not in (
+            JobState.ERROR,
+            JobState.TRANSIENT_ERROR,
+        ):
             known.attempts = 0
-        now.offset, now.total = bytes_, total
+        now.bytes, now.total = prefix + part, total
 
     @rule(job=jobs, file=st.integers(0, 3), total=st.integers(1, 9))
     def size(self, job: JobId, file: int, total: int) -> None:
         """A server names a size; here, nobody may have more than so many bytes."""
-        sizing = self.queue.jobs.size(job, file, total, quota=Quota(bytes_per_user=_MOST_BYTES))
+        quota = Quota(bytes_per_user=_MOST_BYTES)
+        sizing = self.queue.report(job, Sized(file=file, total=total), quota=quota)
         known = self.model.get(job)
         if known is None or file >= len(known.files):
             self._refused(sizing, NotFound)
@@ -223,21 +238,23 @@ class QueueMachine(RuleBasedStateMachine):
             return
         others = [each for each in self.model.values() if each.owner == known.owner]
         before = sum(each.total or 0 for other in others for each in other.files)
+        refusal = self.runner.run(sizing).refusal
         if before - (there.total or 0) + total > _MOST_BYTES:
-            self._refused(sizing, Conflict)
-            return
-        self.runner.run(sizing)
-        there.total = total
+            assert refusal is not None
+        else:
+            assert refusal is None
+            there.total = total
 
     @rule(job=jobs, file=st.integers(0, 3), size=st.integers(0, 9))
     def file_done(self, job: JobId, file: int, size: int) -> None:
         """A file is whole."""
-        doing = self.queue.jobs.file_done(job, file, size, INODE, length_unverified=False, now=NOW)
+        doing = self.queue.report(job, done(file, size=size))
         known = self.model.get(job)
         if known is None or file >= len(known.files):
             self._refused(doing, NotFound)
             return
-        assert len(self.runner.run(doing)) == (not known.files[file].completed)
+        notices = self.runner.run(doing).moved.notices
+        assert len(notices) == (not known.files[file].completed)
         if not known.files[file].completed:
             known.files[file] = ModelFile(size, size, completed=True)
             if known.state not in (JobState.ERROR, JobState.TRANSIENT_ERROR):
@@ -247,7 +264,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=jobs, file=st.integers(0, 3))
     def reset_file(self, job: JobId, file: int) -> None:
         """A file has to be fetched anew."""
-        resetting = self.queue.jobs.reset_file(job, file)
+        resetting = self.queue.report(job, Reset(file=file))
         known = self.model.get(job)
         if known is None or file >= len(known.files):
             self._refused(resetting, NotFound)
@@ -307,7 +324,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert (job.owner, job.state) == (known.owner, known.state)
             assert job.files_total == len(known.files)
             assert job.files_transferred == sum(file.completed for file in known.files)
-            assert job.bytes_transferred == sum(file.offset for file in known.files)
+            assert job.bytes_transferred == sum(file.bytes for file in known.files)
             assert job.bytes_total == (None if None in totals else sum(t or 0 for t in totals))
             assert (job.error_count, job.attempts) == (known.error_count, known.attempts)
 

@@ -13,10 +13,10 @@ import pytest
 from tests.support.store import (
     ALICE,
     BOB,
-    INODE,
     NOW,
     Queue,
     credential,
+    done,
     file_specs,
     offset,
     open_queue,
@@ -27,6 +27,7 @@ from transferd.model.errors import Conflict
 from transferd.model.job import FileSpec, JobId, JobSpec, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
+from transferd.model.reports import Reset, Sized
 from transferd.model.states import JobEvent
 from transferd.store.opening import QUEUE_FILE
 
@@ -42,8 +43,16 @@ async def _sized(queue: Queue, owner: int, *sizes: int) -> JobId:
     """Make a job with files of these sizes."""
     job = await queue.make(spec(len(sizes)), owner=owner)
     for file, size in enumerate(sizes):
-        await queue.jobs.size(job.id, file, size, quota=Quota())
+        await queue.report(job.id, Sized(file=file, total=size))
     return job.id
+
+
+async def _refused_size(queue: Queue, job: JobId, total: int, quota: Quota) -> str:
+    """Return why a size is not kept."""
+    refusal = (await queue.report(job, Sized(file=0, total=total), quota=quota)).refusal
+    assert refusal is not None
+    assert refusal.code == "queue_full"
+    return refusal.detail
 
 
 async def test_a_user_has_so_many_jobs(queue: Queue) -> None:
@@ -95,7 +104,7 @@ async def test_with_no_byte_left_nothing_is_added(queue: Queue, quota: Quota) ->
         await queue.jobs.add_files(job, file_specs(1, first=5), NOW, files_per_job=9, quota=quota)
     assert refused.value.code == "queue_full"
     assert (await queue.jobs.job(job)).files_total == 2
-    await queue.jobs.reset_file(job, 0)
+    await queue.report(job, Reset(file=0))
     await queue.jobs.create(ALICE, [spec()], NOW, quota=quota)
 
 
@@ -105,25 +114,38 @@ async def test_a_size_is_kept_while_there_is_room(queue: Queue) -> None:
     await _sized(queue, ALICE, 60)
     job = (await queue.make()).id
     quota = Quota(bytes_per_user=100)
-    with pytest.raises(Conflict) as refused:
-        await queue.jobs.size(job, 0, 41, quota=quota)
-    assert refused.value.code == "queue_full"
-    assert refused.value.detail == (
+    assert await _refused_size(queue, job, 41, quota) == (
         "cannot fetch https://h/0: it has 41 bytes, the other files of this user's jobs in the"
         " queue have 60, and 100 are allowed together"
     )
     assert (await queue.jobs.job(job)).bytes_total is None
-    await queue.jobs.size(job, 0, 40, quota=quota)
+    await queue.report(job, Sized(file=0, total=40), quota=quota)
     assert (await queue.jobs.job(job)).bytes_total == 40
-    await queue.jobs.size(job, 0, 40, quota=Quota(bytes_per_user=1))  # it is counted already
+    kept = await queue.report(job, Sized(file=0, total=40), quota=Quota(bytes_per_user=1))
+    assert kept.refusal is None  # it is counted already
 
 
 async def test_all_users_together_have_so_many_bytes(queue: Queue) -> None:
     """The machine's limit is held against everybody's files."""
     await _sized(queue, BOB, 60)
     job = (await queue.make()).id
-    with pytest.raises(Conflict, match="all users' jobs in the queue have 60"):
-        await queue.jobs.size(job, 0, 41, quota=Quota(bytes_per_machine=100))
+    refusal = await _refused_size(queue, job, 41, Quota(bytes_per_machine=100))
+    assert "all users' jobs in the queue have 60" in refusal
+
+
+async def test_sizes_that_come_together_are_held_against_each_other(queue: Queue) -> None:
+    """What is not counted yet counts; what else was reported is kept, but no later size."""
+    job = (await queue.make(spec(4))).id
+    await queue.apply(job, JobEvent.DISPATCH)
+    sizes = [Sized(file=file, total=total) for file, total in enumerate((60, 50, 1))]
+    quota = Quota(bytes_per_user=100)
+    kept = await queue.jobs.keep(job, [*sizes, done(3, size=5)], NOW, quota=quota, extend=9)
+    assert kept.refusal is not None
+    assert "it has 50 bytes, the other files of this user's jobs in the queue have 60" in (
+        kept.refusal.detail
+    )
+    files = (await queue.jobs.files(job, after=-1, limit=9)).files
+    assert [file.bytes_total for file in files] == [60, None, None, 5]
 
 
 async def test_a_file_that_is_whole_takes_no_other_size(queue: Queue) -> None:
@@ -131,7 +153,7 @@ async def test_a_file_that_is_whole_takes_no_other_size(queue: Queue) -> None:
     job = await queue.make()
     await queue.apply(job.id, JobEvent.DISPATCH)
     await queue.done(job.id, size=7)
-    await queue.jobs.size(job.id, 0, 9, quota=Quota())
+    await queue.report(job.id, Sized(file=0, total=9))
     assert (await queue.jobs.job(job.id)).bytes_total == 7
 
 
@@ -141,10 +163,10 @@ async def test_sizes_beyond_every_disk_break_nothing(queue: Queue) -> None:
     first = await _sized(queue, ALICE, largest, largest)
     await _sized(queue, BOB, largest)
     assert (await queue.jobs.job(first)).bytes_total == largest
-    await queue.jobs.checkpoint([offset(first, largest, total=largest)] * 2, NOW)
-    await queue.jobs.file_done(first, 1, largest, INODE, length_unverified=False, now=NOW)
-    await queue.jobs.reset_file(first, 0)
-    await queue.jobs.reset_file(first, 1)
+    await queue.report(first, *[offset(largest, total=largest)] * 2)
+    await queue.done(first, 1, size=largest)
+    await queue.report(first, Reset(file=0))
+    await queue.report(first, Reset(file=1))
     await queue.apply(first, JobEvent.CANCEL)
     await _sized(queue, BOB, 5)
 

@@ -360,6 +360,24 @@ async def test_files_that_start_and_stop_are_written_down(
     assert all(isinstance(each, float) and each >= 0 for each in seconds)
 
 
+async def test_a_small_file_is_written_down_once(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rule: one that is whole before anybody hears of it has its stop all the same."""
+    with caplog.at_level(logging.INFO):
+        job = await service.create(spec("/a"))
+        worker = await service.worker()
+        start = await worker.hears(link.Start)
+        inode = Inode(device=1, number=1)
+        await worker.say(link.FileDone(start.job, start.run, 0, 10, inode, http_status=200))
+        await worker.say(link.Drained(start.job, start.run))
+        await service.next_notice(job, DONE)
+    ((event, fields),) = events(caplog, "file.start", "file.stop")
+    assert event == "file.stop"
+    assert fields["status"] == "done"
+    assert (fields["bytes"], fields["seconds"], fields["http_status"]) == (10, None, 200)
+
+
 async def test_a_file_that_is_left_is_written_down_as_stopped(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:

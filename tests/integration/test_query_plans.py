@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from tests.support.store import (
     ALICE,
-    INODE,
     NOW,
     credential,
+    done,
     file_specs,
     offset,
     settings,
@@ -27,6 +27,7 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
+from transferd.model.reports import Reset, Sized
 from transferd.model.states import JobEvent, JobState
 from transferd.store.connection import Operation, T
 from transferd.store.database import Database
@@ -161,7 +162,7 @@ QUESTIONS: dict[str, Question] = {
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),
     "tallies": lambda p: p.jobs.tallies(),
-    "size": lambda p: p.jobs.size(JOB, 0, 5, quota=FULL),
+    "size": lambda p: p.jobs.keep(JOB, [Sized(file=0, total=5)], NOW, quota=FULL),
     "everything": lambda p: p.jobs.jobs(owner=None, states=None, after=0, limit=9),
     "of owner": lambda p: p.jobs.jobs(owner=ALICE, states=None, after=0, limit=9),
     "in states": lambda p: p.jobs.jobs(owner=None, states=_EVERY, after=0, limit=9),
@@ -177,11 +178,9 @@ QUESTIONS: dict[str, Question] = {
     ),
     "settings": lambda p: p.jobs.change_settings(JOB, lambda now: now, NOW, quota=FULL),
     "remove credential": lambda p: p.jobs.remove_credential(JOB, Target.SERVER, Scheme.BASIC, NOW),
-    "checkpoint": lambda p: p.jobs.checkpoint([offset(JOB, 5)], NOW),
-    "opened": lambda p: p.jobs.opened(JOB, 0, INODE),
-    "reset": lambda p: p.jobs.reset_file(JOB, 0),
+    "reports": lambda p: p.jobs.keep(JOB, [offset(5), Reset(file=0)], NOW, extend=9),
+    "done": lambda p: p.jobs.keep(JOB, [done(), done(1), done(2)], NOW, extend=9),
     "published": lambda p: p.jobs.mark_published(JOB, [0]),
-    "done": lambda p: p.jobs.file_done(JOB, 0, 5, INODE, length_unverified=False, now=NOW),
     "resume": lambda p: p.jobs.apply(JOB, JobEvent.DISPATCH, NOW),
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
     "take": lambda p: p.jobs.take(JOB, ALICE + 1, NOW),

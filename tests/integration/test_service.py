@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -23,10 +24,12 @@ from tests.support.service import (
 )
 from transferd.config import Config
 from transferd.model.credentials import Credential, Scheme, Secret, Target
-from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound
-from transferd.model.job import FileSpec, Job, JobId, OnError, Priority
+from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound, StoreError
+from transferd.model.job import FileSpec, Inode, Job, JobId, OnError, Part, Priority
 from transferd.model.notices import Notice, NoticeKind
+from transferd.model.reports import Done, Kept, Report
 from transferd.model.states import JobState
+from transferd.service.hearing import TURN_MESSAGES
 from transferd.wire import link
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
@@ -160,6 +163,98 @@ async def test_durable_offsets_are_kept_and_handed_to_the_next_run(service: Serv
     again = await first.hears(link.Start, 2)
     assert again.files[0].bytes_transferred == 8192
     assert again.files[0].bytes_total == 9000
+
+
+async def test_parts_are_handed_to_the_next_run_and_shown(service: Service) -> None:
+    """Nothing that several connections have fetched is asked for again."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    parts = (Part(start=6000, end=7000),)
+    await worker.say(link.Durable(start.job, start.run, 0, 4096, 9000, parts=parts))
+    await service.until(job, lambda seen: seen.bytes_transferred == 5096)
+    await worker.say(link.Progress(start.job, start.run, 0, 5100, 9000))
+    await service.until(job, lambda seen: seen.bytes_transferred == 5100)
+    await worker.fail(start, "connection_lost")
+    again = await worker.hears(link.Start, 2)
+    assert again.files[0].bytes_transferred == 4096
+    assert again.files[0].parts == parts
+
+
+def whole(start: link.Start) -> list[link.Message]:
+    """Every file of a run is done."""
+    return [
+        link.FileDone(start.job, start.run, file.index, 10, Inode(device=1, number=file.index + 1))
+        for file in start.files
+    ]
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch, service: Service) -> list[Sequence[Report]]:
+    """What is kept of runs, one transaction after the other."""
+    kept: list[Sequence[Report]] = []
+    keep = service.store.jobs.keep
+
+    async def keeping(job_id: JobId, reports: Sequence[Report], *args: Any, **more: Any) -> Kept:
+        kept.append(reports)
+        return await keep(job_id, reports, *args, **more)
+
+    monkeypatch.setattr(service.store.jobs, "keep", keeping)
+    return kept
+
+
+async def test_a_small_job_is_carried_to_its_end_in_one_transaction(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its worker says at once is kept at once, with the end of the job and its notice."""
+    kept = _counting(monkeypatch, service)
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    about = (start.job, start.run)
+    worker.say_at_once(link.Connected(*about), *whole(start), link.Drained(*about))
+    await service.next_notice(job, DONE)
+    await worker.hears(link.Finish)
+    assert [len(reports) for reports in kept] == [2]
+
+
+async def test_many_small_files_do_not_wait_for_a_commit_each(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was said while the disk was busy goes to it together, in its order."""
+    kept = _counting(monkeypatch, service)
+    job = await service.create(spec(*(f"/{number}" for number in range(1000))))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    about = (start.job, start.run)
+    worker.say_at_once(link.Connected(*about), *whole(start), link.Drained(*about))
+    notice = await service.next_notice(job, DONE)
+    assert notice.job.files_transferred == 1000
+    assert [each.file for reports in kept for each in reports if isinstance(each, Done)] == [
+        *range(1000)
+    ]
+    assert len(kept) <= 1000 / TURN_MESSAGES + 1
+
+
+async def test_what_a_full_disk_refused_is_kept_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that were whole by then are not fetched again."""
+    job = await service.create(spec("/a", "/b"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    refused, keep = asyncio.Event(), service.store.jobs.keep
+
+    async def refusing(*args: Any, **more: Any) -> Kept:
+        if not refused.is_set():
+            refused.set()
+            raise StoreError("cannot write to the queue file: the disk is full")
+        return await keep(*args, **more)
+
+    monkeypatch.setattr(service.store.jobs, "keep", refusing)
+    worker.say_at_once(*whole(start)[:1])
+    again = await worker.hears(link.Start, 2)
+    assert again.job == job.id
+    assert [file.spec.local for file in again.files] == ["/b"]
 
 
 async def test_suspend_stops_the_run_and_keeps_its_last_offset(service: Service) -> None:
@@ -353,13 +448,13 @@ async def test_a_run_that_breaks_the_daemons_own_code_ends_in_error(
 ) -> None:
     """A job fails alone: a fault in keeping its offsets is no reason to hang."""
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     job = await service.create(spec("/a"))
     worker = await service.worker()
     start = await worker.hears(link.Start)
-    monkeypatch.setattr(service.store.jobs, "checkpoint", broken)
+    monkeypatch.setattr(service.store.jobs, "keep", broken)
     await worker.say(link.Durable(start.job, start.run, 0, 5))
     notice = await service.next_notice(job, FAILED)
     assert notice.job.error is not None

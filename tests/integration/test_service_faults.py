@@ -91,7 +91,7 @@ async def test_the_end_does_not_wait_for_a_queue_file_that_refuses(
         await service.create(spec("/a"))
         worker = await service.worker()
         start = await worker.hears(link.Start)
-        for method in ("apply", "checkpoint"):
+        for method in ("apply", "keep"):
             Refusals(monkeypatch, service.store.jobs, method).left = FOREVER
         await worker.say(link.Durable(start.job, start.run, 0, 5))
         await worker.hears(link.Stop)

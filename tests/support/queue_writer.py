@@ -10,7 +10,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from tests.support.store import NOW, Queue, offset, open_queue, spec
+from tests.support.store import Queue, offset, open_queue, spec
 from transferd.model.job import JobId
 from transferd.model.states import JobEvent
 
@@ -25,7 +25,7 @@ async def step(queue: Queue, job_id: JobId, name: str) -> None:
         case "create":
             await queue.make(spec(job_id=job_id))
         case "half":
-            await queue.jobs.checkpoint([offset(job_id, 50)], NOW)
+            await queue.report(job_id, offset(50))
         case "done":
             await queue.done(job_id)
         case _:

@@ -140,6 +140,12 @@ class ScriptedWorker:
         assert self._channel is not None
         await self._channel.send(message)
 
+    def say_at_once(self, *messages: link.Message) -> None:
+        """Send several to the daemon in one go."""
+        assert self._channel is not None
+        for message in messages:
+            self._channel.post(message)
+
     async def hears(self, kind: type[MessageT], count: int = 1) -> MessageT:
         """Wait for the *count*-th message of a kind and return it."""
         async with asyncio.timeout(10):

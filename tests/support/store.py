@@ -18,13 +18,15 @@ from transferd.model.job import (
     Job,
     JobId,
     JobSpec,
+    Part,
     Priority,
     Settings,
     Timers,
 )
-from transferd.model.limits import Quota
+from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.notices import NoticeKind
-from transferd.model.queue import Change, Checkpoint, Retry
+from transferd.model.queue import Change, Retry
+from transferd.model.reports import Checkpoint, Done, Kept, Report
 from transferd.model.states import JobEvent
 from transferd.service.keyring import KeyRing
 from transferd.service.outbox import NoticeStore
@@ -81,9 +83,14 @@ def header(name: str, value: str) -> Header:
     return Header(name=name, value=Secret(value))
 
 
-def offset(job_id: JobId, offset: int, *, file: int = 0, total: int | None = 100) -> Checkpoint:
-    """So many bytes of a file are on disk."""
-    return Checkpoint(job_id=job_id, file=file, offset=offset, total=total, validator=None)
+def offset(offset: int, *parts: Part, file: int = 0, total: int | None = 100) -> Checkpoint:
+    """So many bytes of a file are on disk, and some behind them."""
+    return Checkpoint(file=file, offset=offset, total=total, validator=None, parts=parts)
+
+
+def done(file: int = 0, *, size: int = 100) -> Done:
+    """A file is whole."""
+    return Done(file=file, size=size, inode=INODE, length_unverified=False)
 
 
 def stumble(at: float = 160.0, delay: float = 60.0) -> Change:
@@ -112,9 +119,15 @@ class Queue:
             await self.jobs.apply(job_id, event, NOW)
         return (await self.jobs.apply(job_id, events[-1], NOW, change)).job
 
+    async def report(
+        self, job_id: JobId, *reports: Report, at: datetime = NOW, quota: Quota = UNBOUNDED
+    ) -> Kept:
+        """A run reports."""
+        return await self.jobs.keep(job_id, reports, at, quota=quota)
+
     async def done(self, job_id: JobId, file: int = 0, *, size: int = 100) -> None:
         """A file is whole."""
-        await self.jobs.file_done(job_id, file, size, INODE, length_unverified=False, now=later(1))
+        await self.report(job_id, done(file, size=size), at=later(1))
 
     async def transferred(self, wish: JobSpec | None = None) -> Job:
         """Make a job of one file and carry it to its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
-from transferd.model.job import File, FileSpec, Inode, JobId, Validator
+from transferd.model.job import File, FileSpec, Inode, JobId, Part, Validator
 from transferd.service.testimony import (
     Answer,
     Heed,
@@ -33,6 +34,12 @@ def about(kind: type[Any], **fields: Any) -> RunMessage:
     """A message about the run."""
     message: RunMessage = kind(JOB, 1, **fields)
     return message
+
+
+def scattered(*parts: tuple[int, int], offset: int = 5, total: int | None = 100) -> RunMessage:
+    """A file that is there up to *offset*, and in parts behind that."""
+    found = tuple(Part(start=start, end=end) for start, end in parts)
+    return about(link.Durable, file=0, offset=offset, total=total, parts=found)
 
 
 def failed(
@@ -67,6 +74,8 @@ SOUND: dict[str, RunMessage] = {
         total=0,
         validator=Validator(etag="x" * bounds.VALIDATOR, last_modified="", date=None),
     ),
+    "durable in parts": scattered((6, 7), (7, 50), (99, 100)),
+    "durable in many parts": scattered(*((n, n + 1) for n in range(10, 10 + bounds.PARTS))),
     "sized": about(link.Sized, file=0, total=bounds.BYTES),
     "reset": about(link.Reset, file=0),
     "done": about(link.FileDone, file=0, size=0, inode=INODE, http_status=206),
@@ -80,6 +89,17 @@ UNSOUND: dict[str, RunMessage] = {
     "a negative offset": about(link.Progress, file=0, received=-1),
     "more bytes than a file may have": about(link.Progress, file=0, received=bounds.BYTES + 1),
     "more bytes than there are": about(link.Durable, file=0, offset=2, total=1),
+    "a part of no known size": scattered((6, 7), total=None),
+    "a part without a hole before it": scattered((5, 7)),
+    "a part of the beginning": scattered((0, 3), offset=0),
+    "a part of nothing": scattered((7, 7)),
+    "a part that ends before it begins": scattered((9, 8)),
+    "parts that are not in order": scattered((20, 30), (7, 10)),
+    "parts that overlap": scattered((7, 10), (9, 20)),
+    "a part behind the end": scattered((90, 101)),
+    "more parts than anybody has connections": scattered(
+        *((n, n + 1) for n in range(10, 11 + bounds.PARTS))
+    ),
     "a negative size": about(link.Sized, file=0, total=-1),
     "a size beyond everything": about(link.FileDone, file=0, size=2**70, inode=INODE),
     "a negative device": about(link.Opened, file=0, inode=Inode(device=-1, number=1)),
@@ -263,6 +283,12 @@ def durable(index: int, offset: int) -> RunMessage:
     return about(link.Durable, file=index, offset=offset)
 
 
+def file_in_parts() -> File:
+    """A file with 20 bytes, 5 of them at its beginning."""
+    part = Part(start=10, end=25)
+    return replace(file(0, 5), bytes_total=100, parts=(part,))
+
+
 def opened(index: int) -> RunMessage:
     """A file has its temporary."""
     return about(link.Opened, file=index, inode=INODE)
@@ -336,6 +362,38 @@ def test_what_cannot_be_true_of_the_run_breaks_the_link(said: list[RunMessage]) 
         record.hear(message)
     with pytest.raises(LinkBroken):
         record.hear(said[-1])
+
+
+def test_parts_join_and_grow_in_any_order() -> None:
+    """Only how much there is counts, beside how much of it is at the beginning."""
+    record = given(file_in_parts())
+    for parts, offset in (
+        ([(10, 25)], 6),
+        ([(10, 20), (40, 50)], 6),
+        ([(40, 50)], 20),
+        ([], 30),
+    ):
+        assert record.hear(scattered(*parts, offset=offset)) is Heed.TALK
+    assert record.hear(done(0, 30)) is Heed.NEWS
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        scattered((10, 25), offset=4),
+        scattered((10, 24), offset=5),
+        scattered(offset=19),
+        done(0, 19),
+    ],
+)
+def test_no_part_is_lost_unless_the_file_begins_anew(said: RunMessage) -> None:
+    """What was on disk stays there."""
+    record = given(file_in_parts())
+    with pytest.raises(LinkBroken, match="goes back"):
+        record.hear(said)
+    record = given(file_in_parts())
+    record.hear(RESET)
+    record.hear(said)
 
 
 def test_a_worker_has_not_more_files_open_than_a_job_has_streams() -> None:

@@ -74,6 +74,11 @@ def job_not_found(job_id: str) -> NotFound:
     return NotFound("job_not_found", f"cannot find job {job_id}: the queue has no such job")
 
 
+def file_not_found(index: int) -> NotFound:
+    """Return the error for a file beyond the last of its job."""
+    return NotFound("file_not_found", f"cannot find file {index}: the job has no such file")
+
+
 def notice_not_found(number: int) -> NotFound:
     """Return the one error for a notice that is not there and for one of somebody else's."""
     return NotFound(

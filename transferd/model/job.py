@@ -7,7 +7,7 @@ field and holds none.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -138,6 +138,11 @@ class Part:
     end: int
 
 
+def covered(offset: int, parts: Iterable[Part]) -> int:
+    """Return how many bytes the first *offset* ones of a file and its parts are together."""
+    return offset + sum(part.end - part.start for part in parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """One file of a job, as the queue holds it."""
@@ -161,6 +166,11 @@ class File:
     published: bool = False
     #: The server named no length and no checksum was expected: the end could not be checked.
     length_unverified: bool = False
+
+    @property
+    def bytes_covered(self) -> int:
+        """All bytes that are on disk for sure."""
+        return covered(self.bytes_transferred, self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

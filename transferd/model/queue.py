@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from transferd.model.credentials import Credential
 from transferd.model.failures import Failure
-from transferd.model.job import File, Header, Job, JobId, Priority, Seconds, Validator
+from transferd.model.job import File, Header, Job, JobId, Priority, Seconds
 from transferd.model.notices import Notice
 from transferd.model.states import JobState
 
@@ -73,17 +73,6 @@ class Moved:
     before: JobState
     #: What was written to the outbox.
     notices: tuple[Notice, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A durable offset of one file."""
-
-    job_id: JobId
-    file: int
-    offset: int
-    total: int | None
-    validator: Validator | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

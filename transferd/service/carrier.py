@@ -14,7 +14,6 @@ from typing import Protocol
 
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import (
-    Conflict,
     InvalidTransition,
     NotFound,
     StoreError,
@@ -22,22 +21,15 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import Job, JobId, Seconds
+from transferd.model.job import File, Job, JobId, Seconds
 from transferd.model.states import JobEvent
-from transferd.service.inbox import Lost
+from transferd.service.bookkeeper import Bookkeeper
+from transferd.service.inbox import Batch, Lost
 from transferd.service.mishaps import Mishaps, worker_lost
-from transferd.service.ports import (
-    Change,
-    Checkpoint,
-    Clock,
-    JobStore,
-    Moved,
-    Runnable,
-)
+from transferd.service.ports import Change, Clock, JobStore, Moved
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run, start_message
-from transferd.service.testimony import RunMessage
 from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
 
@@ -47,6 +39,8 @@ log = logging.getLogger(__name__)
 BATCH = 1000
 #: A worker that does not answer Stop within this time is given up.
 STOP_PATIENCE: Seconds = 5.0
+#: What a run that is to stop does not begin any more.
+_BEGINNINGS = (link.Connected, link.Sized)
 
 
 class Outcome(Protocol):
@@ -85,6 +79,7 @@ class Carrier:
         self._mishaps = Mishaps(store, clock, times, jitter, self._tell)
         self._passport = passport
         self._quotas = quotas
+        self._bookkeeper = Bookkeeper(store, workers, clock, self._tell, self._tell_progress)
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -173,29 +168,37 @@ class Carrier:
     async def _converse(self, run: Run, job: Job, started: Seconds) -> None:
         if not await self._begin(run, job, started):
             return
-        while True:
-            message = await self._next(run)
-            match message:
+        over = False
+        while not over:
+            batch = await self._next(run)
+            match batch.end:
+                case None:
+                    await self._bookkeeper.keep(run, batch.said)
                 case link.Drained():
-                    if await self._extend_or_finish(run):
-                        return
-                case link.Failed():
-                    await self._mishaps.failed(run, message, started)
-                    return
-                case Lost(reason=reason):
-                    if not run.stopping:
-                        await self._mishaps.stumble(run, worker_lost(reason), None, started)
-                    return
-                case link.Stopped():
-                    return
-                case _:
-                    await self._note(run, message)
+                    files = await self._bookkeeper.keep(run, batch.said, extend=BATCH)
+                    over = await self._extend_or_finish(run, files)
+                case end:
+                    await self._bookkeeper.keep(run, batch.said)
+                    run.chronicle.hear(end)
+                    await self._end(run, end, started)
+                    over = True
 
-    async def _next(self, run: Run) -> RunMessage | Lost:
-        run.chronicle.hear(message := await run.inbox.get())
-        if isinstance(message, Lost | link.Failed | link.Stopped):
+    async def _next(self, run: Run) -> Batch:
+        batch = await run.inbox.take()
+        if isinstance(batch.end, Lost | link.Failed | link.Stopped):
             run.live = False
-        return message
+        return batch
+
+    async def _end(
+        self, run: Run, end: link.Failed | link.Stopped | Lost, started: Seconds
+    ) -> None:
+        match end:
+            case link.Failed():
+                await self._mishaps.failed(run, end, started)
+            case Lost() if not run.stopping:
+                await self._mishaps.stumble(run, worker_lost(end.reason), None, started)
+            case _:
+                pass
 
     async def _begin(self, run: Run, job: Job, started: Seconds) -> bool:
         """Hand the job to a worker; False when there was nothing to hand over."""
@@ -231,89 +234,15 @@ class Carrier:
     async def _hand_over(self, run: Run, start: link.Start) -> None:
         run.chronicle.take(start.files)
         for file in start.files:
-            run.progress.kept(file.index, file.bytes_transferred)
+            run.progress.kept(file.index, file.bytes_covered)
         run.record.give(start.files)
         run.live = True
         await self._reply(run, start)
 
-    async def _note(self, run: Run, message: RunMessage | Lost) -> None:
-        """Put what does not end the run into the queue file."""
-        job_id, now = run.claim.job_id, self._clock.now()
-        match message:
-            case link.Connected() if not run.connected:
-                run.connected = True
-                self._tell(await self._store.apply(job_id, JobEvent.CONNECT, now))
-            case link.Opened():
-                await self._store.opened(job_id, message.file, message.inode)
-            case link.Durable():
-                await self._checkpoint(run, message)
-            case link.Sized():
-                await self._size(run, message)
-            case link.Reset():
-                await self._store.reset_file(job_id, message.file)
-                run.progress.lost(message.file)
-                await self._reply(run, link.Recorded(job_id, run.number, message.file))
-            case link.FileDone():
-                await self._file_done(run, message)
-            case link.Audited():
-                _audit(run.claim, message)
-            case _:
-                pass
-
-    async def _size(self, run: Run, message: link.Sized) -> None:
-        """Let the worker fetch a file of that size.
-
-        Raises:
-            TransferFailed: `queue_full`.
-        """
-        job_id = run.claim.job_id
-        try:
-            await self._store.size(job_id, message.file, message.total, quota=run.quota)
-        except Conflict as full:
-            raise TransferFailed(Failure(code=full.code, message=full.detail)) from full
-        await self._reply(run, link.Recorded(job_id, run.number, message.file))
-
-    async def _checkpoint(self, run: Run, message: link.Durable) -> None:
-        checkpoint = Checkpoint(
-            job_id=run.claim.job_id,
-            file=message.file,
-            offset=message.offset,
-            total=message.total,
-            validator=message.validator,
-        )
-        await self._store.checkpoint([checkpoint], self._clock.now())
-        run.moved_bytes |= message.offset > run.progress.durable.get(message.file, 0)
-        run.progress.kept(message.file, message.offset)
-        self._tell_progress(run)
-
-    async def _file_done(self, run: Run, message: link.FileDone) -> None:
-        job_id, now = run.claim.job_id, self._clock.now()
-        notices = await self._store.file_done(
-            job_id,
-            message.file,
-            message.size,
-            message.inode,
-            length_unverified=message.length_unverified,
-            now=now,
-        )
-        run.moved_bytes = True
-        run.progress.done(message.file)
-        if notices:
-            job = await self._store.job(job_id)
-            self._tell(Moved(job=job, before=job.state, notices=notices))
-        self._tell_progress(run)
-
-    async def _extend_or_finish(self, run: Run) -> bool:
+    async def _extend_or_finish(self, run: Run, files: tuple[File, ...]) -> bool:
         """Answer Drained: more files where there are some, else the end of the job."""
         job_id = run.claim.job_id
-        while not (files := await self._store.open_files(job_id, BATCH)):
-            try:
-                moved = await self._store.apply(job_id, JobEvent.FINISH, self._clock.now())
-            except InvalidTransition:
-                raise
-            except Conflict:  # files_remain: one was added just now
-                continue
-            self._tell(moved)
+        if not files:
             run.live = False
             await self._reply(run, link.Finish(job_id, run.number))
             return True
@@ -350,13 +279,16 @@ class Carrier:
                 await self._workers.send(run.worker, stop)
 
     async def _drain(self, run: Run) -> None:
-        """Take a stopped run's last offsets, until it says that it is over."""
-        with suppress(TimeoutError, NotFound, WorkerGone):
+        """Take what a stopped run still says, until it says that it is over."""
+        with suppress(TimeoutError, WorkerGone):
             async with asyncio.timeout(STOP_PATIENCE):
-                while run.live:
-                    message = await self._next(run)
-                    if isinstance(message, link.Durable | link.FileDone | link.Reset):
-                        await self._note(run, message)
+                while run.live or len(run.inbox):
+                    batch = await self._next(run)
+                    last = [m for m in batch.said if not isinstance(m, _BEGINNINGS)]
+                    with suppress(NotFound):
+                        await self._bookkeeper.keep(run, last)
+                    if batch.end is not None:
+                        run.chronicle.hear(batch.end)
 
     async def _reply(self, run: Run, message: link.Message) -> None:
         if run.worker is not None:
@@ -366,20 +298,6 @@ class Carrier:
         if moved is not None and self._outcome is not None:
             self._outcome.moved(moved)
 
-    def _tell_progress(self, run: Run) -> None:
+    def _tell_progress(self, job_id: JobId) -> None:
         if self._outcome is not None:
-            self._outcome.progressed(run.claim.job_id)
-
-
-def _audit(claim: Runnable, message: link.Audited) -> None:
-    """Record whom a job was to somebody, and whether that was believed (BITS events 203, 204)."""
-    fields = {
-        "job": claim.job_id,
-        "owner": claim.owner,
-        "host": message.host,
-        "target": message.target,
-        "scheme": message.scheme,
-        "mechanism": message.mechanism,
-    }
-    event = "auth.accepted" if message.accepted else "auth.rejected"
-    log.info(event, extra={"fields": fields})
+            self._outcome.progressed(job_id)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transferd.model.job import File, Seconds
+from transferd.model.job import File, Seconds, covered
 from transferd.model.origins import readable
 from transferd.service.meter import Meter
 from transferd.service.ports import Clock, Runnable
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class _Visit:
     """A file that is being fetched."""
 
-    since: Seconds
+    #: None: since less than anybody has measured.
+    since: Seconds | None
     #: Bytes that have become durable since then.
     moved: int = 0
 
@@ -31,30 +32,31 @@ class Chronicle:
         self._claim = claim
         self._meter = meter
         self._clock = clock
-        self._urls: dict[int, str] = {}
-        #: Where each file was durable last.
-        self._offsets: dict[int, int] = {}
+        self._files: dict[int, File] = {}
+        #: How much of each file was durable last.
+        self._covered: dict[int, int] = {}
         self._visits: dict[int, _Visit] = {}
 
     def take(self, files: Iterable[File]) -> None:
         """Take the files that the worker is told of, in place of those before."""
         self.close("stopped")
-        files = tuple(files)
-        self._urls = {file.index: readable(file.spec.remote) for file in files}
-        self._offsets = {file.index: file.bytes_transferred for file in files}
+        self._files = {file.index: file for file in files}
+        self._covered = {index: file.bytes_covered for index, file in self._files.items()}
 
     def hear(self, message: object) -> None:
-        """Take a message of the worker's, before it is acted upon; any other says it is gone."""
+        """Take a message of the worker's, once it is kept; any other says it is gone."""
         match message:
-            case link.Opened() if message.file in self._urls:
+            case link.Opened() if message.file in self._files:
                 self._start(message.file)
-            case link.Durable():
-                self._reach(message.file, message.offset)
-            case link.Reset() if message.file in self._offsets:
-                self._offsets[message.file] = 0
-            case link.FileDone():
-                self._reach(message.file, message.size)
-                self._stop(message.file, "done", message.http_status)
+            case link.Durable() if message.file in self._files:
+                self._reach(message.file, covered(message.offset, message.parts))
+            case link.Reset() if message.file in self._covered:
+                self._covered[message.file] = 0
+            case link.FileDone() if message.file in self._files:
+                moved = self._reach(message.file, message.size)
+                # A small file is done before anybody hears that it has begun.
+                visit = self._visits.pop(message.file, None) or _Visit(None, moved)
+                self._write_stop(message.file, visit, "done", message.http_status)
             case link.Failed():
                 self.close(message.failure.code, message.failure.http_status)
             case link.Message():
@@ -64,35 +66,35 @@ class Chronicle:
 
     def close(self, status: str, http_status: int | None = None) -> None:
         """Take that the run is over: what was on its way has stopped. Again is success."""
-        for file in tuple(self._visits):
-            self._stop(file, status, http_status)
+        visits, self._visits = self._visits, {}
+        for file, visit in visits.items():
+            self._write_stop(file, visit, status, http_status)
 
     def _start(self, file: int) -> None:
         if file not in self._visits:
             self._visits[file] = _Visit(self._clock.steady())
-            offset = self._offsets[file]
+            offset = self._covered[file]
             log.info("file.start", extra={"fields": self._fields(file) | {"offset": offset}})
 
-    def _reach(self, file: int, offset: int) -> None:
-        if file in self._offsets:
-            moved = max(0, offset - self._offsets[file])
-            self._offsets[file] = offset
-            self._meter.moved(moved)
-            if file in self._visits:
-                self._visits[file].moved += moved
+    def _reach(self, file: int, count: int) -> int:
+        """Take how much of a file is durable, and return how much more that is."""
+        moved = max(0, count - self._covered[file])
+        self._covered[file] = count
+        self._meter.moved(moved)
+        if file in self._visits:
+            self._visits[file].moved += moved
+        return moved
 
-    def _stop(self, file: int, status: str, http_status: int | None) -> None:
-        visit = self._visits.pop(file, None)
-        if visit is None:
-            return
+    def _write_stop(self, file: int, visit: _Visit, status: str, http_status: int | None) -> None:
+        since = visit.since
         fields = self._fields(file) | {
             "status": status,
             "bytes": visit.moved,
-            "seconds": round(self._clock.steady() - visit.since, 3),
+            "seconds": None if since is None else round(self._clock.steady() - since, 3),
             "http_status": http_status,
         }
         log.info("file.stop", extra={"fields": fields})
 
     def _fields(self, file: int) -> dict[str, object]:
-        claim = self._claim
-        return {"job": claim.job_id, "owner": claim.owner, "file": file, "url": self._urls[file]}
+        claim, url = self._claim, readable(self._files[file].spec.remote)
+        return {"job": claim.job_id, "owner": claim.owner, "file": file, "url": url}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from transferd.service.testimony import RunMessage
 from transferd.wire import link
@@ -19,6 +21,19 @@ class Lost:
 
     #: Whose worker, and what became of it: the beginning of a sentence.
     reason: str
+
+
+#: What a run cannot go on after without a decision.
+End: TypeAlias = link.Drained | link.Failed | link.Stopped | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was said up to some moment, in order."""
+
+    said: Sequence[RunMessage]
+    #: What it ends with, if that is an end.
+    end: End | None
 
 
 class Inbox:
@@ -48,15 +63,28 @@ class Inbox:
         if len(self._messages) >= self._room:
             self._space.clear()
 
-    async def get(self) -> RunMessage | Lost:
-        """Wait for the next message and take it."""
+    async def take(self) -> Batch:
+        """Wait for messages and take all that are here, up to an end."""
         while not self._messages:
             self._news.clear()
             await self._news.wait()
-        message = self._messages.popleft()
+        said: list[RunMessage] = []
+        end: End | None = None
+        while self._messages and end is None:
+            message = self._messages.popleft()
+            if isinstance(message, End):
+                end = message
+            else:
+                said.append(message)
         if len(self._messages) < self._room:
             self._space.set()
-        return message
+        return Batch(said, end)
+
+    def put_back(self, said: Sequence[RunMessage]) -> None:
+        """Have messages taken again before all others."""
+        if not self._closed:
+            self._messages.extendleft(reversed(said))
+            self._news.set()
 
     async def room(self) -> None:
         """Wait until the run has caught up, or takes nothing more."""

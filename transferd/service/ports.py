@@ -14,7 +14,6 @@ from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import (
     File,
     FileSpec,
-    Inode,
     Job,
     JobId,
     JobSpec,
@@ -23,10 +22,8 @@ from transferd.model.job import (
     Settings,
 )
 from transferd.model.limits import UNBOUNDED, Quota
-from transferd.model.notices import Notice
 from transferd.model.queue import (
     Change,
-    Checkpoint,
     Created,
     FilePage,
     JobPage,
@@ -36,19 +33,21 @@ from transferd.model.queue import (
     Secrets,
     Stray,
 )
+from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
 
 __all__ = [
     "Change",
-    "Checkpoint",
     "Clock",
     "Created",
     "FilePage",
     "JobPage",
     "JobStore",
+    "Kept",
     "Moved",
     "Moves",
     "Quota",
+    "Report",
     "Retry",
     "Runnable",
     "Secrets",
@@ -265,41 +264,25 @@ class JobStore(Protocol):
         """
         ...
 
-    async def opened(self, job_id: JobId, file: int, inode: Inode) -> None:
-        """Keep which temporary file a file has."""
-        ...
-
-    async def size(self, job_id: JobId, file: int, total: int, *, quota: Quota) -> None:
-        """Keep the size that a server has named for a file, before the first byte of it.
-
-        Raises:
-            Conflict: `queue_full`; with it, the owner or the machine would have too many bytes,
-                and nothing is kept.
-        """
-        ...
-
-    async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
-        """Keep durable offsets; progress clears error, attempts, retry_at and stuck_seconds.
-
-        Checkpoints of jobs that are gone are ignored.
-        """
-        ...
-
-    async def reset_file(self, job_id: JobId, file: int) -> None:
-        """Forget offset, total, validator and completion of a file."""
-        ...
-
-    async def file_done(
+    async def keep(
         self,
         job_id: JobId,
-        file: int,
-        size: int,
-        inode: Inode,
-        *,
-        length_unverified: bool,
+        reports: Sequence[Report],
         now: datetime,
-    ) -> tuple[Notice, ...]:
-        """Mark a file as completed; returns its FILE_TRANSFERRED notice where asked for."""
+        *,
+        quota: Quota = UNBOUNDED,
+        extend: int | None = None,
+    ) -> Kept:
+        """Keep what a run reports, in its order and in one transaction, with the notices.
+
+        Reports are true whatever the job's state is by now; only its own moves may be overtaken,
+        and then the rest is kept all the same. Bytes that have moved clear error, attempts,
+        retry_at and stuck_seconds. With *extend* the run has nothing left to do: the job is
+        finished, or so many of its open files at most are in the answer.
+
+        A size is not kept (`queue_full`) when with it the owner or the machine had more bytes
+        than the *quota* allows; the job is not finished then.
+        """
         ...
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:

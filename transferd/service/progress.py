@@ -13,7 +13,7 @@ class Progress:
 
     #: File → bytes received beyond its durable offset.
     ahead: dict[int, int]
-    #: File → durable offset.
+    #: File → durable bytes, parts and all.
     durable: dict[int, int]
     #: Size of the file that moves, for a job of one file.
     total: int | None = None
@@ -28,11 +28,11 @@ class Progress:
         self.ahead[file] = max(0, count - self.durable.get(file, 0))
         self.total = total
 
-    def kept(self, file: int, offset: int) -> None:
-        """Note that *offset* bytes of a file are durable and counted by the queue."""
+    def kept(self, file: int, count: int) -> None:
+        """Note that *count* bytes of a file are durable and counted by the queue."""
         live = self.durable.get(file, 0) + self.ahead.get(file, 0)
-        self.durable[file] = offset
-        self.ahead[file] = max(0, live - offset)
+        self.durable[file] = count
+        self.ahead[file] = max(0, live - count)
 
     def lost(self, file: int) -> None:
         """Note that a file starts again from zero."""

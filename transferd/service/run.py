@@ -31,7 +31,6 @@ class Run:
         #: What its owner may fill of the queue.
         self.quota = Quota()
         self.moved_bytes = False
-        self.connected = False
         self.stopping = False
         #: Whether the worker still has something to say of it.
         self.live = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TypeAlias
@@ -20,7 +20,7 @@ import msgspec
 
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
-from transferd.model.job import File, Inode, Validator
+from transferd.model.job import File, Inode, Part, Validator, covered
 from transferd.wire import bounds, link
 
 Answer: TypeAlias = (
@@ -78,6 +78,7 @@ def examine_run(message: RunMessage) -> RunMessage:
             _check_bytes(0, message.total)
         case link.Durable():
             _check_bytes(message.offset, message.total)
+            _check_parts(message.parts, message.offset, message.total)
             _check_validator(message.validator)
         case link.FileDone():
             _check_bytes(message.size, None)
@@ -131,6 +132,18 @@ def _check_bytes(offset: int, total: int | None) -> None:
         _check_range("size", total, 0, bounds.BYTES + 1)
         if offset > total:
             raise LinkBroken("it has more bytes of a file than the file has")
+
+
+def _check_parts(parts: Sequence[Part], offset: int, total: int | None) -> None:
+    if len(parts) > bounds.PARTS:
+        raise LinkBroken(f"it has a file in {len(parts)} parts")
+    if parts and total is None:
+        raise LinkBroken("it has parts of a file whose size it does not know")
+    first = offset + 1  # the first byte may be the hole that they are behind
+    for part in parts:
+        if not first <= part.start < part.end <= (total or 0):
+            raise LinkBroken("it has parts of a file that are not behind each other in it")
+        first = part.end
 
 
 def _check_inode(inode: Inode) -> None:
@@ -259,6 +272,8 @@ class _Given:
     """A file that the worker was given and has not done."""
 
     offset: int
+    #: Bytes that are durable, those of its parts among them.
+    covered: int
     opened: bool = False
     resets: int = 0
 
@@ -279,7 +294,7 @@ class Record:
     def give(self, files: Iterable[File]) -> None:
         """Take that the worker is told of these files now; before it is."""
         for file in files:
-            self._files[file.index] = _Given(file.bytes_transferred)
+            self._files[file.index] = _Given(file.bytes_transferred, file.bytes_covered)
         self._drained = False
 
     def hear(self, message: RunMessage) -> Heed:
@@ -325,16 +340,16 @@ class Record:
             case link.Opened():
                 return self._take_opening(file)
             case link.Durable(offset=offset):
-                _check_forward(file, offset)
-                file.offset = offset
+                _reach(file, offset, covered(offset, message.parts))
                 return Heed.TALK
             case link.Reset():
-                file.offset, file.resets = 0, file.resets + 1
+                file.offset = file.covered = 0
+                file.resets += 1
                 if file.resets > _RESETS:
                     raise LinkBroken("it begins a file anew again and again")
                 return Heed.TALK
             case link.FileDone(size=size):
-                _check_forward(file, size)
+                _reach(file, size, size)
                 del self._files[message.file]
                 self._open -= file.opened
                 return Heed.NEWS
@@ -357,6 +372,8 @@ class Record:
         return file
 
 
-def _check_forward(file: _Given, offset: int) -> None:
-    if offset < file.offset:
+def _reach(file: _Given, offset: int, count: int) -> None:
+    """Take that *count* bytes of a file are durable, of which *offset* are its first ones."""
+    if offset < file.offset or count < file.covered:
         raise LinkBroken("it goes back in a file that it did not begin anew")
+    file.offset, file.covered = offset, count

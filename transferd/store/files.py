@@ -1,4 +1,4 @@
-"""Files of jobs, and the sums over them that the job's row keeps."""
+"""Files of jobs: which there are, which are open, which wait for their names."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from transferd.model.errors import BadRequest, Conflict, NotFound
-from transferd.model.job import File, FileSpec, Inode
+from transferd.model.errors import BadRequest, Conflict
+from transferd.model.job import File, FileSpec
 from transferd.model.limits import Quota
-from transferd.model.origins import readable
-from transferd.model.queue import Checkpoint, FilePage
-from transferd.model.states import JobState
-from transferd.store.quota import check_bytes, check_size, storing, weight_of
-from transferd.store.rows import (
-    SELECT_FILE,
-    Row,
-    file_of,
-    microseconds,
-    signed,
-    take_page,
-    text_of,
-)
+from transferd.model.queue import FilePage
+from transferd.store.quota import check_bytes, storing, weight_of
+from transferd.store.rows import SELECT_FILE, file_of, microseconds, take_page
 
 _INSERT = "INSERT INTO files (job, file, remote, local, checksum) VALUES (?, ?, ?, ?, ?)"
 
@@ -126,169 +116,9 @@ def publishable_files(cx: sqlite3.Connection, job: int) -> tuple[File, ...]:
     return tuple(map(file_of, cx.execute(query, [job])))
 
 
-def set_inode(cx: sqlite3.Connection, job: int, file: int, inode: Inode) -> None:
-    """Keep which temporary file a file has."""
-    _get(cx, job, file)
-    cx.execute(
-        "UPDATE files SET device = ?, inode = ?, born = ? WHERE job = ? AND file = ?",
-        [signed(inode.device), signed(inode.number), inode.born, job, file],
-    )
-
-
-def checkpoint(cx: sqlite3.Connection, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
-    """Keep durable offsets, in their order."""
-    for each in checkpoints:
-        job = cx.execute("SELECT number FROM jobs WHERE id = ?", [each.job_id]).fetchone()
-        row = None if job is None else _find(cx, job["number"], each.file)
-        # A completed file has its size already; what comes late must not take it away.
-        if row is not None and not row["completed"]:
-            _keep_offset(cx, row, each, now)
-
-
-def _keep_offset(cx: sqlite3.Connection, row: Row, checkpoint: Checkpoint, now: datetime) -> None:
-    validator = checkpoint.validator
-    cx.execute(
-        "UPDATE files SET offset = ?, total = ?, validator = ? WHERE job = ? AND file = ?",
-        [
-            checkpoint.offset,
-            checkpoint.total,
-            None if validator is None else text_of(validator),
-            row["job"],
-            row["file"],
-        ],
-    )
-    _count(cx, row, offset=checkpoint.offset, total=checkpoint.total)
-    if checkpoint.offset > row["offset"]:
-        _progressed(cx, row["job"], now)
-
-
-def size_file(cx: sqlite3.Connection, job: int, file: int, total: int, quota: Quota) -> None:
-    """Keep the size that a server has named for a file, before the first byte of it.
-
-    Raises:
-        Conflict: `queue_full`: with it, the job's owner or the machine would have too many bytes.
-    """
-    row = _get(cx, job, file)
-    if row["completed"] or row["total"] == total:
-        return
-    cx.execute("UPDATE files SET total = ? WHERE job = ? AND file = ?", [total, job, file])
-    _count(cx, row, offset=row["offset"], total=total)
-    owner, remote = cx.execute(
-        """
-        SELECT owner, remote FROM jobs JOIN files ON job = number WHERE number = ? AND file = ?
-        """,
-        [job, file],
-    ).fetchone()
-    check_size(cx, owner, f"fetch {readable(remote)}", total, quota)
-
-
-def reset_file(cx: sqlite3.Connection, job: int, file: int) -> None:
-    """Forget what was fetched of a file; its temporary file stays the same."""
-    row = _get(cx, job, file)
-    cx.execute(
-        """
-        UPDATE files SET offset = 0, total = NULL, validator = NULL, completed = 0,
-                         published = 0, length_unverified = 0
-        WHERE job = ? AND file = ?
-        """,
-        [job, file],
-    )
-    _count(cx, row, offset=0, total=None)
-
-
-def complete_file(
-    cx: sqlite3.Connection,
-    job: int,
-    file: int,
-    size: int,
-    inode: Inode,
-    *,
-    length_unverified: bool,
-    now: datetime,
-) -> bool:
-    """Mark a file as completed; False when it was before."""
-    row = _get(cx, job, file)
-    if row["completed"]:
-        return False
-    cx.execute(
-        """
-        UPDATE files SET completed = 1, offset = ?1, total = ?1, length_unverified = ?2,
-                         device = ?3, inode = ?4, born = ?5
-        WHERE job = ?6 AND file = ?7
-        """,
-        [
-            size,
-            length_unverified,
-            signed(inode.device),
-            signed(inode.number),
-            inode.born,
-            job,
-            file,
-        ],
-    )
-    _count(cx, row, offset=size, total=size, completed=True)
-    _progressed(cx, job, now)
-    return True
-
-
 def publish_files(cx: sqlite3.Connection, job: int, files: Sequence[int]) -> None:
     """Mark files as published."""
     cx.executemany(
         "UPDATE files SET published = 1 WHERE job = ? AND file = ? AND completed = 1",
         [(job, file) for file in files],
-    )
-
-
-def _find(cx: sqlite3.Connection, job: int, file: int) -> Row | None:
-    query = "SELECT job, file, offset, total, completed FROM files WHERE job = ? AND file = ?"
-    row: Row | None = cx.execute(query, [job, file]).fetchone()
-    return row
-
-
-def _get(cx: sqlite3.Connection, job: int, file: int) -> Row:
-    row = _find(cx, job, file)
-    if row is None:
-        raise NotFound("file_not_found", f"cannot find file {file}: the job has no such file")
-    return row
-
-
-def _count(
-    cx: sqlite3.Connection, before: Row, *, offset: int, total: int | None, completed: bool = False
-) -> None:
-    """Bring the job's sums up to date with one file that has changed.
-
-    Sums stop where integers do: sizes are what servers say.
-    """
-    cx.execute(
-        """
-        UPDATE jobs SET files_transferred = files_transferred + ?1,
-                        sizes_unknown = sizes_unknown + ?2,
-                        bytes_known = max(min(bytes_known + ?3, 9223372036854775807), 0),
-                        bytes_transferred = max(min(bytes_transferred + ?4, 9223372036854775807), 0)
-        WHERE number = ?5
-        """,
-        [
-            completed - before["completed"],
-            (total is None) - (before["total"] is None),
-            (total or 0) - (before["total"] or 0),
-            offset - before["offset"],
-            before["job"],
-        ],
-    )
-
-
-def _progressed(cx: sqlite3.Connection, job: int, now: datetime) -> None:
-    """Bytes have moved: what held the job up before is over.
-
-    Not so for a job that failed meanwhile: its error is newer than these bytes, and without its
-    retry_at it would never be tried again.
-    """
-    cx.execute("UPDATE jobs SET modified = ? WHERE number = ?", [microseconds(now), job])
-    cx.execute(
-        """
-        UPDATE jobs SET error = NULL, attempts = 0, retry_at = NULL, retry_delay = 0,
-                        stuck_seconds = 0
-        WHERE number = ? AND state NOT IN (?, ?)
-        """,
-        [job, JobState.ERROR, JobState.TRANSIENT_ERROR],
     )

@@ -12,7 +12,6 @@ from transferd.model.errors import StoreDamaged, VaultError
 from transferd.model.job import (
     File,
     FileSpec,
-    Inode,
     Job,
     JobId,
     JobSpec,
@@ -21,10 +20,8 @@ from transferd.model.job import (
     Settings,
 )
 from transferd.model.limits import UNBOUNDED, Quota
-from transferd.model.notices import Notice, NoticeKind
 from transferd.model.queue import (
     Change,
-    Checkpoint,
     Created,
     FilePage,
     JobPage,
@@ -33,13 +30,13 @@ from transferd.model.queue import (
     Secrets,
     Stray,
 )
+from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
-from transferd.store import audit, moves, ownership, queries, queue
+from transferd.store import audit, ledger, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
 from transferd.store import files as file_rows
 from transferd.store.connection import T
 from transferd.store.database import Database
-from transferd.store.outbox import write_notice
 from transferd.store.quota import storing
 from transferd.store.rows import microseconds, text_of
 from transferd.store.vault import Vault
@@ -222,44 +219,21 @@ class SqliteJobStore:
         """Give a job that does not run to another owner, without what was the former one's."""
         return await self._write(job_id, partial(ownership.take, owner=owner, now=now))
 
-    async def opened(self, job_id: JobId, file: int, inode: Inode) -> None:
-        """Keep which temporary file a file has; NotFound(`file_not_found`)."""
-        await self._write(job_id, partial(file_rows.set_inode, file=file, inode=inode))
-
-    async def size(self, job_id: JobId, file: int, total: int, *, quota: Quota) -> None:
-        """Keep the size that a server has named for a file, before the first byte of it."""
-        await self._write(job_id, partial(file_rows.size_file, file=file, total=total, quota=quota))
-
-    async def checkpoint(self, checkpoints: Sequence[Checkpoint], now: datetime) -> None:
-        """Keep durable offsets."""
-        await self._database.write(partial(file_rows.checkpoint, checkpoints=checkpoints, now=now))
-
-    async def reset_file(self, job_id: JobId, file: int) -> None:
-        """Forget offset, total, validator and completion of a file."""
-        await self._write(job_id, partial(file_rows.reset_file, file=file))
-
-    async def file_done(
+    async def keep(
         self,
         job_id: JobId,
-        file: int,
-        size: int,
-        inode: Inode,
-        *,
-        length_unverified: bool,
+        reports: Sequence[Report],
         now: datetime,
-    ) -> tuple[Notice, ...]:
-        """Mark a file as completed; again is success, without another notice."""
-
-        def operation(cx: sqlite3.Connection, number: int) -> tuple[Notice, ...]:
-            new = file_rows.complete_file(
-                cx, number, file, size, inode, length_unverified=length_unverified, now=now
+        *,
+        quota: Quota = UNBOUNDED,
+        extend: int | None = None,
+    ) -> Kept:
+        """Keep what a run reports, in its order."""
+        return await self._database.write(
+            partial(
+                ledger.keep, job_id=job_id, reports=reports, now=now, quota=quota, extend=extend
             )
-            job = queue.load(cx, number)
-            if not new or not job.settings.notify_kinds & NoticeKind.FILE_TRANSFERRED:
-                return ()
-            return (write_notice(cx, NoticeKind.FILE_TRANSFERRED, job, now, file=file),)
-
-        return await self._write(job_id, operation)
+        )
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""

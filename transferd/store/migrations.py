@@ -129,6 +129,8 @@ CREATE TABLE files (
     checksum          TEXT,
     total             INTEGER CHECK (total >= 0),
     offset            INTEGER NOT NULL DEFAULT 0 CHECK (offset >= 0),
+    -- Bytes behind the first hole, as JSON; NULL where there are none.
+    parts             TEXT,
     validator         TEXT,
     -- Unsigned numbers of 64 bits, kept as signed ones.
     device            INTEGER,

@@ -20,9 +20,9 @@ from transferd.store.rows import microseconds, text_of
 #: The owner takes the job up again: what held it up before is forgotten.
 _TAKEN_UP = frozenset({JobEvent.RESUME, JobEvent.REOPEN})
 _ENDING = frozenset({JobEvent.COMPLETE, JobEvent.CANCEL})
-#: No worker has more files open at once (the most `streams` that a job may ask for); so many of a
-#: job's next files may have a temporary file that the queue was not told of yet.
-_AHEAD = 64
+#: So many of a job's next files may have a temporary file that the queue was not told of yet: those
+#: that are open, and small ones that are done and wait with others for the disk.
+_AHEAD = 1024
 
 
 def moved(job: Job, event: JobEvent, now: datetime, change: Change) -> Job:

@@ -15,7 +15,7 @@ from transferd.model.states import JobEvent, JobState, advance
 from transferd.store.credentials import SealedCredential, put_credentials, put_headers, seal
 from transferd.store.files import append_files
 from transferd.store.quota import JOB_BYTES, check_bytes, check_jobs, storing, weight_of
-from transferd.store.rows import SELECT_JOB, job_of, microseconds, text_of
+from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, text_of
 from transferd.store.vault import Vault
 
 
@@ -154,6 +154,18 @@ def find(cx: sqlite3.Connection, job_id: JobId) -> int:
     if row is None:
         raise job_not_found(job_id)
     return int(row["number"])
+
+
+def row_of(cx: sqlite3.Connection, job_id: JobId) -> Row:
+    """Return a job's row, as SELECT_JOB reads it.
+
+    Raises:
+        NotFound: `job_not_found`.
+    """
+    row: Row | None = cx.execute(SELECT_JOB + "WHERE id = ?", [job_id]).fetchone()
+    if row is None:
+        raise job_not_found(job_id)
+    return row
 
 
 def load(cx: sqlite3.Connection, number: int) -> Job:

@@ -60,21 +60,25 @@ def check_bytes(cx: sqlite3.Connection, owner: int, what: str, quota: Quota) -> 
         )
 
 
-def check_size(cx: sqlite3.Connection, owner: int, what: str, size: int, quota: Quota) -> None:
-    """Refuse to do *what*, since it brings a file of *size* bytes, which is counted already.
+def check_size(
+    cx: sqlite3.Connection, owner: int, what: str, size: int, growth: int, quota: Quota
+) -> None:
+    """Refuse to do *what*, since it brings a file of *size* bytes.
+
+    *growth* is by how much more there will be than is counted yet.
 
     Raises:
         Conflict: `queue_full`; what to do about it is the failure's to say that is made of it.
     """
     limit = quota.bytes_per_user
-    if limit is not None and (there := _owned(cx, "bytes", owner)) > limit:
+    if limit is not None and (there := _owned(cx, "bytes", owner) + growth) > limit:
         raise Conflict(
             "queue_full",
             f"cannot {what}: it has {size} bytes, the other files of this user's jobs in the queue"
             f" have {there - size}, and {limit} are allowed together",
         )
     limit = quota.bytes_per_machine
-    if limit is not None and (there := _all(cx, "bytes")) > limit:
+    if limit is not None and (there := _all(cx, "bytes") + growth) > limit:
         raise Conflict(
             "queue_full",
             f"cannot {what}: it has {size} bytes, the other files of all users' jobs in the queue"

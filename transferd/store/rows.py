@@ -20,6 +20,7 @@ from transferd.model.job import (
     Job,
     JobId,
     JobType,
+    Part,
     Settings,
     Validator,
 )
@@ -39,6 +40,7 @@ _encode = msgspec.json.Encoder().encode
 _settings = msgspec.json.Decoder(Settings).decode
 _failure = msgspec.json.Decoder(Failure).decode
 _validator = msgspec.json.Decoder(Validator).decode
+_parts = msgspec.json.Decoder(tuple[Part, ...]).decode
 _job = msgspec.json.Decoder(Job).decode
 _labels = msgspec.json.Decoder(list[tuple[str, str, str | None]]).decode
 
@@ -52,12 +54,13 @@ SELECT id, owner, type, settings, state, files_total, files_transferred, sizes_u
        bytes_known, bytes_transferred, error, error_count, created, modified, transferred_at,
        attempts, retry_at, retry_delay, active_seconds, stuck_seconds,
        (SELECT json_group_array(json_array(target, scheme, username))
-        FROM credentials WHERE job = jobs.number) AS labels
+        FROM credentials WHERE job = jobs.number) AS labels,
+       number
 FROM jobs
 """
 #: Begins every query that file_of reads.
 SELECT_FILE: Final = """
-SELECT file, remote, local, checksum, total, offset, validator, device, inode, born,
+SELECT file, remote, local, checksum, total, offset, parts, validator, device, inode, born,
        completed, published, length_unverified
 FROM files
 """
@@ -92,7 +95,7 @@ def moment_of(number: int) -> datetime:
     return _EPOCH + number * _MICROSECOND
 
 
-def text_of(value: Settings | Failure | Validator | Job) -> str:
+def text_of(value: Settings | Failure | Validator | tuple[Part, ...] | Job) -> str:
     """Return a value as the JSON that is kept of it."""
     return _encode(value).decode()
 
@@ -169,6 +172,7 @@ def _file_of(row: Row) -> File:
         ),
         bytes_total=row["total"],
         bytes_transferred=row["offset"],
+        parts=parts_of(row),
         validator=None if validator is None else _validator(validator),
         inode=(
             None
@@ -179,6 +183,11 @@ def _file_of(row: Row) -> File:
         published=bool(row["published"]),
         length_unverified=bool(row["length_unverified"]),
     )
+
+
+def parts_of(row: Row) -> tuple[Part, ...]:
+    """Read what a row has in its column `parts`."""
+    return () if row["parts"] is None else _parts(row["parts"])
 
 
 def _checksum(text: str | None) -> Checksum | None:

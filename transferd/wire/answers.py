@@ -53,7 +53,7 @@ def file_answer(job_id: JobId, file: File) -> FileAnswer:
         temporary=temporary_path(file.spec.local, job_id),
         checksum=str(checksum) if checksum is not None else None,
         bytes_total=file.bytes_total,
-        bytes_transferred=file.bytes_transferred,
+        bytes_transferred=file.bytes_covered,
         completed=file.completed,
         length_unverified=file.length_unverified,
     )
