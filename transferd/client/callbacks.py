@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from transferd.client.connection import Connection, path
 from transferd.client.crew import Crew
 from transferd.client.stream import Interest, Pulse, hear
+from transferd.model.choices import NoticeKind
 from transferd.model.errors import NotFound, TransferdError
-from transferd.model.notices import NoticeKind
 from transferd.wire.api import NoticeAnswer
 
 if TYPE_CHECKING:

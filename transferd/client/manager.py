@@ -22,9 +22,9 @@ from transferd.client.job import Job
 from transferd.client.options import JobOptions, fields_of, resolved
 from transferd.client.sockets import locate
 from transferd.client.stream import Interest, Pulse, hear
-from transferd.model.job import Seconds
-from transferd.model.notices import NoticeKind, parse_kinds
+from transferd.model.choices import NoticeKind, parse_kinds
 from transferd.model.states import JobState
+from transferd.model.units import Seconds
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     GapAnswer,

@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.credentials import Scheme, Target
-from transferd.model.job import JobType, OnError, Priority
-from transferd.model.notices import NoticeKind
+from transferd.model.choices import JobType, NoticeKind, OnError, Priority, Scheme, Target
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
