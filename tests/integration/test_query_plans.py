@@ -27,6 +27,7 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
+from transferd.model.queue import Ending
 from transferd.model.states import JobEvent, JobState
 from transferd.store.connection import Operation, T
 from transferd.store.database import Database
@@ -168,7 +169,7 @@ QUESTIONS: dict[str, Question] = {
     "of owner in states": lambda p: p.jobs.jobs(owner=ALICE, states=_EVERY, after=0, limit=9),
     "files": lambda p: p.jobs.files(JOB, after=0, limit=9),
     "open files": lambda p: p.jobs.open_files(JOB, 9),
-    "publishable": lambda p: p.jobs.publishable(JOB),
+    "whole": lambda p: p.jobs.whole([JOB]),
     "secrets": lambda p: p.jobs.secrets(JOB, NOW),
     "strays": lambda p: p.jobs.strays(9),
     "forget strays": lambda p: p.jobs.forget_strays([1]),
@@ -181,6 +182,7 @@ QUESTIONS: dict[str, Question] = {
     "opened": lambda p: p.jobs.opened(JOB, 0, INODE),
     "reset": lambda p: p.jobs.reset_file(JOB, 0),
     "published": lambda p: p.jobs.mark_published(JOB, [0]),
+    "completed": lambda p: p.jobs.complete([Ending(job_id=JOB, published=(0,), change=None)], NOW),
     "done": lambda p: p.jobs.file_done(JOB, 0, 5, INODE, length_unverified=False, now=NOW),
     "resume": lambda p: p.jobs.apply(JOB, JobEvent.DISPATCH, NOW),
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
