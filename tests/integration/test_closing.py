@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.service import ME, SETTINGS, Service, running_service, spec
-from transferd.model.errors import Conflict
+from tests.support.service import ME, SETTINGS, Service, one_by_one, running_service, spec
+from transferd.model.errors import Conflict, Unavailable
 from transferd.model.job import FileSpec, Job, JobId, OnError, Priority, Settings
 from transferd.model.notices import Event, Notice, NoticeKind
 from transferd.model.queue import Change, Moved
 from transferd.model.states import JobEvent, JobState
+from transferd.service.clock import SystemClock
+from transferd.service.completion import Completion
+from transferd.service.gate import Gate
 from transferd.wire import link
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
@@ -115,7 +118,8 @@ async def test_jobs_that_are_transferred_together_are_completed_together(service
     worker = await service.worker()
     for number in range(20):
         await worker.hears(link.Start, number + 1)
-    async with service.parts.notifier.subscribe(ME, job_id=None, kinds=ENDED, after=0) as events:
+    listening = service.parts.notifier.subscribe(ME, job_id=None, kinds=ENDED, after=0)
+    async with one_by_one(listening) as events:
         for start in [heard for heard in worker.heard if isinstance(heard, link.Start)]:
             await worker.carry(start)
         ended = [await anext(events) for _ in jobs]
@@ -130,14 +134,36 @@ async def test_a_refused_name_keeps_its_own_job_only(service: Service) -> None:
     jobs = [await _transferred(service, f"/{name}") for name in "abc"]
     worker = await service.worker()
     worker.refusals = [link.Refusal(1, "local_exists", "cannot publish it: it exists")]
-    outcomes = await asyncio.gather(
-        *(service.parts.jobs.complete(ME, job.id) for job in jobs), return_exceptions=True
-    )
+    first, kept, last = await _completed_together(service, jobs)
     (question,) = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
     assert [file.number for file in question.files] == [0, 1, 2]
-    kept = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
-    assert [refused.code for refused in kept] == ["local_exists"]
-    assert len([left for left in outcomes if isinstance(left, Job)]) == 2
+    assert isinstance(first, Moved)
+    assert isinstance(last, Moved)
+    assert isinstance(kept, Conflict)
+    assert kept.code == "local_exists"
+    assert (await service.parts.jobs.get(ME, jobs[1].id)).state is JobState.TRANSFERRED
+
+
+async def test_a_worker_that_is_lost_keeps_every_job_of_the_group(service: Service) -> None:
+    """Nobody knows which names were given: completing again finds out."""
+    jobs = [await _transferred(service, f"/{name}") for name in "ab"]
+    worker = await service.worker()
+    worker.kill()
+    outcomes = await _completed_together(service, jobs)
+    assert all(isinstance(each, Unavailable | Moved) for each in outcomes)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if isinstance(outcome, Unavailable):
+            assert outcome.code == "worker_lost"
+            await service.parts.jobs.complete(ME, job.id)
+
+
+async def _completed_together(service: Service, jobs: Sequence[Job]) -> list[object]:
+    """Complete jobs in one turn of the loop; returns what became of each."""
+    store = service.store.jobs
+    completion = Completion(store, service.parts.workers, SystemClock(), Gate())
+    whole = await store.whole([job.id for job in jobs])
+    leaving = [completion.begin(each, None) for each in whole]
+    return list(await asyncio.gather(*leaving, return_exceptions=True))
 
 
 async def test_what_each_job_says_of_its_destination_goes_along(service: Service) -> None:
@@ -164,7 +190,8 @@ async def test_a_job_that_somebody_works_on_holds_up_no_other(
         return await change(job_id, *rest, **more)
 
     monkeypatch.setattr(service.store.jobs, "change_settings", slowly)
-    async with service.parts.notifier.subscribe(ME, job_id=None, kinds=ENDED, after=None) as events:
+    listening = service.parts.notifier.subscribe(ME, job_id=None, kinds=ENDED, after=None)
+    async with one_by_one(listening) as events:
         slow = asyncio.ensure_future(service.parts.jobs.change(ME, held.id, lambda _: BY_ITSELF))
         await service.parts.jobs.change(ME, free.id, lambda _: BY_ITSELF)
         service.parts.closing.consider(replace(held, settings=BY_ITSELF))

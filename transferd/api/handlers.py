@@ -24,20 +24,28 @@ from transferd.model.job import Job, JobId
 from transferd.model.states import JobState
 from transferd.wire.answers import blocker_answer, file_answer
 from transferd.wire.api import (
+    AcknowledgementAnswer,
     BlockersAnswer,
     FilesAnswer,
     HealthAnswer,
     JobAnswer,
     JobsAnswer,
+    UnsettledAnswer,
     VersionAnswer,
 )
-from transferd.wire.requests import parse_addition, parse_creation, parse_identity, parse_patch
+from transferd.wire.requests import (
+    parse_acknowledgement,
+    parse_addition,
+    parse_creation,
+    parse_identity,
+    parse_patch,
+)
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 Verb: TypeAlias = Callable[[Caller, JobId], Awaitable[Job]]
 
 #: What a client may rely on beyond the routes.
-FEATURES = ("bulk_create", "caller_chosen_id", "events", "gap", "replay", "why")
+FEATURES = ("bulk_acknowledge", "bulk_create", "caller_chosen_id", "events", "gap", "replay", "why")
 
 
 # ── jobs ───────────────────────────────────────────────────────────────────────────────────
@@ -179,6 +187,23 @@ async def acknowledge(call: Call) -> web.Response:
     context = call.context
     notice = await context.notices.acknowledge(call.caller, number)
     return answer(context.answers.notice(notice, context.jobs.blockers(notice.job)))
+
+
+async def acknowledge_all(call: Call) -> web.Response:
+    """Settle notices, each by itself."""
+    numbers = await call.parsed(parse_acknowledgement)
+    refused = await call.context.notices.acknowledge_all(call.caller, numbers)
+    return answer(
+        AcknowledgementAnswer(
+            settled=[number for number in numbers if number not in refused],
+            refused=[
+                UnsettledAnswer(
+                    number=number, status=error.status, code=error.code, detail=error.detail
+                )
+                for number, error in refused.items()
+            ],
+        )
+    )
 
 
 # ── the service ────────────────────────────────────────────────────────────────────────────

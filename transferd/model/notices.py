@@ -6,6 +6,7 @@ of BITS (BG_NOTIFY_*), so that a client written for BITS can be ported; `ENDED` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -57,5 +58,18 @@ class Gap:
     oldest: int
 
 
-#: What a listener hears.
+#: What a listener hears…
 Event: TypeAlias = Notice | Modified | Gap
+#: …as much as there is at a time, in order.
+Page: TypeAlias = Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What an acknowledgement has found."""
+
+    number: int
+    owner: int
+    created: datetime
+    #: Whether it is acknowledged by this one; else it was before, or is not the owner's to settle.
+    new: bool

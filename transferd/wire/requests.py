@@ -27,6 +27,7 @@ from transferd.model.errors import BadRequest
 from transferd.model.job import FileSpec, JobSpec, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire.api import (
+    AcknowledgementBody,
     CredentialBody,
     FileBody,
     FilesBody,
@@ -142,6 +143,15 @@ def parse_identity(raw: bytes, target: Target, scheme: Scheme, limits: Limits) -
     """
     body = decode(raw, IdentityBody)
     return authentication.check_credential(target, scheme, body.username, body.password, limits)
+
+
+def parse_acknowledgement(raw: bytes) -> tuple[int, ...]:
+    """Read the body of a request to acknowledge notices; returns their numbers, each once.
+
+    Raises:
+        BadRequest: a code of wire/decoding.py.
+    """
+    return tuple(dict.fromkeys(decode(raw, AcknowledgementBody).numbers))
 
 
 # ── jobs ───────────────────────────────────────────────────────────────────────────────────
