@@ -7,6 +7,7 @@ in a field. Nothing that was logged can begin a second line, forge a field or st
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import json
@@ -115,6 +116,53 @@ class Prioritised(logging.Formatter):
         return f"<{_priority(record)}>{self._lines.format(record)}"
 
 
+class LineHandler(logging.Handler):
+    """Writes lines to a stream, those of one turn of the loop at once; what is wrong is not kept.
+
+    Each write lets the other threads of the interpreter go first: a busy daemon would wait for them
+    once for every line.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of *record*, soon; at once where there is no loop."""
+        try:
+            self._lines.append(f"{self.format(record)}\n")
+            if record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._lines) == 1:
+                _soon(self.flush)
+        except Exception:  # noqa: BLE001 - as every handler: a record that cannot be written
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            if lines:
+                self._stream.write("".join(lines))
+                self._stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody listens any more
+        finally:
+            self.release()
+
+
+def _soon(call: Callable[[], None]) -> None:
+    """Call at the end of this turn of the loop; where there is none, at once."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        call()
+    else:
+        loop.call_soon(call)
+
+
 class JournalHandler(logging.Handler):
     """Hands records to journald; while it does not answer, they go to another handler."""
 
@@ -172,7 +220,7 @@ def set_up_logging(
     it is away, to *stream* as lines with their priority.
     """
     lines = FORMATS[log_format]()
-    handler: logging.Handler = logging.StreamHandler(stream)
+    handler: logging.Handler = LineHandler(stream)
     handler.setFormatter(lines)
     if _is_journal(stream, environ):
         handler.setFormatter(Prioritised(lines))

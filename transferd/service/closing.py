@@ -25,6 +25,7 @@ from transferd.model.errors import (
 from transferd.model.failures import Failure
 from transferd.model.job import Job, JobId, OnError, Seconds
 from transferd.model.states import JobEvent, JobState, advance
+from transferd.service.allowance import Allowance
 from transferd.service.completion import GROUP, Completion
 from transferd.service.gate import Gate
 from transferd.service.locks import JobLocks
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 _PAGE = 100
 #: Groups of one owner's jobs that are closed at once; another owner's slow files hold up nobody.
 _HANDS = 4
+#: Groups of one owner a second in the long run, and at once.
+_GROUPS, _GROUPS_BURST = 30.0, 10.0
 #: Before a job that could not be closed by itself is tried again.
 _PATIENCE: Seconds = 5.0
 
@@ -62,6 +65,9 @@ class Closing:
         #: Jobs that are to close by themselves, and how many groups of them just do, by owner.
         self._automatic: dict[int, deque[JobId]] = {}
         self._busy: Counter[int] = Counter()
+        #: Owners of whom a group is about to be taken, and how often that was done of late.
+        self._coming: set[int] = set()
+        self._paces: dict[int, Allowance] = {}
         self._wake = asyncio.Event()
 
     def report_to(self, moves: Moves) -> None:
@@ -150,27 +156,30 @@ class Closing:
             group.create_task(self._sweeper.run(), name="sweep")
             while True:
                 self._wake.clear()
-                for owner in tuple(self._automatic):
-                    self._begin(owner, group)
+                for owner in self._automatic.keys() - self._coming:
+                    if self._busy[owner] < _HANDS:
+                        self._busy[owner] += 1
+                        self._coming.add(owner)
+                        group.create_task(self._close(owner), name=f"closing for {owner}")
                 await self._wake.wait()
 
-    def _begin(self, owner: int, group: asyncio.TaskGroup) -> None:
+    async def _take(self, owner: int) -> list[JobId]:
+        """Take jobs that nobody is at work on, or one that somebody is: it waits for him alone.
+
+        Where one group comes after the other, they are let grow: each costs syncs of disks.
+        """
+        now = self._clock.steady()
+        pace = self._paces.setdefault(owner, Allowance(_GROUPS, _GROUPS_BURST, now))
+        if wait := pace.spend(1, now):
+            await self._clock.sleep(wait)
         queue = self._automatic[owner]
-        while queue and self._busy[owner] < _HANDS:
-            self._busy[owner] += 1
-            work = self._close(owner, self._take(queue))
-            group.create_task(work, name=f"closing for {owner}")
+        taken = [queue.popleft()]
+        if not self._locks.held(taken[0]):
+            while queue and len(taken) < GROUP and not self._locks.held(queue[0]):
+                taken.append(queue.popleft())
         if not queue:
             del self._automatic[owner]
-
-    def _take(self, queue: deque[JobId]) -> list[JobId]:
-        """Take jobs that nobody is at work on, or one that somebody is: it waits for him alone."""
-        taken = [queue.popleft()]
-        if self._locks.held(taken[0]):
-            return taken
-        while queue and len(taken) < GROUP and not self._locks.held(queue[0]):
-            taken.append(queue.popleft())
-        return taken
+        return list(dict.fromkeys(taken))
 
     async def _remember(self) -> None:
         after: int | None = 0
@@ -181,9 +190,13 @@ class Closing:
                 self.consider(job)
             after = page.next
 
-    async def _close(self, owner: int, job_ids: Sequence[JobId]) -> None:
-        job_ids = list(dict.fromkeys(job_ids))
+    async def _close(self, owner: int) -> None:
         try:
+            try:
+                job_ids = await self._take(owner)
+            finally:
+                self._coming.discard(owner)
+                self._wake.set()
             try:
                 delayed = await self._close_all(job_ids)
             except StoreError as error:
