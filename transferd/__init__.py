@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from transferd.client.errors import DaemonFault, JobFailed, JobGone
     from transferd.client.job import Job
     from transferd.client.manager import Manager, connect
-    from transferd.model.credentials import (
-        NegotiateOptions,
-        PassportOptions,
-        Scheme,
-        Secret,
-        Target,
-    )
+    from transferd.model.choices import NoticeKind, Scheme, Target
+    from transferd.model.credentials import NegotiateOptions, PassportOptions, Secret
     from transferd.model.errors import (
         BadRequest,
         CallerError,
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
         TransferdError,
         Unavailable,
     )
-    from transferd.model.notices import NoticeKind
     from transferd.model.states import JobState
     from transferd.wire.api import (
         BlockerAnswer,
@@ -63,7 +57,8 @@ _HOMES = {
     "client.errors": ["DaemonFault", "JobFailed", "JobGone"],
     "client.job": ["Job"],
     "client.manager": ["Manager", "connect"],
-    "model.credentials": ["NegotiateOptions", "PassportOptions", "Scheme", "Secret", "Target"],
+    "model.choices": ["NoticeKind", "Scheme", "Target"],
+    "model.credentials": ["NegotiateOptions", "PassportOptions", "Secret"],
     "model.errors": [
         "BadRequest",
         "CallerError",
@@ -75,7 +70,6 @@ _HOMES = {
         "TransferdError",
         "Unavailable",
     ],
-    "model.notices": ["NoticeKind"],
     "model.states": ["JobState"],
     "wire.api": [
         "BlockerAnswer",

@@ -23,6 +23,7 @@ from transferd.wire.paths import (
     user_socket,
 )
 
+_SWITCH = 0.0005
 _FAILED, _USAGE, _TAKEN = 1, 2, 3
 
 
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             on_demand=options.on_demand,
             configuration=source,
         )
+        # The threads of the queue file must not keep the loop waiting for longer.
+        sys.setswitchinterval(_SWITCH)
         set_up_logging(config.log.format, config.log.level, environ, sys.stderr)
         # Whoever started it may want to remove or unmount the directory it was started in.
         os.chdir("/")

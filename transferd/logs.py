@@ -7,7 +7,9 @@ in a field. Nothing that was logged can begin a second line, forge a field or st
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import functools
 import json
 import logging
 import os
@@ -38,9 +40,13 @@ _MAX_CHARS = 4096
 #: A field of the journal has no such bound; a trace should be there as a whole.
 _FIELD_CHARS = 64 * 1024
 _BARE = re.compile(r"[^\s\"=\\]+")
+#: The same in printable ASCII, of which JSON escapes nothing.
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 _SECRET_NAME = re.compile(r"(?i)passw|secret|token|authorization|cookie|api[-_]?key")
 _REDACTED = "…"
+#: Ids, codes and paths, mostly: without one of `:= ` no secret can be told from the rest.
+_HARMLESS = re.compile(r"[^\s:=]*")
 
 #: A text in quotes, which may themselves be escaped: in a repr of a repr, in JSON within JSON.
 _IN_QUOTES = r"(?P<quote>\\*[\"']).*?(?<!\\)(?P=quote)"
@@ -71,6 +77,8 @@ def redact(text: str) -> str:
 
     Users choose what is logged; whatever it is, this takes a time in proportion to its length.
     """
+    if _HARMLESS.fullmatch(text):
+        return text
     for pattern in _SECRET_TEXTS:
         text = pattern.sub(rf"\1{_REDACTED}", text)
     return _URL.sub(lambda url: url[1] + (url[2] and _REDACTED), text)
@@ -108,6 +116,53 @@ class Prioritised(logging.Formatter):
         return f"<{_priority(record)}>{self._lines.format(record)}"
 
 
+class LineHandler(logging.Handler):
+    """Writes lines to a stream, those of one turn of the loop at once; what is wrong is not kept.
+
+    Each write lets the other threads of the interpreter go first: a busy daemon would wait for them
+    once for every line.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of *record*, soon; at once where there is no loop."""
+        try:
+            self._lines.append(f"{self.format(record)}\n")
+            if record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._lines) == 1:
+                _soon(self.flush)
+        except Exception:  # noqa: BLE001 - as every handler: a record that cannot be written
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            if lines:
+                self._stream.write("".join(lines))
+                self._stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody listens any more
+        finally:
+            self.release()
+
+
+def _soon(call: Callable[[], None]) -> None:
+    """Call at the end of this turn of the loop; where there is none, at once."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        call()
+    else:
+        loop.call_soon(call)
+
+
 class JournalHandler(logging.Handler):
     """Hands records to journald; while it does not answer, they go to another handler."""
 
@@ -135,7 +190,7 @@ class JournalHandler(logging.Handler):
 def journal_fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
     """Yield journald's fields for *record*, then ours, as TRANSFERD_NAME; no value is none."""
     event, fields = contents(record, _FIELD_CHARS)
-    yield "MESSAGE", _message(record)
+    yield "MESSAGE", _line(event, {name: _cut(value, _MAX_CHARS) for name, value in fields.items()})
     yield "PRIORITY", str(_priority(record))
     yield "SYSLOG_IDENTIFIER", "transferd"
     if event in EVENTS:
@@ -165,11 +220,13 @@ def set_up_logging(
     it is away, to *stream* as lines with their priority.
     """
     lines = FORMATS[log_format]()
-    handler: logging.Handler = logging.StreamHandler(stream)
+    handler: logging.Handler = LineHandler(stream)
     handler.setFormatter(lines)
     if _is_journal(stream, environ):
         handler.setFormatter(Prioritised(lines))
         handler = JournalHandler(Journal(journal), handler)
+    # Nobody reads these of a record, and asking costs as much as writing it.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(True)
     # Requests are logged by what they do; their URLs are nobody's business.
@@ -200,8 +257,11 @@ def _priority(record: logging.LogRecord) -> int:
 
 def _message(record: logging.LogRecord) -> str:
     """Return event and fields as one line."""
-    event, fields = contents(record)
-    return event + "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+    return _line(*contents(record))
+
+
+def _line(event: str, fields: Mapping[str, Value]) -> str:
+    return event + "".join([f" {name}={_quoted(value)}" for name, value in fields.items()])
 
 
 def contents(record: logging.LogRecord, longest: int = _MAX_CHARS) -> tuple[str, dict[str, Value]]:
@@ -218,9 +278,14 @@ def contents(record: logging.LogRecord, longest: int = _MAX_CHARS) -> tuple[str,
     if record.stack_info:
         given["stack"] = record.stack_info
     return event, {
-        name: _REDACTED if _SECRET_NAME.search(name) else _value(value, longest)
+        name: _REDACTED if _means_secret(name) else _value(value, longest)
         for name, value in given.items()
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _means_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _value(value: object, longest: int) -> Value:
@@ -228,14 +293,19 @@ def _value(value: object, longest: int) -> Value:
         return value.name.lower()
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = redact(str(value))
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    return _cut(redact(str(value)), longest)
+
+
+def _cut(value: Value, longest: int) -> Value:
+    return f"{value[:longest]}…" if isinstance(value, str) and len(value) > longest else value
 
 
 def _quoted(value: Value) -> str:
     """Write a value as one word: as it is, or in JSON's quotes with everything odd escaped."""
     if not isinstance(value, str):
-        return json.dumps(value)
+        return str(value) if type(value) is int else json.dumps(value)
+    if _PLAIN.fullmatch(value):
+        return value
     quoted = json.dumps(value, ensure_ascii=False)
     escaped = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
     return value if _BARE.fullmatch(value) and escaped == f'"{value}"' else escaped

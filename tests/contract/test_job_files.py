@@ -280,9 +280,11 @@ async def test_open_and_publishable_files_are_told_apart(queue: Queue) -> None:
         await queue.done(job.id, file)
     assert [file.index for file in await queue.jobs.open_files(job.id, 9)] == [1, 3]
     assert [file.index for file in await queue.jobs.open_files(job.id, 1)] == [1]
-    assert [file.index for file in await queue.jobs.publishable(job.id)] == [0, 2]
+    (whole,) = await queue.jobs.whole([job.id])
+    assert [file.index for file in whole.files] == [0, 2]
     await queue.jobs.mark_published(job.id, [0, 1])
-    assert [file.index for file in await queue.jobs.publishable(job.id)] == [2]
+    (whole,) = await queue.jobs.whole([job.id])
+    assert [file.index for file in whole.files] == [2]
     assert [file.published for file in await _files(queue, job.id)] == [True, False, False, False]
 
 

@@ -167,7 +167,6 @@ async def test_a_job_that_is_not_there_is_not_found(queue: Queue) -> None:
         queue.jobs.job(GONE),
         queue.jobs.files(GONE, after=-1, limit=1),
         queue.jobs.open_files(GONE, 1),
-        queue.jobs.publishable(GONE),
         queue.jobs.add_files(GONE, file_specs(1), NOW, files_per_job=9, quota=Quota()),
         queue.jobs.change_settings(GONE, lambda now: now, NOW),
         queue.jobs.set_credentials(GONE, [credential()], NOW),

@@ -107,6 +107,26 @@ async def test_terminal_notices_wait_until_they_are_settled(queue: Queue) -> Non
     assert await _unsettled(queue) == (error,)
 
 
+async def test_many_are_settled_at_once_those_of_others_are_not(queue: Queue) -> None:
+    """One transaction for all; each is told apart from what was settled before."""
+    first, second = await queue.transferred(), await queue.failed()
+    hers, error = await _unsettled(queue)
+    bobs = await queue.make(owner=BOB)
+    await queue.apply(bobs.id, JobEvent.DISPATCH, JobEvent.FAIL)
+    (his,) = await _unsettled(queue, owner=BOB)
+    await queue.notices.settle(error.number)
+    numbers = [his.number, 999, error.number, hers.number]
+    found = await queue.notices.settle_all(numbers, ALICE)
+    assert [(each.number, each.owner, each.new) for each in found] == [
+        (his.number, BOB, False),
+        (error.number, ALICE, False),
+        (hers.number, ALICE, True),
+    ]
+    assert found[2].created == hers.created
+    assert [notice.job_id for notice in await _unsettled(queue)] == [bobs.id]
+    assert first.id != second.id
+
+
 async def test_what_needs_no_acknowledgement_is_settled_at_once(queue: Queue) -> None:
     """ENDED and FILE_TRANSFERRED are told, not confirmed."""
     job = await queue.transferred()

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.service import ME, ScriptedWorker, Service, running_service, spec
+from tests.support.service import ME, ScriptedWorker, Service, one_by_one, running_service, spec
 from transferd.assembly import own_user
 from transferd.model.errors import Conflict, OwnerRefused, StoreDamaged
 from transferd.model.job import Inode, Job, JobId, Validator
@@ -307,7 +307,9 @@ async def twice(service: Service, job: Job) -> Notice:
     heard: list[Notice] = []
     async with (
         asyncio.timeout(10),
-        service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=0) as events,
+        one_by_one(
+            service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=0)
+        ) as events,
     ):
         async for event in events:
             heard += [event] if isinstance(event, Notice) else []

@@ -354,6 +354,30 @@ async def test_a_notice_is_acknowledged_once_and_again(api: Api) -> None:
     assert (missing.status, missing.code) == (404, "notice_not_found")
 
 
+async def test_many_notices_are_acknowledged_each_by_itself(api: Api) -> None:
+    """What is refused is told as its own request would tell it, and keeps none of the others."""
+    job = await api.create()
+    first, last = [await api.service.post(NoticeKind.ERROR, JobId(job["id"])) for _ in range(2)]
+    missing = await api.send("POST", "/v1/notices/999/ack")
+    numbers = [first.number, 999, last.number, first.number]
+    reply = await api.send("POST", "/v1/notices/ack", {"numbers": numbers})
+    assert reply.status == 200
+    assert reply.json["settled"] == [first.number, last.number]
+    (refused,) = reply.json["refused"]
+    assert refused == {"number": 999} | {
+        name: missing.json[name] for name in ("status", "code", "detail")
+    }
+    assert all(notice.settled for notice in api.service.outbox)
+
+
+@pytest.mark.parametrize("numbers", [[], [-1], [2**63], ["1"], list(range(1001)), None])
+async def test_what_names_no_notices_is_refused(api: Api, numbers: object) -> None:
+    """A request holds up the queue file for a moment only."""
+    reply = await api.send("POST", "/v1/notices/ack", {"numbers": numbers})
+    assert reply.status == 400
+    assert reply.code in {"value_invalid", "wrong_type"}
+
+
 # ── who calls ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -486,6 +510,7 @@ async def test_a_caller_that_the_daemon_does_not_serve_learns_only_what_it_is() 
             ("GET", "/v1/events"),
             ("GET", "/v1/metrics"),
             ("POST", "/v1/notices/1/ack"),
+            ("POST", "/v1/notices/ack"),
         ]
         for method, path in refused:
             reply = await api.send(method, path)

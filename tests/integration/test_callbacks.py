@@ -274,6 +274,24 @@ async def test_at_most_four_callbacks_run_at_once(
     assert running == [0, 4]
 
 
+async def test_acknowledgements_that_wait_go_together(
+    manager: Manager, service: ScriptedService
+) -> None:
+    """One request is under way at a time; what callbacks have done meanwhile is the next one."""
+    jobs = [await running_job(manager, f"job {number}") for number in range(20)]
+    returned = asyncio.Semaphore(0)
+    for job in jobs:
+        await job.set_notify(on_transferred=lambda *_: returned.release())
+    service.gate.clear()
+    for job in jobs:
+        await service.transfer(job)
+    for _ in jobs:
+        await returned.acquire()
+    service.gate.set()
+    await service.acknowledgements(len(jobs))
+    assert len(service.together) <= 2
+
+
 async def test_what_happened_before_anybody_registered_is_still_delivered(
     manager: Manager, service: ScriptedService
 ) -> None:

@@ -654,6 +654,17 @@ async def test_acknowledging_twice_is_no_error(manager: Manager, service: Script
         await manager.acknowledge(999)
 
 
+async def test_of_several_notices_those_that_are_there_are_acknowledged(
+    manager: Manager, service: ScriptedService
+) -> None:
+    """Whoever names one that is gone hears of it; the others do not come again."""
+    notices = [await service.transfer(await running_job(manager)) for _ in range(2)]
+    with pytest.raises(NotFound, match="999"):
+        await manager.acknowledge(notices[0].number, 999, notices[1].number)
+    assert all(notice.settled for notice in service.outbox)
+    await manager.acknowledge()
+
+
 async def test_a_caller_waits_where_the_queue_of_callers_is_full(tmp_path: Path) -> None:
     """Somebody who connects all the time costs others time, and not an answer that never comes."""
     path = str(tmp_path / "s")

@@ -23,7 +23,7 @@ from transferd.model.caller import Caller
 from transferd.model.errors import StoreDamaged
 from transferd.model.job import JobId
 from transferd.model.limits import Limits
-from transferd.model.notices import Event, NoticeKind
+from transferd.model.notices import NoticeKind, Page
 
 Kind = NoticeKind
 
@@ -84,7 +84,7 @@ async def api() -> AsyncIterator[Api]:
         yield running
 
 
-async def _events(error: Exception | None = None) -> AsyncIterator[Event]:
+async def _events(error: Exception | None = None) -> AsyncIterator[Page]:
     """No events, then perhaps an error."""
     if error is not None:
         raise error
@@ -180,7 +180,7 @@ async def test_the_service_hears_who_listens(api: Api, monkeypatch: pytest.Monke
     asked: list[tuple[Any, ...]] = []
 
     @asynccontextmanager
-    async def subscribe(caller: Caller, **wishes: Any) -> AsyncIterator[AsyncIterator[Event]]:
+    async def subscribe(caller: Caller, **wishes: Any) -> AsyncIterator[AsyncIterator[Page]]:
         asked.append((caller, wishes))
         yield _events()
 
@@ -313,7 +313,7 @@ async def test_a_stream_ends_when_the_service_fails(
     @asynccontextmanager
     async def subscribe(
         *_: object, error: Exception, **__: object
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[AsyncIterator[Page]]:
         yield _events(error)
 
     for error, event in (
@@ -342,7 +342,7 @@ class Flood(FakeService):
         kinds: NoticeKind,
         after: int | None,
         all_users: bool = False,
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[AsyncIterator[Page]]:
         """Tell without end."""
         await self._listen(+1)
         try:
@@ -350,12 +350,12 @@ class Flood(FakeService):
         finally:
             await self._listen(-1)
 
-    async def _tell(self) -> AsyncIterator[Event]:
+    async def _tell(self) -> AsyncIterator[Page]:
         """Tell for ever, and remember how much was taken."""
         (known,) = self.jobs
         notice = await self.post(Kind.ENDED, known)
         for self.told in count(1):
-            yield notice
+            yield [notice]
             if self.told % 100 == 0:
                 await asyncio.sleep(0)
 

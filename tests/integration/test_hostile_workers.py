@@ -389,7 +389,7 @@ async def test_leftovers_are_removed_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their owner need not have another job."""
-    monkeypatch.setattr("transferd.service.closing._AGAIN", 0.05)
+    monkeypatch.setattr("transferd.service.sweeper._AGAIN", 0.05)
     program = _butterfingers(tmp_path / "flag")
     async with machine(tmp_path / "state", {MALLORY: program}) as (service, _):
         job = await create(service, MALLORY, spec("/a"))

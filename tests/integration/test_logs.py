@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import logging
 import os
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferd.logs import FORMATS, JsonLines, Lines, redact
+from transferd.logs import FORMATS, JsonLines, LineHandler, Lines, redact
 from transferd.model.credentials import Scheme, Secret
 from transferd.model.states import JobState
 
@@ -50,6 +52,30 @@ def test_an_event_is_one_line_of_pairs() -> None:
     assert line == (
         '2026-01-31T12:00:00.250Z info job.created job=0a1b owner=1000 name="two words"'
     )
+
+
+async def test_lines_of_one_turn_are_written_at_once_and_what_is_wrong_is_not_kept() -> None:
+    """A write gives the interpreter away; a warning is there before anybody is told of it."""
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    handler = LineHandler(Stream())
+    handler.setFormatter(Lines())
+    for name in ("a.b", "a.c"):
+        handler.handle(record(name))
+    assert written == []
+    await asyncio.sleep(0)
+    assert [text.count("\n") for text in written] == [2]
+    handler.handle(record("a.d"))
+    handler.handle(record("a.e", level=logging.WARNING))
+    assert [text.count("\n") for text in written] == [2, 2]
+    handler.handle(record("a.f"))
+    handler.flush()  # as at the end of the process
+    assert len(written) == 3
 
 
 def test_an_event_is_one_json_object() -> None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.support.service import QUICK, SETTINGS, Service, running_service, spec
+from tests.support.service import QUICK, SETTINGS, Service, one_by_one, running_service, spec
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import Conflict, NotAllowed, NotFound, Unavailable
 from transferd.model.job import FileSpec, Header, Job, JobId, JobSpec, Priority, Settings
-from transferd.model.notices import Event, Modified, Notice, NoticeKind
+from transferd.model.notices import Event, Modified, Notice, NoticeKind, Page
 from transferd.model.queue import Runnable
 from transferd.model.states import JobEvent, JobState
 from transferd.wire import link
@@ -71,7 +71,7 @@ async def _made(service: Service, wish: JobSpec, caller: Caller = ALICE) -> Job:
 async def _next(service: Service, caller: Caller, job: Job, kinds: NoticeKind) -> Notice:
     """Wait for a notice of a job that a caller hears."""
     listening = service.parts.notifier.subscribe(caller, job_id=job.id, kinds=kinds, after=0)
-    async with asyncio.timeout(10), listening as events:
+    async with asyncio.timeout(10), one_by_one(listening) as events:
         async for event in events:
             if isinstance(event, Notice):
                 return event
@@ -153,6 +153,13 @@ async def test_an_admin_does_not_acknowledge_for_others(service: Service) -> Non
     with pytest.raises(NotFound) as missing:
         await acknowledge(BOB, 4711)
     assert hidden.value.detail.replace(str(notice.number), "4711") == missing.value.detail
+    numbers = [notice.number, 4711]
+    many = service.parts.notifier.acknowledge_all
+    for caller, alone in ((CAROL, refused.value), (BOB, hidden.value)):
+        errors = await many(caller, numbers)
+        assert str(errors[notice.number]) == str(alone)
+        assert str(errors[4711]) == str(missing.value)
+    assert list(await many(ALICE, numbers)) == [4711]
     assert (await acknowledge(ALICE, notice.number)).settled
 
 
@@ -174,11 +181,15 @@ async def test_an_admin_hears_of_others_when_he_asks_for_it(service: Service) ->
             pass
 
 
-async def _heard(listening: object, count: int) -> list[JobId]:
+async def _heard(
+    listening: AbstractAsyncContextManager[AsyncIterator[Page]], count: int
+) -> list[JobId]:
     heard: list[JobId] = []
-    async with asyncio.timeout(10), listening as events:  # type: ignore[attr-defined]
+    async with asyncio.timeout(10), one_by_one(listening) as events:
         while len(heard) < count:
-            heard.append((await anext(events)).job_id)
+            event = await anext(events)
+            assert isinstance(event, Notice)
+            heard.append(event.job_id)
     return heard
 
 
@@ -190,7 +201,7 @@ async def test_an_admin_who_looks_on_delivers_nothing(service: Service) -> None:
     watching = service.parts.notifier.subscribe(
         CAROL, job_id=None, kinds=TERMINAL | ENDED, after=None, all_users=True
     )
-    async with asyncio.timeout(10), watching as events:
+    async with asyncio.timeout(10), one_by_one(watching) as events:
         await worker.fail(start, "http_404")
         seen = await anext(events)
         assert isinstance(seen, Notice)
@@ -309,7 +320,7 @@ async def test_the_former_owner_hears_the_end_and_nothing_of_what_comes(service:
     everything = ENDED | TERMINAL | NoticeKind.MODIFICATION
     listening = service.parts.notifier.subscribe(ALICE, job_id=job.id, kinds=everything, after=None)
     heard: list[Event] = []
-    async with asyncio.timeout(10), listening as events:
+    async with asyncio.timeout(10), one_by_one(listening) as events:
         # A modification is still to be told when the job becomes somebody else's.
         await service.parts.jobs.change(ALICE, job.id, lambda s: replace(s, description="x"))
         await service.parts.jobs.take_ownership(CAROL, job.id)
@@ -337,7 +348,7 @@ async def test_what_was_owed_to_the_former_owner_is_owed_to_the_new_one(
     await hers.fail(await hers.hears(link.Start), "http_404")
     owed = await _next(service, ALICE, job, FAILED)
     listening = service.parts.notifier.subscribe(CAROL, job_id=None, kinds=TERMINAL, after=None)
-    async with asyncio.timeout(10), listening as events:
+    async with asyncio.timeout(10), one_by_one(listening) as events:
         await service.parts.jobs.take_ownership(CAROL, job.id)
         inherited = await anext(events)
     assert isinstance(inherited, Notice)

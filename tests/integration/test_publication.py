@@ -9,14 +9,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from tests.support.inodes import inode_at
 from tests.support.isolation import ordinary_user, run_traced
 from transferd.model.job import Inode, JobId
 from transferd.model.paths import temporary_path
 from transferd.wire.link import Leftover, Publication, Publish, Refusal
+from transferd.worker import publication
 from transferd.worker.directory import open_directory
-from transferd.worker.publication import discard, publish
+from transferd.worker.publication import discard
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 
@@ -26,16 +28,21 @@ import msgspec
 from transferd.wire.link import Publish
 from transferd.worker.publication import publish
 order = msgspec.json.decode(sys.argv[1], type=Publish)
-for refusal in publish(order.files, order.overwrite):
+for refusal in publish(order.files):
     print(refusal.number, refusal.code)
 """
+
+
+def publish(files: Sequence[Publication], overwrite: bool = True) -> tuple[Refusal, ...]:
+    """Publish files whose jobs all say the same."""
+    return publication.publish([replace_struct(file, overwrite=overwrite) for file in files])
 
 
 def whole(local: Path, content: bytes = b"new", index: int = 0) -> Publication:
     """Make a whole temporary file for *local*, as a worker leaves it."""
     temporary = Path(temporary_path(str(local), JOB))
     temporary.write_bytes(content)
-    return Publication(index, str(local), str(temporary), inode_at(temporary))
+    return Publication(index, str(local), str(temporary), inode_at(temporary), True)
 
 
 def codes(refusals: Sequence[Refusal]) -> list[tuple[int, str]]:
@@ -48,7 +55,8 @@ def traced_publish(
     files: list[Publication], overwrite: bool, inject: str | None = None
 ) -> tuple[str, tuple[str, ...]]:
     """Publish in a process of its own; return what was refused and its system calls."""
-    order = msgspec.json.encode(Publish(1, tuple(files), overwrite)).decode()
+    wanted = tuple(replace_struct(file, overwrite=overwrite) for file in files)
+    order = msgspec.json.encode(Publish(1, wanted)).decode()
     calls = "rename,renameat,renameat2,fsync"
     run = run_traced(PUBLISH, [order], calls=calls, inject=inject)
     return run.printed, tuple(call.replace("renameat", "rename", 1) for call in run.calls)
@@ -98,7 +106,7 @@ def test_a_file_that_is_nowhere_is_lost(tmp_path: Path) -> None:
     assert codes(publish([file], True)) == [(0, "local_lost")]
     (tmp_path / "a.iso").write_bytes(b"old")
     number = (tmp_path / "a.iso").stat().st_ino + 1
-    file = Publication(0, file.local, file.temporary, Inode(device=0, number=number))
+    file = Publication(0, file.local, file.temporary, Inode(device=0, number=number), True)
     assert codes(publish([file], True)) == [(0, "local_lost")]
     assert (tmp_path / "a.iso").read_bytes() == b"old"
 
@@ -120,7 +128,7 @@ def test_only_a_regular_file_is_published(tmp_path: Path) -> None:
     fifo = tmp_path / ".a.iso.transferd-1"
     os.mkfifo(fifo)
     inode = Inode(device=fifo.stat().st_dev, number=fifo.stat().st_ino)
-    file = Publication(0, str(tmp_path / "a.iso"), str(fifo), inode)
+    file = Publication(0, str(tmp_path / "a.iso"), str(fifo), inode, True)
     assert codes(publish([file], True)) == [(0, "local_lost")]
 
 
@@ -128,7 +136,7 @@ def test_a_device_that_is_numbered_anew_does_not_lose_a_file(tmp_path: Path) -> 
     """After a reboot btrfs, overlayfs and NFS have other device numbers."""
     file = whole(tmp_path / "a.iso")
     moved = Inode(device=file.inode.device + 1, number=file.inode.number)
-    assert publish([Publication(0, file.local, file.temporary, moved)], True) == ()
+    assert publish([Publication(0, file.local, file.temporary, moved, True)], True) == ()
 
 
 @pytest.mark.parametrize("name", ["temporary", "local"])
@@ -251,6 +259,26 @@ def test_names_are_flushed_once_for_a_directory_after_all_renames(tmp_path: Path
     assert [call.split("(")[0] for call in calls[0]] == ["rename"] * 3 + ["fsync"]
     assert [call.split("(")[0] for call in calls[1]] == ["fsync"]
     assert f"<{tmp_path}>" in calls[0][-1]
+
+
+def test_directories_are_flushed_when_everything_has_its_name(tmp_path: Path) -> None:
+    """One flush writes the journal with the names of all of them; the others find it written."""
+    files = []
+    for index in range(3):
+        (tmp_path / f"{index}").mkdir()
+        files.append(whole(tmp_path / f"{index}" / "a", index=index))
+    calls = [call.split("(")[0] for call in traced_publish(files, True)[1]]
+    assert calls == ["rename"] * 3 + ["fsync"] * 3
+
+
+def test_files_of_several_jobs_get_their_names_as_each_of_them_says(tmp_path: Path) -> None:
+    """One question is about files of any jobs; whether to replace is asked of each."""
+    files = [whole(tmp_path / name, index=index) for index, name in enumerate("ab")]
+    for file in files:
+        Path(file.local).write_bytes(b"old")
+    files[1] = replace_struct(files[1], overwrite=False)
+    assert codes(publication.publish(files)) == [(1, "local_exists")]
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"new", b"old"]
 
 
 def test_a_name_that_could_not_be_flushed_is_not_published(tmp_path: Path) -> None:

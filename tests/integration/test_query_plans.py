@@ -27,6 +27,7 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
+from transferd.model.queue import Ending
 from transferd.model.reports import Reset, Sized
 from transferd.model.states import JobEvent, JobState
 from transferd.store.connection import Operation, T
@@ -169,7 +170,7 @@ QUESTIONS: dict[str, Question] = {
     "of owner in states": lambda p: p.jobs.jobs(owner=ALICE, states=_EVERY, after=0, limit=9),
     "files": lambda p: p.jobs.files(JOB, after=0, limit=9),
     "open files": lambda p: p.jobs.open_files(JOB, 9),
-    "publishable": lambda p: p.jobs.publishable(JOB),
+    "whole": lambda p: p.jobs.whole([JOB]),
     "secrets": lambda p: p.jobs.secrets(JOB, NOW),
     "strays": lambda p: p.jobs.strays(9),
     "forget strays": lambda p: p.jobs.forget_strays([1]),
@@ -181,6 +182,7 @@ QUESTIONS: dict[str, Question] = {
     "reports": lambda p: p.jobs.keep(JOB, [offset(5), Reset(file=0)], NOW, extend=9),
     "done": lambda p: p.jobs.keep(JOB, [done(), done(1), done(2)], NOW, extend=9),
     "published": lambda p: p.jobs.mark_published(JOB, [0]),
+    "completed": lambda p: p.jobs.complete([Ending(job_id=JOB, published=(0,), change=None)], NOW),
     "resume": lambda p: p.jobs.apply(JOB, JobEvent.DISPATCH, NOW),
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
     "take": lambda p: p.jobs.take(JOB, ALICE + 1, NOW),

@@ -19,6 +19,7 @@ from tests.support.service import (
     STRANGER,
     TIMERS,
     Service,
+    one_by_one,
     running_service,
     spec,
 )
@@ -539,7 +540,7 @@ async def test_a_notice_comes_again_until_it_is_acknowledged(service: Service) -
     await _transferred(service, job)
     numbers = []
     listening = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
-    async with asyncio.timeout(10), listening as events:
+    async with asyncio.timeout(10), one_by_one(listening) as events:
         async for event in events:
             numbers.append(event.number)  # type: ignore[union-attr]
             if len(numbers) == 3:
@@ -556,13 +557,43 @@ async def test_what_happens_once_a_listener_is_there_is_heard(service: Service) 
     job = await service.create(spec("/a", start=False))
     kinds = NoticeKind.MODIFICATION | NoticeKind.ENDED
     notifier = service.parts.notifier
-    async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as events:
+    async with one_by_one(notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None)) as events:
         await service.parts.jobs.cancel(ME, job.id)
         async with asyncio.timeout(10):
             event = await anext(events)
     assert isinstance(event, Notice)
     assert event.kind is NoticeKind.ENDED
     assert not notifier.busy
+
+
+async def test_what_there_is_to_hear_at_a_time_is_one_page_and_one_count_of_deliveries(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand notices a second cost a few writes, not a thousand."""
+    jobs = [await service.create(spec(f"/{n}")) for n in range(4)]
+    worker = await service.worker()
+    for number, job in enumerate(jobs):
+        await worker.carry(await worker.hears(link.Start, number + 1))
+        await service.next_notice(job, DONE)
+    notices, notifier = service.store.notices, service.parts.notifier
+    marked: list[Sequence[int]] = []
+    everything, delivered = asyncio.Event(), notices.delivered
+
+    async def noting(numbers: Sequence[int]) -> None:
+        marked.append(numbers)
+        everything.set()
+        await delivered(numbers)
+
+    monkeypatch.setattr(notices, "delivered", noting)
+    async with notifier.subscribe(ME, job_id=None, kinds=DONE, after=None) as pages:
+        page = await anext(pages)
+        again = asyncio.ensure_future(anext(aiter(pages)))
+        async with asyncio.timeout(10):
+            await everything.wait()
+        again.cancel()
+        await asyncio.wait([again])
+    assert {event.job_id for event in page if isinstance(event, Notice)} == {j.id for j in jobs}
+    assert set(marked[0]) >= {event.number for event in page if isinstance(event, Notice)}
 
 
 async def test_a_notice_is_followed_up_once_however_many_have_heard_it(
@@ -575,8 +606,8 @@ async def test_a_notice_is_followed_up_once_however_many_have_heard_it(
     (owed,) = await notices.unsettled(owner=None, job_id=job.id, kinds=DONE, after=0, limit=1)
 
     async def listen() -> None:
-        async with notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None) as events:
-            async for _ in events:
+        async with notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None) as pages:
+            async for _ in pages:
                 pass
 
     listening = [asyncio.create_task(listen()) for _ in range(5)]
@@ -621,7 +652,7 @@ async def test_the_command_is_the_last_resort_beside_a_deaf_listener(service: Se
 
     async def listen() -> None:
         listening = service.parts.notifier.subscribe(ME, job_id=job.id, kinds=DONE, after=None)
-        async with listening as events:
+        async with one_by_one(listening) as events:
             async for event in events:
                 heard.append(event)
 
@@ -679,10 +710,10 @@ async def test_a_job_that_changes_all_the_time_is_looked_at_once_an_interval(
         job = await service.create(spec("/a", start=False))
         kinds = NoticeKind.MODIFICATION
         notifier, bounds = service.parts.notifier, service.store.notices.bounds
-        async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as events:
+        async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as pages:
             notifier.modified(job.owner, job.id)
-            await anext(events)
-            again = asyncio.ensure_future(anext(aiter(events)))
+            await anext(pages)
+            again = asyncio.ensure_future(anext(aiter(pages)))
             looks: list[int] = []
 
             async def look() -> tuple[int, int]:

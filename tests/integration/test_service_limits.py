@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.service import QUICK, SETTINGS, Service, running_service, spec
+from tests.support.service import QUICK, SETTINGS, Service, one_by_one, running_service, spec
 from transferd.config import Bounds, Config
 from transferd.model.caller import Caller
 from transferd.model.errors import Conflict
@@ -173,7 +173,7 @@ async def test_who_exceeds_the_outbox_hears_what_he_has_missed(
 
         async def first(caller: Caller) -> Event:
             hears = notifier.subscribe(caller, job_id=None, kinds=NoticeKind.ENDED, after=0)
-            async with asyncio.timeout(10), hears as events:
+            async with asyncio.timeout(10), one_by_one(hears) as events:
                 return await anext(events)
 
         gap, told = await first(ALICE), await first(BOB)

@@ -281,8 +281,8 @@ async def test_questions_are_answered_beside_the_runs(
     inspected = await desk.until(book, link.Inspected)
     assert inspected.request == 11
     assert [(r.number, r.code) for r in inspected.refusals] == [(1, "local_directory_missing")]
-    publication = link.Publication(0, local, temporary, file.inode)
-    await desk.channel.send(link.Publish(12, (publication,), True))
+    publication = link.Publication(0, local, temporary, file.inode, True)
+    await desk.channel.send(link.Publish(12, (publication,)))
     published = await desk.until(book, link.Published)
     assert published == link.Published(12, ())
     assert (tmp_path / "0-f").read_bytes() == BODY
@@ -304,7 +304,7 @@ async def test_a_question_is_answered_even_by_a_faulty_worker(
         raise RuntimeError("boom")
 
     monkeypatch.setattr("transferd.worker.dispatcher.publish", faulty)
-    publication = link.Publication(4, "/a", "/b", Inode(device=1, number=2))
-    await desk.channel.send(link.Publish(1, (publication,), True))
+    publication = link.Publication(4, "/a", "/b", Inode(device=1, number=2), True)
+    await desk.channel.send(link.Publish(1, (publication,)))
     published = await desk.until(Book(), link.Published)
     assert [(r.number, r.code) for r in published.refusals] == [(4, "worker_fault")]

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, CredentialLabel, Scheme, Secret, Target
-from transferd.model.errors import Conflict, NotAllowed, NotFound
+from transferd.model.errors import CallerError, Conflict, NotAllowed, NotFound
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
-from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
+from transferd.model.notices import TERMINAL, Gap, Modified, Notice, NoticeKind, Page
 from transferd.model.ownership import stripped
 from transferd.model.queue import Created, FilePage, JobPage
 from transferd.model.states import JobEvent, JobState, advance
@@ -248,7 +248,7 @@ class FakeService:
         kinds: NoticeKind,
         after: int | None,
         all_users: bool = False,
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[AsyncIterator[Page]]:
         await self._enter(None)
         if all_users and not caller.admin:
             raise NotAllowed("not_allowed", "cannot listen to everybody's jobs; you are no admin")
@@ -267,22 +267,22 @@ class FakeService:
         after: int | None,
         modified: int,
         outbox: list[Notice],
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[Page, None]:
         cursor = outbox[-1].number if after is None and outbox else after or 0
         for notice in outbox:
             if not notice.settled and notice.kind & kinds and notice.number <= cursor:
-                yield notice
+                yield [notice]
         if after is not None and after + 1 < self.oldest:
-            yield Gap(after=after, oldest=self.oldest)
+            yield [Gap(after=after, oldest=self.oldest)]
         while True:
             for notice in list(self.outbox):
                 wanted = notice.kind & kinds and job_id in (None, notice.job_id)
                 if wanted and notice.number >= self.oldest and notice.number > cursor:
                     cursor = notice.number
-                    yield notice
+                    yield [notice]
             if kinds & NoticeKind.MODIFICATION:
                 for job in self._modified[modified:]:
-                    yield Modified(job=job)
+                    yield [Modified(job=job)]
             modified = len(self._modified)
             async with self._changed:
                 await self._changed.wait_for(partial(self._has_news, cursor, modified))
@@ -294,6 +294,17 @@ class FakeService:
                 self.outbox[index] = dataclasses.replace(notice, settled=True)
                 return self.outbox[index]
         raise NotFound("notice_not_found", f"there is no notice {number}")
+
+    async def acknowledge_all(
+        self, caller: Caller, numbers: Sequence[int]
+    ) -> Mapping[int, CallerError]:
+        refused: dict[int, CallerError] = {}
+        for number in numbers:
+            try:
+                await self.acknowledge(caller, number)
+            except CallerError as error:
+                refused[number] = error
+        return refused
 
     # ── within ───────────────────────────────────────────────────────────────────────────
 

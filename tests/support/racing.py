@@ -121,8 +121,8 @@ class Race:
     async def _publish(self) -> None:
         file = self._book.files[0]
         assert file.inode is not None
-        wanted = link.Publication(0, file.spec.local, self._temporary, file.inode)
-        refusals = await self._ask(link.Publish(self._next(), (wanted,), True))
+        wanted = link.Publication(0, file.spec.local, self._temporary, file.inode, True)
+        refusals = await self._ask(link.Publish(self._next(), (wanted,)))
         self._count("publish", refusals)
         if not refusals:
             name = os.path.basename(file.spec.local)

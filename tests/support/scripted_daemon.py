@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from tests.support.fake_service import FakeService
 from transferd.api.server import ApiServer
 from transferd.client.job import Job
 from transferd.model.caller import Caller
-from transferd.model.errors import Unavailable
+from transferd.model.errors import CallerError, Unavailable
 from transferd.model.failures import Failure
 from transferd.model.job import JobId
 from transferd.model.limits import Limits
-from transferd.model.notices import Event, Notice, NoticeKind
+from transferd.model.notices import Event, Notice, NoticeKind, Page
 from transferd.model.states import JobState
 from transferd.service.figures import Figures
 
@@ -38,9 +38,9 @@ class Ear:
     def wants(self, kind: NoticeKind, job_id: JobId) -> bool:
         return bool(kind & self.kinds) and self.job_id in (None, job_id)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncIterator[Page]:
         while True:
-            yield await self.queue.get()
+            yield [await self.queue.get()]
 
 
 class ScriptedService(FakeService):
@@ -52,6 +52,8 @@ class ScriptedService(FakeService):
         #: Every listener that there ever was.
         self.heard_by: list[Ear] = []
         self.acknowledged: list[int] = []
+        #: Those of each request.
+        self.together: list[Sequence[int]] = []
         #: So many acknowledgements are refused before one is taken.
         self.lose_acknowledgements = 0
         self._acknowledgement = asyncio.Condition()
@@ -65,7 +67,7 @@ class ScriptedService(FakeService):
         kinds: NoticeKind,
         after: int | None,
         all_users: bool = False,
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[AsyncIterator[Page]]:
         ear = Ear(job_id, kinds, after)
         for notice in self.outbox:
             owed = not notice.settled
@@ -90,6 +92,12 @@ class ScriptedService(FakeService):
             self.acknowledged.append(number)
             self._acknowledgement.notify_all()
         return notice
+
+    async def acknowledge_all(
+        self, caller: Caller, numbers: Sequence[int]
+    ) -> Mapping[int, CallerError]:
+        self.together.append(numbers)
+        return await super().acknowledge_all(caller, numbers)
 
     async def acknowledgements(self, count: int) -> list[int]:
         """Wait until so many acknowledgements have come; returns their numbers."""

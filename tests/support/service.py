@@ -11,7 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,7 @@ from transferd.model.caller import Caller
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import Failure
 from transferd.model.job import File, FileSpec, Inode, Job, JobId, JobSpec, Settings, Timers
-from transferd.model.notices import Notice, NoticeKind
+from transferd.model.notices import Event, Notice, NoticeKind, Page
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
 from transferd.service.workers import Launch
@@ -212,7 +212,7 @@ class Service:
             listening = self.parts.notifier.subscribe(
                 caller, job_id=job.id, kinds=kinds, after=after
             )
-            async with listening as events:
+            async with one_by_one(listening) as events:
                 async for event in events:
                     if isinstance(event, Notice):
                         return event
@@ -225,7 +225,7 @@ class Service:
             listening = self.parts.notifier.subscribe(
                 caller, job_id=job.id, kinds=kinds, after=None
             )
-            async with listening as events:
+            async with one_by_one(listening) as events:
                 while not reached(seen := await self.parts.jobs.get(caller, job.id)):
                     await anext(events)
         return seen
@@ -243,6 +243,15 @@ class Service:
         self.workers.append(worker)
         self._by_owner[owner] = worker
         self._started.set()
+
+
+@asynccontextmanager
+async def one_by_one(
+    listening: AbstractAsyncContextManager[AsyncIterator[Page]],
+) -> AsyncIterator[AsyncIterator[Event]]:
+    """Take events out of their pages."""
+    async with listening as pages:
+        yield (event async for page in pages for event in page)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from transferd.cli import arguments
 from transferd.cli.advice import advice_for
 from transferd.cli.arguments import make_parser
 from transferd.cli.destination import DEFAULT_NAME, destination, name_from_url
@@ -161,6 +162,25 @@ def test_help_comes_at_once() -> None:
     assert "examples:" in done.stdout
     # The bar is 0.12 s on a quiet machine; here others may be at work.
     assert time.monotonic() - began < 3
+
+
+def test_a_look_at_the_queue_comes_at_once() -> None:
+    """Scripts ask often: what others bring to talk HTTP or to draw is not imported for `list`."""
+    code = (
+        "import sys, transferd.cli.views;"
+        "large = {'aiohttp', 'yarl', 'rich', 'shtab', 'transferd.model.job'} & set(sys.modules);"
+        "print(*large)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_a_command_means_the_same_to_the_grammar_of_its_own(words: list[str]) -> None:
+    """Rule: the parts of the grammar that a command line has no use for change nothing in it."""
+    given = arguments.parse(words)
+    assert given == make_parser().parse_args(words)
+    assert arguments.parse(["--json", *words]).json
 
 
 def _help_of(*words: str) -> str:

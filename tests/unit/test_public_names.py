@@ -58,3 +58,13 @@ def test_the_import_brings_in_nothing_large() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_client_brings_in_no_http_library() -> None:
+    """Rule: whoever talks to the daemon pays for the little HTTP that this takes."""
+    code = (
+        "import sys, transferd; transferd.connect;"
+        "print(*[m for m in ('aiohttp', 'rich', 'transferd.model.job') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -203,7 +203,7 @@ def test_a_line_for_the_log_is_bounded(said: link.Said) -> None:
 
 INSPECT = Question.of(link.Inspect(1, ("/a", "/b")))
 PUBLISH = Question.of(
-    link.Publish(1, (link.Publication(7, "/a", "/.a", Inode(device=1, number=1)),), True)
+    link.Publish(1, (link.Publication(7, "/a", "/.a", Inode(device=1, number=1), True),))
 )
 DISCARD = Question.of(link.Discard(1, (link.Leftover(9, "/.a"),)))
 COMMAND = Question.of(link.RunCommand(1, ("/bin/true",), {}, ""))

@@ -238,6 +238,13 @@ def note_request(transport: asyncio.BaseTransport | None) -> Callable[[], None]:
     return protocol.answered
 
 
+async def parted(transport: asyncio.BaseTransport | None) -> None:
+    """Wait until whoever is at the other end of an accepted connection has gone."""
+    protocol = None if transport is None else transport.get_protocol()
+    if isinstance(protocol, _Connection):
+        await asyncio.shield(protocol.lost)
+
+
 class _Connection(asyncio.Protocol):
     """A protocol, and somebody who hears of its end."""
 
@@ -254,6 +261,8 @@ class _Connection(asyncio.Protocol):
         self.busy = False
         #: Done when the first request has come, or none can come any more.
         self.heard: asyncio.Future[None] = loop.create_future()
+        #: Done when the connection is no more.
+        self.lost: asyncio.Future[None] = loop.create_future()
         self._hushed: asyncio.Future[None] = loop.create_future()
         self._hushing = False
         self._protocol = protocol
@@ -301,6 +310,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._stop_reading()
+        self.lost.set_result(None)
         self._protocol.connection_lost(exc)
         self._gone(self)
 

@@ -1,7 +1,7 @@
 """The event stream: server-sent events (WHATWG HTML 9.2) with replay, heartbeat and gaps.
 
-A stream holds one event at a time: it is written, and the next is asked for when the caller has
-taken enough of it. A slow caller therefore costs nothing but its own delay.
+A stream holds one page of events at a time: it is written, and the next is asked for when the
+caller has taken enough of it. A slow caller therefore costs nothing but its own delay.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ import msgspec
 from aiohttp import web
 
 from transferd.api import query
+from transferd.api.acceptor import parted
 from transferd.api.call import Call
 from transferd.model.checks import check_id
 from transferd.model.errors import TransferdError
-from transferd.model.job import JobId, Seconds
-from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind, parse_kinds
+from transferd.model.job import JobId
+from transferd.model.notices import (
+    TERMINAL,
+    Event,
+    Gap,
+    Modified,
+    Notice,
+    NoticeKind,
+    Page,
+    parse_kinds,
+)
 from transferd.wire.answers import gap_answer
 
 log = logging.getLogger(__name__)
@@ -32,8 +42,6 @@ DEFAULT_KINDS = TERMINAL | NoticeKind.ENDED
 _HEADERS = {"Content-Type": f"{MEDIA_TYPE}; charset=utf-8", "Cache-Control": "no-store"}
 #: A comment: keeps the connection alive and shows that it is.
 _HEARTBEAT = b":\n\n"
-#: How soon a stream without events notices that its caller is gone.
-_LOOK: Seconds = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +86,10 @@ async def stream(call: Call) -> web.StreamResponse:
         kinds=interest.kinds,
         after=interest.after,
         all_users=interest.all_users,
-    ) as events:
+    ) as pages:
         # From the head of the answer on, its caller may rely on hearing everything.
         await response.prepare(call.request)
-        await _Stream(call, response, interest.after).run(events)
+        await _Stream(call, response, interest.after).run(pages)
     await _part(call.request, response)
     return response
 
@@ -97,11 +105,11 @@ class _Stream:
         #: that comes back by Last-Event-ID begins further back each time.
         self._told = after or 0
 
-    async def run(self, events: AsyncIterator[Event]) -> None:
+    async def run(self, pages: AsyncIterator[Page]) -> None:
         """Write until one of the reasons to end holds."""
         async with asyncio.TaskGroup() as group:
             tasks: list[asyncio.Task[Any]] = [
-                group.create_task(self._tell(events)),
+                group.create_task(self._tell(pages)),
                 group.create_task(self._beat()),
                 group.create_task(self._gone()),
                 group.create_task(self._context.stopping.wait()),
@@ -114,10 +122,11 @@ class _Stream:
             for task in tasks:
                 task.cancel()
 
-    async def _tell(self, events: AsyncIterator[Event]) -> None:
+    async def _tell(self, pages: AsyncIterator[Page]) -> None:
         try:
-            async for event in events:
-                await self._response.write(self._frame(event))
+            async for page in pages:
+                await self._response.write(b"".join(map(self._frame, page)))
+                page = ()  # the next one may be long in coming
         except ConnectionError:
             return
         except TransferdError as error:
@@ -133,11 +142,7 @@ class _Stream:
 
     async def _gone(self) -> None:
         # aiohttp tells a handler nothing of a lost connection before it writes to it.
-        while True:
-            transport = self._call.request.transport
-            if transport is None or transport.is_closing():
-                return
-            await asyncio.sleep(_LOOK)
+        await parted(self._call.request.transport)
 
     def _frame(self, event: Event) -> bytes:
         answers, blockers = self._context.answers, self._context.jobs.blockers

@@ -24,20 +24,30 @@ from transferd.model.job import Job, JobId
 from transferd.model.states import JobState
 from transferd.wire.answers import blocker_answer, file_answer
 from transferd.wire.api import (
+    AcknowledgementAnswer,
     BlockersAnswer,
     FilesAnswer,
     HealthAnswer,
     JobAnswer,
     JobsAnswer,
+    UnsettledAnswer,
     VersionAnswer,
 )
-from transferd.wire.requests import parse_addition, parse_creation, parse_identity, parse_patch
+from transferd.wire.requests import (
+    parse_acknowledgement,
+    parse_addition,
+    parse_creation,
+    parse_identity,
+    parse_patch,
+)
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 Verb: TypeAlias = Callable[[Caller, JobId], Awaitable[Job]]
 
+#: Jobs that are told of in one turn of the loop: one or two thousandths of a second.
+_TURN = 100
 #: What a client may rely on beyond the routes.
-FEATURES = ("bulk_create", "caller_chosen_id", "events", "gap", "replay", "why")
+FEATURES = ("bulk_acknowledge", "bulk_create", "caller_chosen_id", "events", "gap", "replay", "why")
 
 
 # ── jobs ───────────────────────────────────────────────────────────────────────────────────
@@ -56,7 +66,7 @@ async def create_jobs(call: Call) -> web.Response:
     with _wiping(secrets):
         created = await context.jobs.create(call.caller, creation.specs)
     status = 201 if any(each.new for each in created) else 200
-    jobs = [_told(call, each.job) for each in created]
+    jobs = await _all_told(call, [each.job for each in created])
     if creation.many:
         return answer(JobsAnswer(jobs=jobs, next=None), status)
     location = {"Location": f"/v1/jobs/{jobs[0].id}"} if status == 201 else None
@@ -74,7 +84,7 @@ async def list_jobs(call: Call) -> web.Response:
         after=query.cursor(query.word(request, "after")) or 0,
         limit=query.limit(request),
     )
-    return answer(JobsAnswer(jobs=[_told(call, job) for job in page.jobs], next=_next(page.next)))
+    return answer(JobsAnswer(jobs=await _all_told(call, page.jobs), next=_next(page.next)))
 
 
 async def get_job(call: Call) -> web.Response:
@@ -181,6 +191,23 @@ async def acknowledge(call: Call) -> web.Response:
     return answer(context.answers.notice(notice, context.jobs.blockers(notice.job)))
 
 
+async def acknowledge_all(call: Call) -> web.Response:
+    """Settle notices, each by itself."""
+    numbers = await call.parsed(parse_acknowledgement)
+    refused = await call.context.notices.acknowledge_all(call.caller, numbers)
+    return answer(
+        AcknowledgementAnswer(
+            settled=[number for number in numbers if number not in refused],
+            refused=[
+                UnsettledAnswer(
+                    number=number, status=error.status, code=error.code, detail=error.detail
+                )
+                for number, error in refused.items()
+            ],
+        )
+    )
+
+
 # ── the service ────────────────────────────────────────────────────────────────────────────
 
 
@@ -262,6 +289,16 @@ async def _verb(call: Call, verb: Verb) -> web.Response:
 
 def _told(call: Call, job: Job) -> JobAnswer:
     return call.context.answers.job(job, call.context.jobs.blockers(job))
+
+
+async def _all_told(call: Call, jobs: Iterable[Job]) -> list[JobAnswer]:
+    """Tell of jobs, and let others have their turn in between."""
+    told: list[JobAnswer] = []
+    for job in jobs:
+        told.append(_told(call, job))
+        if not len(told) % _TURN:
+            await asyncio.sleep(0)
+    return told
 
 
 def _next(cursor: int | None) -> str | None:

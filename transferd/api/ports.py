@@ -13,8 +13,9 @@ from typing import Protocol
 
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.errors import CallerError
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
-from transferd.model.notices import Event, Notice, NoticeKind
+from transferd.model.notices import Notice, NoticeKind, Page
 from transferd.model.states import JobState
 from transferd.service.ports import Created, FilePage, JobPage
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
@@ -143,12 +144,13 @@ class NoticeUseCases(Protocol):
         kinds: NoticeKind,
         after: int | None,
         all_users: bool = False,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[Page]]:
         """Hear what happens to the caller's jobs, from *after* (None: from now on).
 
         Nothing that happens once the block is entered is missed. Terminal notices that nobody has
-        acknowledged come first, whatever *after* is. An admin hears of others' jobs by *all_users*
-        or by naming one; that counts as no delivery, since it is not he who has to know.
+        acknowledged come first, whatever *after* is. What there is at a time makes a page. An admin
+        hears of others' jobs by *all_users* or by naming one; that counts as no delivery, since it
+        is not he who has to know.
 
         Raises:
             NotAllowed: `not_allowed`; all_users without being admin.
@@ -162,6 +164,12 @@ class NoticeUseCases(Protocol):
             NotFound: `notice_not_found`.
             NotAllowed: `take_ownership_first`; an admin does not acknowledge for others.
         """
+        ...
+
+    async def acknowledge_all(
+        self, caller: Caller, numbers: Sequence[int]
+    ) -> Mapping[int, CallerError]:
+        """Settle notices at once; returns which cannot be, each with what `acknowledge` raises."""
         ...
 
 

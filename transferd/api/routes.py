@@ -12,6 +12,8 @@ from transferd.api.handlers import Handler
 from transferd.api.parameters import HEARING, IN_PATH, LISTING, PAGE, Parameter
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
+    AcknowledgementAnswer,
+    AcknowledgementBody,
     BlockersAnswer,
     FileBody,
     FilesAnswer,
@@ -266,6 +268,15 @@ ROUTES = (
         access=_OWNER,
         summary="Acknowledge a notice, so that it is not delivered again.",
         outcomes=(Outcome(status=200, text="The notice, settled.", body=NoticeAnswer),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/notices/ack",
+        handler=handlers.acknowledge_all,
+        access=_OWNER,
+        summary="Acknowledge notices, each by itself: one that cannot be keeps none of the others.",
+        body=AcknowledgementBody,
+        outcomes=(Outcome(status=200, text="What became of each.", body=AcknowledgementAnswer),),
     ),
     Route(
         method="GET",

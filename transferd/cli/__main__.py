@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import NoReturn
 
 from transferd.cli.arguments import parse
 from transferd.cli.outcomes import Exit, status_of
@@ -14,8 +16,18 @@ from transferd.cli.output import Output, forgive_encodings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status. What goes wrong is said in a line, not in a trace."""
+    """Run a command; returns its exit status. What goes wrong is said in a line, not in a trace.
+
+    Without *arguments* it is the whole program, and ends the process.
+    """
     forgive_encodings()
+    status = _status(arguments)
+    if arguments is None:
+        _leave(status)
+    return status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
     except SystemExit as exit:
@@ -34,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has left; nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process as it is: to take it apart would cost a tenth of what it did."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # its reader has left, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 async def perform(options: Namespace, output: Output) -> int:

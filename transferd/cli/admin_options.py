@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 
 def install_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,6 @@ def uninstall_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `admin uninstall` has, too."""
     parser.add_argument(
         "--root",
-        type=Path,
         metavar="DIR",
         help="root of a machine that does not run; / for this one, where systemd does not run",
     )

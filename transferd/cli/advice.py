@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from transferd.cli.passwords import Identity
-from transferd.model.credentials import Scheme, Target
+from transferd.model.choices import Scheme, Target
 from transferd.model.failures import kind_of
 
 #: Who refuses with that code.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from transferd import __version__
 from transferd.cli.admin_options import install_options, uninstall_options
+from transferd.cli.grammar import CommandParser, Commands, Formatter, command, job_argument
 from transferd.cli.options import (
     credential_options,
     end_options,
@@ -29,37 +30,10 @@ examples:
 exit status: 0 done, 1 the job failed, 2 usage, 3 no daemon, 4 not allowed or not
 found, 124 timed out, 130 interrupted, 129 hung up, 143 terminated (the job
 goes on)"""
-_JOB_HELP = "id of the job, the beginning of it (4 characters or more), or its name"
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[_CommandParser]"
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps examples as they are written."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
-
-
-class _CommandParser(argparse.ArgumentParser):
-    """Takes options between the positional arguments too: `get URL --user alice DEST`."""
-
-    mixed = True
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse with mixed positionals where the grammar allows it."""
-        if not self.mixed:
-            return super().parse_known_args(args, namespace)
-        self.mixed = False  # parse_known_intermixed_args comes back here, once per pass
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self.mixed = True
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of transferctl.
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of transferctl; with *only* it knows that command and some others.
 
     Every command sets `run`, `module:function`, which is imported only when it is called.
     """
@@ -68,68 +42,24 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Transfer files in the background: durable, resumable, authenticated.",
         epilog=_EPILOG,
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=f"transferctl {__version__}")
     parser.add_argument("--json", action="store_true", help="print JSON, whatever the command")
     commands = parser.add_subparsers(
-        metavar="COMMAND", required=True, dest="command", parser_class=_CommandParser
+        metavar="COMMAND", required=True, dest="command", parser_class=CommandParser
     )
-    for add in (
-        _add_get,
-        _add_create,
-        _add_add,
-        _add_credentials,
-        _add_notify,
-        _add_set,
-        _add_verbs,
-        _add_wait,
-        _add_views,
-        _add_events,
-        _add_version,
-        _add_admin,
-        _add_completion,
-    ):
-        add(commands)
+    for add, names in _COMMANDS.items():
+        if only is None or only in names:
+            add(commands)
     return parser
-
-
-def _command(
-    commands: Commands, name: str, words: str, run: str, help: str, examples: str = ""
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        usage=f"%(prog)s [OPTION]… {words}".rstrip(),
-        help=help,
-        description=help[0].upper() + help[1:] + ".",
-        epilog=f"examples:\n{textwrap.indent(textwrap.dedent(examples), '  ')}"
-        if examples
-        else None,
-        formatter_class=_Formatter,
-        # `--password secret` must not be taken for --password-file.
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    common = parser.add_argument_group("general options")
-    # Not to undo one that stands before the command.
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    common.add_argument("--socket", metavar="PATH", help="where the daemon answers")
-    common.add_argument(
-        "--no-start", action="store_true", help="do not start a daemon if none answers"
-    )
-    return parser
-
-
-def _job_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    parser.add_argument("job", metavar="JOB", nargs=nargs, help=_JOB_HELP)
-    everybody_option(parser)
 
 
 # ── making jobs ────────────────────────────────────────────────────────────────────────────
 
 
 def _add_get(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "get",
         "URL [DEST]",
@@ -169,7 +99,7 @@ def _add_get(commands: Commands) -> None:
 
 
 def _add_create(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "create",
         "NAME",
@@ -196,7 +126,7 @@ def _add_create(commands: Commands) -> None:
 
 
 def _add_add(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "add",
         "JOB URL [DEST]",
@@ -204,7 +134,7 @@ def _add_add(commands: Commands) -> None:
         "add a file to a job",
         "transferctl add nightly https://host/a.iso ~/isos/",
     )
-    _job_argument(parser)
+    job_argument(parser)
     parser.add_argument("url", metavar="URL")
     parser.add_argument("dest", metavar="DEST", nargs="?", help="file or directory")
     parser.add_argument("--checksum", metavar="ALGORITHM:HEX", help="what the file must have")
@@ -214,11 +144,11 @@ def _add_credentials(commands: Commands) -> None:
     nested = commands.add_parser(
         "credentials",
         help="set or remove who a job is to a server or proxy",
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
     )
     nested.mixed = False  # argparse cannot, with commands of its own
     actions = nested.add_subparsers(metavar="ACTION", required=True, dest="action")
-    put = _command(
+    put = command(
         actions,
         "set",
         "JOB --user USER",
@@ -229,7 +159,7 @@ def _add_credentials(commands: Commands) -> None:
         transferctl credentials set nightly --target proxy --auth ntlm --user 'CORP\\alice'
         transferctl credentials set nightly --user NULL""",
     )
-    remove = _command(
+    remove = command(
         actions,
         "remove",
         "JOB",
@@ -238,7 +168,7 @@ def _add_credentials(commands: Commands) -> None:
         "transferctl credentials remove nightly --auth basic",
     )
     for parser in (put, remove):
-        _job_argument(parser)
+        job_argument(parser)
         parser.add_argument("--target", choices=("server", "proxy"), default="server", help="whose")
     credential_options(put)
     remove.add_argument(
@@ -247,7 +177,7 @@ def _add_credentials(commands: Commands) -> None:
 
 
 def _add_notify(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "notify",
         "JOB [-- PROGRAM [ARGUMENT]…]",
@@ -258,20 +188,20 @@ def _add_notify(commands: Commands) -> None:
         transferctl notify nightly -- /usr/bin/notify-send --urgency low done
         transferctl notify nightly --no-command""",
     )
-    _job_argument(parser)
+    job_argument(parser)
     parser.add_argument("--kinds", metavar="KIND,…", help="transferred, error, file_transferred, …")
-    command = parser.add_mutually_exclusive_group()
-    command.add_argument(
+    program = parser.add_mutually_exclusive_group()
+    program.add_argument(
         "--command", metavar="'PROGRAM ARG…'", help="run that; quoted as for a shell, run by none"
     )
-    command.add_argument("--no-command", action="store_true", help="run nothing")
+    program.add_argument("--no-command", action="store_true", help="run nothing")
     parser.add_argument(
         "words", metavar="PROGRAM", nargs="*", help="the same as --command, unquoted, after --"
     )
 
 
 def _add_set(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "set",
         "JOB",
@@ -281,7 +211,7 @@ def _add_set(commands: Commands) -> None:
         transferctl set nightly --priority high --min-retry-delay 10s
         transferctl set nightly --keytab ~/alice.keytab --spn ''            # the default again""",
     )
-    _job_argument(parser)
+    job_argument(parser)
     parser.add_argument("--name", help="a new name")
     end_options(parser)
     job_options(parser, priority=None, new=False)
@@ -291,20 +221,25 @@ def _add_set(commands: Commands) -> None:
 # ── steering jobs ──────────────────────────────────────────────────────────────────────────
 
 
+_VERBS: Mapping[str, str] = MappingProxyType(
+    {
+        "resume": "start jobs, or go on with them",
+        "suspend": "pause jobs",
+        "complete": "give the files their names and take the jobs out of the queue",
+        "cancel": "take jobs out of the queue and remove what was fetched",
+        "take-ownership": "make jobs of others yours, without their secrets (for admins)",
+    }
+)
+
+
 def _add_verbs(commands: Commands) -> None:
-    for verb, help in (
-        ("resume", "start jobs, or go on with them"),
-        ("suspend", "pause jobs"),
-        ("complete", "give the files their names and take the jobs out of the queue"),
-        ("cancel", "take jobs out of the queue and remove what was fetched"),
-        ("take-ownership", "make jobs of others yours, without their secrets (for admins)"),
-    ):
-        parser = _command(commands, verb, "JOB…", "transferd.cli.steering:act", help)
-        _job_argument(parser, "+")
+    for verb, help in _VERBS.items():
+        parser = command(commands, verb, "JOB…", "transferd.cli.steering:act", help)
+        job_argument(parser, "+")
 
 
 def _add_wait(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "wait",
         "JOB",
@@ -314,7 +249,7 @@ def _add_wait(commands: Commands) -> None:
         transferctl wait a.iso --complete
         transferctl wait a.iso --timeout 1h""",
     )
-    _job_argument(parser)
+    job_argument(parser)
     parser.add_argument(
         "--timeout", type=duration, default=0.0, metavar="TIME", help="then leave; the job goes on"
     )
@@ -324,22 +259,27 @@ def _add_wait(commands: Commands) -> None:
 # ── looking ────────────────────────────────────────────────────────────────────────────────
 
 
+_VIEWS: Mapping[str, str] = MappingProxyType(
+    {
+        "show": "show everything about a job",
+        "files": "list the files of a job",
+        "why": "say why a job does not move, and what would help",
+    }
+)
+
+
 def _add_views(commands: Commands) -> None:
-    listing = _command(commands, "list", "", "transferd.cli.views:list_jobs", "list the jobs")
+    listing = command(commands, "list", "", "transferd.cli.views:list_jobs", "list the jobs")
     everybody_option(listing, "everybody's (for admins)")
     listing.add_argument("--state", metavar="STATE,…", help="only jobs in these states")
     listing.add_argument("--ids", action="store_true", help="print the ids only")
-    for name, help in (
-        ("show", "show everything about a job"),
-        ("files", "list the files of a job"),
-        ("why", "say why a job does not move, and what would help"),
-    ):
-        parser = _command(commands, name, "JOB", f"transferd.cli.views:{name}", help)
-        _job_argument(parser)
+    for name, help in _VIEWS.items():
+        parser = command(commands, name, "JOB", f"transferd.cli.views:{name}", help)
+        job_argument(parser)
 
 
 def _add_events(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "events",
         "[JOB]",
@@ -349,21 +289,21 @@ def _add_events(commands: Commands) -> None:
         transferctl events --kinds transferred,error --json --ack | while read -r notice; do …
         transferctl events nightly""",
     )
-    _job_argument(parser, "?")
+    job_argument(parser, "?")
     parser.add_argument("--kinds", metavar="KIND,…", help="default: all")
     parser.add_argument("--after", type=int, metavar="N", help="replay what came after that number")
     parser.add_argument("--ack", action="store_true", help="acknowledge what was printed")
 
 
 def _add_version(commands: Commands) -> None:
-    _command(commands, "version", "", "transferd.cli.views:version", "say which versions these are")
+    command(commands, "version", "", "transferd.cli.views:version", "say which versions these are")
 
 
 def _add_admin(commands: Commands) -> None:
     nested = commands.add_parser(
         "admin",
         help="look after the service itself",
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
     )
     nested.mixed = False  # argparse cannot, with commands of its own
     actions = nested.add_subparsers(metavar="ACTION", required=True, dest="action")
@@ -372,16 +312,16 @@ def _add_admin(commands: Commands) -> None:
         ("check", "transferd.cli.admin:check", "look for what is wrong, and change nothing"),
         ("rotate-key", "transferd.cli.admin:rotate_key", "seal every secret under a new key"),
     ):
-        _command(actions, name, "", run, help)
+        command(actions, name, "", run, help)
     for name, options, help in (
         ("install", install_options, "make this the service of the machine"),
         ("uninstall", uninstall_options, "remove the service, but no state"),
     ):
-        options(_command(actions, name, "", f"transferd.cli.installing:{name}", help))
+        options(command(actions, name, "", f"transferd.cli.installing:{name}", help))
 
 
 def _add_completion(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "completion",
         "bash|zsh|fish|tcsh",
@@ -395,6 +335,29 @@ def _add_completion(commands: Commands) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
 
 
+_COMMANDS: Mapping[Callable[[Commands], None], Collection[str]] = MappingProxyType(
+    {
+        _add_get: {"get"},
+        _add_create: {"create"},
+        _add_add: {"add"},
+        _add_credentials: {"credentials"},
+        _add_notify: {"notify"},
+        _add_set: {"set"},
+        _add_verbs: _VERBS.keys(),
+        _add_wait: {"wait"},
+        _add_views: {"list", *_VIEWS},
+        _add_events: {"events"},
+        _add_version: {"version"},
+        _add_admin: {"admin"},
+        _add_completion: {"completion"},
+    }
+)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; ends the program with status 2 where it cannot be meant."""
-    return make_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    first = next((word for word in words if not word.startswith("-")), None)
+    known = any(first in names for names in _COMMANDS.values())
+    # The options of all commands take longer to make than most commands to run.
+    return make_parser(first if known else None).parse_args(arguments)

@@ -34,7 +34,8 @@ from transferd.client.errors import JobFailed, JobGone
 from transferd.client.job import Job
 from transferd.client.manager import Manager
 from transferd.model.checks import check_checksum
-from transferd.model.credentials import Scheme, Secret, Target
+from transferd.model.choices import Scheme, Target
+from transferd.model.credentials import Secret
 from transferd.model.errors import CallerError, TransferdError
 from transferd.model.limits import Limits
 from transferd.model.urls import check_proxy, check_remote, split_userinfo

@@ -52,8 +52,8 @@ def _perform(verb: str, layout: Layout, options: Namespace, output: Output) -> i
     return Exit.DONE
 
 
-def _directory(root: Path) -> Path:
-    root = root.resolve()
+def _directory(named: str) -> Path:
+    root = Path(named).resolve()
     if not root.is_dir():
         raise usage(f"--root {root} is no directory")
     return root

@@ -14,7 +14,7 @@ from transferd.cli.references import find_job, manager_for
 from transferd.cli.settings import headers, settings
 from transferd.cli.tickets import means_implicit, pass_on_cache
 from transferd.client.job import Job
-from transferd.model.credentials import Target
+from transferd.model.choices import Target
 from transferd.model.errors import NotFound
 from transferd.wire.api import CredentialBody, FileBody
 

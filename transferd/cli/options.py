@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from transferd.cli.values import duration, size
-from transferd.model.credentials import Scheme
+from transferd.model.choices import Scheme
 
 PRIORITIES = ("foreground", "high", "normal", "low")
 

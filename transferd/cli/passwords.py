@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from transferd.cli.outcomes import usage
 from transferd.model.authentication import check_implicit
-from transferd.model.credentials import PASSWORD_SCHEMES, Scheme, Secret, Target, parse_scheme
+from transferd.model.choices import PASSWORD_SCHEMES, Scheme, Target, parse_scheme
+from transferd.model.credentials import Secret
 from transferd.model.errors import BadRequest
 from transferd.model.limits import Limits
 

@@ -11,7 +11,7 @@ from typing import Any
 from transferd.cli.outcomes import usage
 from transferd.cli.passwords import IMPLICIT, Identity
 from transferd.model.authentication import check_ccache
-from transferd.model.credentials import Scheme, Target
+from transferd.model.choices import Scheme, Target
 from transferd.model.errors import BadRequest
 from transferd.model.limits import Limits
 

@@ -12,8 +12,8 @@ from transferd.cli.output import Output
 from transferd.cli.references import find_job, manager_for, short_ids
 from transferd.cli.values import printable, shown_size
 from transferd.client.manager import connect
-from transferd.model.checks import check_states
 from transferd.model.errors import NoDaemon
+from transferd.model.states import JobState
 from transferd.wire.api import (
     BlockerAnswer,
     BlockersAnswer,
@@ -29,7 +29,7 @@ from transferd.wire.paths import SOCKET_VARIABLE, user_socket
 
 async def list_jobs(options: Namespace, output: Output) -> int:
     """List the jobs in the queue, oldest first."""
-    states = None if options.state is None else sorted(check_states(options.state.split(",")))
+    states = None if options.state is None else _states(options.state)
     async with manager_for(options) as manager:
         found = manager.jobs(state=states, all_users=options.all_users)
         jobs = [job.answer async for job in found]
@@ -43,6 +43,12 @@ async def list_jobs(options: Namespace, output: Output) -> int:
     else:
         output.remark("no jobs")
     return Exit.DONE
+
+
+def _states(names: str) -> list[JobState]:
+    from transferd.model.checks import check_states  # not for a plain list
+
+    return sorted(check_states(names.split(",")))
 
 
 def _job_table(jobs: list[JobAnswer], owners: bool, output: Output) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transferd.client.holder import Holder, holder_of, recorded_socket
 from transferd.model.errors import ConfigError, NoDaemon
-from transferd.model.job import Seconds
+from transferd.model.units import Seconds
 from transferd.wire.paths import state_directory
 
 START_SECONDS: Seconds = 10.0

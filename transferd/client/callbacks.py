@@ -16,11 +16,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from transferd.client.connection import Connection, path
+from transferd.client.acknowledger import Acknowledger
+from transferd.client.connection import Connection
 from transferd.client.crew import Crew
 from transferd.client.stream import Interest, Pulse, hear
+from transferd.model.choices import NoticeKind
 from transferd.model.errors import NotFound, TransferdError
-from transferd.model.notices import NoticeKind
 from transferd.wire.api import NoticeAnswer
 
 if TYPE_CHECKING:
@@ -80,12 +81,18 @@ class Listener:
     """Delivers one job's notices to its callbacks, until the job has left the queue."""
 
     def __init__(
-        self, job: Job, connection: Connection, crew: Crew, slots: asyncio.Semaphore
+        self,
+        job: Job,
+        connection: Connection,
+        crew: Crew,
+        slots: asyncio.Semaphore,
+        acknowledger: Acknowledger,
     ) -> None:
         self._job = job
         self._connection = connection
         self._crew = crew
         self._slots = slots
+        self._acknowledger = acknowledger
         self._callbacks = Callbacks()
         self._reader: asyncio.Task[None] | None = None
         self._deliverer: asyncio.Task[None] | None = None
@@ -266,7 +273,7 @@ class Listener:
 
     async def _acknowledge(self, number: int) -> None:
         try:
-            await self._connection.send("POST", path("notices", number, "ack"), repeatable=True)
+            await self._acknowledger.acknowledge([number])
         except NotFound:
             log.debug("notice %s is not kept any more", number)
         except TransferdError as error:

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import aiohttp
+import h11
 import msgspec
-from yarl import URL
 
-from transferd.client.connector import Connector
+from transferd.client.connector import connected
 from transferd.client.errors import DaemonFault, error_from
+from transferd.client.exchange import CutShort, Exchange, Silent
 from transferd.model.errors import NoDaemon, NotFound
-from transferd.model.job import Seconds
+from transferd.model.units import Seconds
 
 AnswerT = TypeVar("AnswerT")
 
@@ -29,16 +29,10 @@ CONNECT_SECONDS = 10.0
 #: The longest silence within a request; a large `complete` syncs a disk meanwhile.
 SILENCE_SECONDS = 600.0
 
-_CALL = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-_STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-
 #: A request that may be repeated is sent again after these times, when its answer was cut off: a
 #: daemon that was told to restart is back by then, or its socket takes callers for the next one.
 REPEATS = (0.0, 0.2, 1.0)
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
-
-#: What aiohttp raises when the other end goes away.
-_CUT = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
 
 
 class CutOff(NoDaemon):
@@ -69,15 +63,11 @@ class Connection:
         #: Whether somebody answered when the daemon was last asked.
         self.answered = True
         self._revive = revive
-        self._http: aiohttp.ClientSession | None = None
+        self._open = False
+        self._exchanges: set[Exchange] = set()
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(
-            connector=Connector(str(self.socket), force_close=True, limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_counting()],
-            timeout=_CALL,
-        )
+        self._open = True
         return self
 
     @property
@@ -91,8 +81,8 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._http is not None:
-            await self._http.close()
+        self._open = False
+        self._cut()
 
     async def call(
         self,
@@ -132,42 +122,34 @@ class Connection:
         """Send a request whose answer may be anything; raises what `call` raises."""
         data = None if body is None else msgspec.json.encode(body)
         waits = REPEATS if repeatable or method in _REPEATABLE else ()
-        attempts = _Attempts()
-        status, raw = await self._persist(method, _url(path, params), data, waits, attempts)
-        repeated = attempts.count > 1
+        status, raw, repeated = await self._persist(method, _target(path, params), data, waits)
         if status < 300 or (repeated and method == "DELETE" and status == NotFound.status):
             return raw  # what is gone by now, the request before has removed
         raise error_from(status, raw)
 
     async def _persist(
-        self,
-        method: str,
-        url: URL,
-        data: bytes | None,
-        waits: Iterable[Seconds],
-        attempts: _Attempts,
-    ) -> tuple[int, bytes]:
+        self, method: str, target: str, data: bytes | None, waits: Iterable[Seconds]
+    ) -> tuple[int, bytes, bool]:
         """Send a request, and again after each wait if its answer is cut off.
 
+        Returns: status and body of the answer, and whether an earlier one may have been lost.
         Raises what `call` raises, but for what is answered.
         """
         left = iter(waits)
         cut: CutOff | None = None
         while True:
             try:
-                return await self._exchange(method, url, data, attempts)
+                return *await self._exchange(method, target, data), cut is not None
             except (CutOff, NobodyListens) as error:
                 cut = error if isinstance(error, CutOff) else cut
                 if cut is None or (wait := next(left, None)) is None:
                     raise (cut or error) from error.__cause__
                 await asyncio.sleep(wait)
 
-    async def _exchange(
-        self, method: str, url: URL, data: bytes | None, attempts: _Attempts
-    ) -> tuple[int, bytes]:
+    async def _exchange(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
         headers = {} if data is None else {"Content-Type": "application/json"}
-        async with self._asking(method, url, headers, _CALL, data, attempts) as response:
-            return response.status, await response.read()
+        async with self._asking(method, target, headers, SILENCE_SECONDS, data) as (status, answer):
+            return status, await answer.read()
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -180,112 +162,92 @@ class Connection:
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = str(last_id)
-        async with self._asking("GET", _url(path, params), headers, _STREAM) as response:
-            if response.status != 200:
-                raise error_from(response.status, await response.read())
-            yield response.content.iter_any()
+        async with self._asking("GET", _target(path, params), headers, None) as (status, answer):
+            if status != 200:
+                raise error_from(status, await answer.read())
+            yield answer.chunks()
 
     @contextlib.asynccontextmanager
     async def _asking(
         self,
         method: str,
-        url: URL,
+        target: str,
         headers: Mapping[str, str],
-        timeout: aiohttp.ClientTimeout,
+        silence: Seconds | None,
         data: bytes | None = None,
-        attempts: _Attempts | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; nobody has seen one that found no listener, so that it is sent again."""
-
-        async def sent() -> aiohttp.ClientResponse:
-            with self._translating():
-                return await self._session.request(
-                    method,
-                    url,
-                    data=data,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    trace_request_ctx=attempts,
-                )
-
+    ) -> AsyncIterator[tuple[int, Exchange]]:
+        """Send a request; yields the status of the answer, and where its body comes from."""
+        exchange = await self._begin(silence)
+        self._exchanges.add(exchange)
         try:
-            response = await sent()
+            with self._translating():
+                status = await exchange.ask(method, target, headers, data)
+                self.answered = True
+                yield status, exchange
+        finally:
+            self._exchanges.discard(exchange)
+            exchange.close()
+
+    async def _begin(self, silence: Seconds | None) -> Exchange:
+        """Connect; where nobody listens, to the daemon that is found or started then."""
+        if not self._open:
+            raise RuntimeError("the connection to the daemon is not open: use `async with`")
+        try:
+            return await self._connect(silence)
         except NobodyListens:
             if self._revive is None:
                 raise
-            await self._move(await self._revive())
-            response = await sent()
-        self.answered = True
-        async with response:
-            with self._translating():
-                yield response
+        self._move(await self._revive())
+        return await self._connect(silence)
 
-    async def _move(self, socket: Path) -> None:
+    async def _connect(self, silence: Seconds | None) -> Exchange:
+        with self._translating():
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    return Exchange(await connected(str(self.socket)), silence)
+            except TimeoutError as error:
+                raise Silent from error
+            except OSError as error:
+                self.answered = False
+                raise NobodyListens(
+                    f"cannot reach the daemon: {self.socket}: {_reason(error)}; is it running?"
+                ) from error
+
+    def _move(self, socket: Path) -> None:
         """Go to another socket from now on; what still hangs on the old one is cut."""
-        if socket == self.socket:
-            return
-        self.socket = socket
-        before, self._http = self._session, None
-        await self.__aenter__()
-        await before.close()
+        if socket != self.socket:
+            self.socket = socket
+            self._cut()
 
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise RuntimeError("the connection to the daemon is not open: use `async with`")
-        return self._http
+    def _cut(self) -> None:
+        for exchange in self._exchanges:
+            exchange.cut()
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:
-        """Turn aiohttp's exceptions into ours."""
+        """Turn what fails on the socket into our own errors."""
         try:
             yield
-        except aiohttp.ClientConnectorError as error:
-            reason = error.os_error.strerror or error.os_error
-            self.answered = False
-            raise NobodyListens(
-                f"cannot reach the daemon: {self.socket}: {str(reason).lower()}; is it running?"
-            ) from error
-        except aiohttp.ServerTimeoutError as error:
+        except Silent as error:
             self.answered = False
             raise NoDaemon(
                 f"cannot reach the daemon: {self.socket} does not answer; is it stopped?"
             ) from error
-        except _CUT as error:
+        except CutShort as error:
             self.answered = False
             raise CutOff(
                 f"cannot hear the daemon's answer: it left {self.socket} in the middle of it; "
                 "look at the job before trying again"
             ) from error
-        except aiohttp.ClientError as error:
+        except h11.RemoteProtocolError as error:
             raise DaemonFault(
                 f"cannot understand what answers on {self.socket}: {error}; is that transferd?"
             ) from error
 
 
-class _Attempts:
-    """How often a request was sent; aiohttp repeats some by itself, too."""
-
-    def __init__(self) -> None:
-        self.count = 0
+def _reason(error: OSError) -> str:
+    return str(error.strerror or error).lower()
 
 
-def _counting() -> aiohttp.TraceConfig:
-    async def count(
-        session: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        params: aiohttp.TraceRequestHeadersSentParams,
-    ) -> None:
-        if isinstance(context.trace_request_ctx, _Attempts):
-            context.trace_request_ctx.count += 1
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(count)
-    return trace
-
-
-def _url(path: str, params: Mapping[str, str] | None) -> URL:
-    # The host is for the Host header only. The path is escaped already.
-    url = URL(f"http://transferd{path}", encoded=True)
-    return url.with_query(params) if params else url
+def _target(path: str, params: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(params)}" if params else path

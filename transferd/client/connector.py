@@ -6,35 +6,10 @@ import asyncio
 import contextlib
 import socket
 
-import aiohttp
-from aiohttp.client_exceptions import UnixClientConnectorError
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.tracing import Trace
-
-from transferd.model.job import Seconds
+from transferd.model.units import Seconds
 
 #: How soon to look again whether there is room in the daemon's queue.
 _FULL: Seconds = 0.01
-
-
-class Connector(aiohttp.UnixConnector):
-    """Waits for its turn where the daemon's queue of callers is full."""
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,
-    ) -> ResponseHandler:
-        try:
-            async with asyncio.timeout(timeout.sock_connect):
-                sock = await connected(self.path)
-                _, protocol = await self._loop.create_unix_connection(self._factory, sock=sock)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise UnixClientConnectorError(self.path, req.connection_key, error) from error
-        return protocol
 
 
 async def connected(path: str) -> socket.socket:

@@ -75,7 +75,12 @@ def error_from(status: int, body: bytes) -> TransferdError:
             f"cannot understand the daemon: it answered {status} without saying why; "
             "is that transferd's socket, and of this version?"
         )
+    return refusal(status, problem.code, problem.detail)
+
+
+def refusal(status: int, code: str, detail: str) -> TransferdError:
+    """Make the exception for what a problem says."""
     kind = CALLER_ERRORS.get(status)
     if kind is None:
-        return DaemonFault(f"the daemon failed ({status} {problem.code}): {problem.detail}")
-    return kind(problem.code, problem.detail)
+        return DaemonFault(f"the daemon failed ({status} {code}): {detail}")
+    return kind(code, detail)

@@ -15,11 +15,21 @@ from transferd.client.connection import Connection, path
 from transferd.client.errors import JobFailed, JobGone
 from transferd.client.options import JobChanges, absolute, fields_of, resolved_files
 from transferd.client.stream import PATIENCE, Interest, Pulse, hear
-from transferd.model.credentials import Scheme, Secret, Target, parse_scheme, parse_target
+from transferd.model.choices import (
+    DEFAULT_KINDS,
+    TERMINAL,
+    NoticeKind,
+    Scheme,
+    Target,
+    kind_labels,
+    parse_kinds,
+    parse_scheme,
+    parse_target,
+)
+from transferd.model.credentials import Secret
 from transferd.model.errors import NoDaemon, NotFound, Unavailable
-from transferd.model.job import Seconds
-from transferd.model.notices import DEFAULT_KINDS, TERMINAL, NoticeKind, kind_labels, parse_kinds
 from transferd.model.states import JobState
+from transferd.model.units import Seconds
 from transferd.wire.api import (
     BlockerAnswer,
     BlockersAnswer,

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from transferd.client.acknowledger import Acknowledger
 from transferd.client.callbacks import CALLBACKS_AT_ONCE, Listener
 from transferd.client.connection import Connection, path
 from transferd.client.crew import Crew
@@ -22,9 +23,9 @@ from transferd.client.job import Job
 from transferd.client.options import JobOptions, fields_of, resolved
 from transferd.client.sockets import locate
 from transferd.client.stream import Interest, Pulse, hear
-from transferd.model.job import Seconds
-from transferd.model.notices import NoticeKind, parse_kinds
+from transferd.model.choices import NoticeKind, parse_kinds
 from transferd.model.states import JobState
+from transferd.model.units import Seconds
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     GapAnswer,
@@ -55,6 +56,7 @@ class Manager:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._crew = Crew()
+        self._acknowledger = Acknowledger(connection, self._crew)
         self._slots = asyncio.Semaphore(CALLBACKS_AT_ONCE)
         self._listeners: list[Listener] = []
 
@@ -163,13 +165,13 @@ class Manager:
                 if not isinstance(event, Pulse):
                     yield event
 
-    async def acknowledge(self, number: int) -> None:
-        """Say that a notice was dealt with; it does not come again. Twice is no error.
+    async def acknowledge(self, *numbers: int) -> None:
+        """Say that notices were dealt with; they do not come again. Twice is no error.
 
         Raises:
-            NotFound: there is no such notice (any more).
+            NotFound: there is no such notice (any more); of several, the others are acknowledged.
         """
-        await self._connection.send("POST", path("notices", number, "ack"), repeatable=True)
+        await self._acknowledger.acknowledge(numbers)
 
     async def version(self) -> VersionAnswer:
         """Say what the daemon is and can do."""
@@ -209,7 +211,7 @@ class Manager:
         return Job(self._connection, answer, self._listener)
 
     def _listener(self, job: Job) -> Listener:
-        listener = Listener(job, self._connection, self._crew, self._slots)
+        listener = Listener(job, self._connection, self._crew, self._slots, self._acknowledger)
         self._listeners.append(listener)
         return listener
 

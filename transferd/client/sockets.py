@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from transferd.client.autostart import start_daemon
 from transferd.client.connection import Connection
 from transferd.client.connection import path as api_path
 from transferd.client.holder import recorded_socket
@@ -54,6 +53,8 @@ async def locate(given: Path | None, environ: Mapping[str, str], *, start: bool)
         if recorded is not None and await unreachable(recorded) is None:
             return recorded
         if start:
+            from transferd.client.autostart import start_daemon  # mostly there is one
+
             return await start_daemon(own, environ, reach)
     remedy = "is it running there?" if only else "start one with `transferd`"
     raise NoDaemon(f"cannot reach a daemon: {', '.join(reasons)}; {remedy}")

@@ -12,9 +12,9 @@ import msgspec
 from transferd.client.connection import Connection, path
 from transferd.client.errors import DaemonFault
 from transferd.client.sse import EventParser, ServerSentEvent
+from transferd.model.choices import NoticeKind, kind_labels
 from transferd.model.errors import NoDaemon, Unavailable
-from transferd.model.job import Seconds
-from transferd.model.notices import NoticeKind, kind_labels
+from transferd.model.units import Seconds
 from transferd.wire.api import GapAnswer, NoticeAnswer
 
 #: Waits between attempts to open a stream again: the first one, doubling up to the longest.

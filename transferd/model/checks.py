@@ -68,6 +68,10 @@ SHORTEST_RETRY_DELAY: Seconds = 1.0
 #: What the queue file can hold.
 LARGEST_SIZE = 2**63 - 1
 
+_TYPES = {kind.value: kind for kind in JobType}
+_PRIORITIES = {priority.label: priority for priority in Priority}
+_ON_ERROR = {choice.value: choice for choice in OnError}
+
 _SOME_JOB = JobId("00000000-0000-0000-0000-000000000000")
 
 
@@ -96,7 +100,7 @@ def check_type(text: str) -> JobType:
     Raises:
         BadRequest: `unknown_type`.
     """
-    return _word("type", text, {kind.value: kind for kind in JobType})
+    return _word("type", text, _TYPES)
 
 
 def check_priority(text: str) -> Priority:
@@ -105,7 +109,7 @@ def check_priority(text: str) -> Priority:
     Raises:
         BadRequest: `unknown_priority`.
     """
-    return _word("priority", text, {priority.label: priority for priority in Priority})
+    return _word("priority", text, _PRIORITIES)
 
 
 def check_on_error(text: str) -> OnError:
@@ -114,7 +118,7 @@ def check_on_error(text: str) -> OnError:
     Raises:
         BadRequest: `unknown_on_error`.
     """
-    return _word("on_error", text, {choice.value: choice for choice in OnError})
+    return _word("on_error", text, _ON_ERROR)
 
 
 def check_states(names: Iterable[str]) -> frozenset[JobState]:

@@ -5,27 +5,13 @@ A secret has no repr, no equality with text and no JSON; it is wiped when its ho
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 
-from transferd.model.errors import BadRequest
-
-
-class Target(enum.StrEnum):
-    """Who asks for the credential."""
-
-    SERVER = "server"
-    PROXY = "proxy"
-
-
-class Scheme(enum.StrEnum):
-    """How the credential is presented."""
-
-    BASIC = "basic"
-    DIGEST = "digest"
-    NTLM = "ntlm"
-    NEGOTIATE = "negotiate"
-    PASSPORT = "passport"
+from transferd.model.choices import PASSWORD_SCHEMES as PASSWORD_SCHEMES
+from transferd.model.choices import Scheme as Scheme
+from transferd.model.choices import Target as Target
+from transferd.model.choices import parse_scheme as parse_scheme
+from transferd.model.choices import parse_target as parse_target
 
 
 class Secret:
@@ -71,10 +57,6 @@ class Secret:
 #: Schemes that can use who the owner is already (BITS.md A8, A9): a ticket cache or a keytab.
 #: NTLM cannot: on Linux nobody keeps what it would need (BITS.md NT10).
 IMPLICIT_SCHEMES = frozenset({Scheme.NEGOTIATE})
-
-#: Schemes that one user and password may be set for when it is not known which of them will be
-#: asked for (BITS.md A6). Not Passport: that password goes to a login server of its own.
-PASSWORD_SCHEMES = (Scheme.BASIC, Scheme.DIGEST, Scheme.NEGOTIATE, Scheme.NTLM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,33 +130,3 @@ class Credential:
     def label(self) -> CredentialLabel:
         """The part that may be told."""
         return CredentialLabel(target=self.target, scheme=self.scheme, username=self.username)
-
-
-def parse_target(text: str) -> Target:
-    """Read a target in any case.
-
-    Raises:
-        BadRequest: `unknown_target`.
-    """
-    try:
-        return Target(text.lower())
-    except ValueError:
-        raise BadRequest(
-            "unknown_target", f"cannot use target {text[:40]!r}; it is one of server, proxy"
-        ) from None
-
-
-def parse_scheme(text: str) -> Scheme:
-    """Read a scheme in any case (the sample compares without case).
-
-    Raises:
-        BadRequest: `unknown_scheme`.
-    """
-    try:
-        return Scheme(text.lower())
-    except ValueError:
-        known = ", ".join(Scheme)
-        raise BadRequest(
-            "unknown_scheme",
-            f"invalid authentication scheme {text[:40]!r}; it is one of {known}",
-        ) from None

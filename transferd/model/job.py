@@ -6,13 +6,15 @@ field and holds none.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import NewType, TypeAlias
+from typing import NewType
 
+from transferd.model.choices import JobType as JobType
+from transferd.model.choices import OnError as OnError
+from transferd.model.choices import Priority as Priority
 from transferd.model.credentials import (
     Credential,
     CredentialLabel,
@@ -22,39 +24,10 @@ from transferd.model.credentials import (
 )
 from transferd.model.failures import Failure
 from transferd.model.states import JobState
+from transferd.model.units import Seconds as Seconds
 
 #: A UUID in its canonical lower-case form.
 JobId = NewType("JobId", str)
-#: A duration; fractions are allowed.
-Seconds: TypeAlias = float
-
-
-class JobType(enum.StrEnum):
-    """Which way the bytes go."""
-
-    DOWNLOAD = "download"
-
-
-class Priority(enum.IntEnum):
-    """Who goes first (BG_JOB_PRIORITY). Everything but FOREGROUND is background."""
-
-    FOREGROUND = 0
-    HIGH = 1
-    NORMAL = 2
-    LOW = 3
-
-    @property
-    def label(self) -> str:
-        """The name that the socket uses."""
-        return self.name.lower()
-
-
-class OnError(enum.StrEnum):
-    """What becomes of a job in error."""
-
-    KEEP = "keep"
-    CANCEL = "cancel"
-
 
 #: Digests that can be expected of a file, by hashlib's name, with their length in bytes. The broken
 #: ones stay: they still catch damage, and many servers publish nothing better.

@@ -6,63 +6,17 @@ of BITS (BG_NOTIFY_*), so that a client written for BITS can be ported; `ENDED` 
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from transferd.model.errors import BadRequest
+from transferd.model.choices import DEFAULT_KINDS as DEFAULT_KINDS
+from transferd.model.choices import TERMINAL as TERMINAL
+from transferd.model.choices import NoticeKind as NoticeKind
+from transferd.model.choices import kind_labels as kind_labels
+from transferd.model.choices import parse_kinds as parse_kinds
 from transferd.model.job import Job, JobId
-
-
-class NoticeKind(enum.IntFlag):
-    """What happened; a set of kinds is the sum of its values."""
-
-    TRANSFERRED = 0x01
-    ERROR = 0x02
-    #: Property, state or progress; never stored, merged under load.
-    MODIFICATION = 0x08
-    FILE_TRANSFERRED = 0x10
-    #: The job has left the queue, completed or cancelled; or its owner, taken over by an admin.
-    ENDED = 0x100
-
-    @property
-    def label(self) -> str:
-        """The name that the socket uses. Only for a single kind."""
-        return str(self.name).lower()
-
-    @property
-    def terminal(self) -> bool:
-        """Whether it must be acknowledged and is delivered until it is."""
-        return bool(self & TERMINAL)
-
-
-TERMINAL = NoticeKind.TRANSFERRED | NoticeKind.ERROR
-DEFAULT_KINDS = TERMINAL
-
-
-def parse_kinds(names: Iterable[str]) -> NoticeKind:
-    """Read a set of kind names in any case.
-
-    Raises:
-        BadRequest: `unknown_kind`.
-    """
-    kinds = NoticeKind(0)
-    for name in names:
-        try:
-            kinds |= NoticeKind[name.upper()]
-        except KeyError:
-            known = ", ".join(kind.label for kind in NoticeKind)
-            raise BadRequest(
-                "unknown_kind", f"cannot notify of {name[:40]!r}; kinds are {known}"
-            ) from None
-    return kinds
-
-
-def kind_labels(kinds: NoticeKind) -> list[str]:
-    """Name the kinds of a set, in the order of their values."""
-    return [kind.label for kind in NoticeKind if kind & kinds]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,5 +58,18 @@ class Gap:
     oldest: int
 
 
-#: What a listener hears.
+#: What a listener hears…
 Event: TypeAlias = Notice | Modified | Gap
+#: …as much as there is at a time, in order.
+Page: TypeAlias = Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What an acknowledgement has found."""
+
+    number: int
+    owner: int
+    created: datetime
+    #: Whether it is acknowledged by this one; else it was before, or is not the owner's to settle.
+    new: bool

@@ -76,6 +76,24 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A job, and those of its files that are whole but have not got their names, by index."""
+
+    job: Job
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A job that is completed."""
+
+    job_id: JobId
+    #: Files that have got their names just now, by index.
+    published: tuple[int, ...]
+    change: Change | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runnable:
     """A queued job, as the scheduler sees it."""
 

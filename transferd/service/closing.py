@@ -9,37 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
-from functools import partial
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from transferd.model.errors import (
+    CallerError,
     Conflict,
     InvalidTransition,
     NotFound,
     StoreError,
     Unavailable,
+    job_not_found,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import File, Job, JobId, OnError, Seconds
-from transferd.model.paths import temporary_path
-from transferd.model.states import JobEvent, JobState
+from transferd.model.job import Job, JobId, OnError, Seconds
+from transferd.model.states import JobEvent, JobState, advance
+from transferd.service.allowance import Allowance
+from transferd.service.completion import GROUP, Completion
+from transferd.service.gate import Gate
 from transferd.service.locks import JobLocks
-from transferd.service.ports import Change, Clock, JobStore, Moved, Moves, Stray
+from transferd.service.ports import Change, Clock, JobStore, Moved, Moves, Whole
 from transferd.service.runs import Runs
-from transferd.service.workers import WorkerGone, WorkerRefused, Workers
-from transferd.wire import link
-from transferd.wire.bounds import questions
+from transferd.service.sweeper import Sweeper
+from transferd.service.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1000
 _PAGE = 100
-#: Jobs of one owner that are closed at once; another owner's slow files hold up nobody else's.
+#: Groups of one owner's jobs that are closed at once; another owner's slow files hold up nobody.
 _HANDS = 4
-#: With more files than so many, a job takes a while to leave, and everybody's changes wait for it.
-_LARGE = 1000
+#: Groups of one owner a second in the long run, and at once.
+_GROUPS, _GROUPS_BURST = 30.0, 10.0
+#: Before a job that could not be closed by itself is tried again.
+_PATIENCE: Seconds = 5.0
 
 #: Looks at a job before it is closed for somebody, and raises CallerError to refuse.
 Judge = Callable[[Job], None]
@@ -53,23 +56,25 @@ class Closing:
     ) -> None:
         self._store = store
         self._runs = runs
-        self._workers = workers
         self._locks = locks
         self._clock = clock
+        self._gate = Gate()
+        self._completion = Completion(store, workers, clock, self._gate)
+        self._sweeper = Sweeper(store, workers, clock)
         self._moves: Moves | None = None
-        #: Jobs that are to close by themselves, and how many of them just do, by owner.
+        #: Jobs that are to close by themselves, and how many groups of them just do, by owner.
         self._automatic: dict[int, deque[JobId]] = {}
         self._busy: Counter[int] = Counter()
+        #: Owners of whom a group is about to be taken, and how often that was done of late.
+        self._coming: set[int] = set()
+        self._paces: dict[int, Allowance] = {}
         self._wake = asyncio.Event()
-        self._large: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        #: Strays up to this number have been found, and those of whom nobody has been asked yet.
-        self._swept = 0
-        self._found: dict[int, list[Stray]] = {}
-        self._finding = asyncio.Lock()
 
     def report_to(self, moves: Moves) -> None:
         """Say who hears that a job has moved; before the first job closes."""
         self._moves = moves
+
+    # ── for somebody ─────────────────────────────────────────────────────────────────────
 
     async def complete(self, job_id: JobId, judge: Judge) -> Job:
         """Publish what is whole, discard the rest, remove the job; returns its last view.
@@ -82,77 +87,99 @@ class Closing:
             Unavailable: `worker_lost`, try again.
         """
         async with self._locks.hold(job_id):
-            judge(await self._store.job(job_id))
-            job = await self._complete(job_id, None)
-        await self.sweep(job.owner)
-        return job
+            whole = await self._whole(job_id)
+            judge(whole.job)
+            moved = await self._completion.begin(await self._stilled(whole), None)
+            self._tell(moved)
+        await self._sweep_after([moved.job])
+        return moved.job
 
     async def cancel(self, job_id: JobId, judge: Judge) -> Job:
         """Remove the job and its partial data; returns its last view. *judge* as for complete."""
         async with self._locks.hold(job_id):
             judge(job := await self._store.job(job_id))
             job = await self._cancel(job, None)
-        await self.sweep(job.owner)
+        await self._sweeper.sweep(job.owner)
         return job
 
     async def expire(self, job_id: JobId) -> None:
         """Cancel a job that nobody cares for; its notices stay, unlike where its owner cancels."""
         async with self._locks.hold(job_id):
             job = await self._cancel(await self._store.job(job_id), Change())
-        await self.sweep(job.owner)
+        await self._sweeper.sweep(job.owner)
 
-    async def _complete(self, job_id: JobId, change: Change | None) -> Job:
-        # Nothing may move while files get their names.
-        self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
-        await self._runs.stop(job_id)
-        job = await self._store.job(job_id)
-        await self._publish(job)
-        return await self._leave(job, JobEvent.COMPLETE, change)
+    async def _whole(self, job_id: JobId) -> Whole:
+        for whole in await self._store.whole([job_id]):
+            return whole
+        raise job_not_found(job_id)
+
+    async def _stilled(self, whole: Whole) -> Whole:
+        """Return a job that does not move any more: nothing may while files get their names."""
+        job = whole.job
+        if advance(job.state, JobEvent.SUSPEND) is job.state and not self._runs.holds(job.id):
+            return whole
+        self._tell(await self._store.apply(job.id, JobEvent.SUSPEND, self._clock.now()))
+        await self._runs.stop(job.id)
+        return await self._whole(job.id)
 
     async def _cancel(self, job: Job, change: Change | None) -> Job:
         if self._runs.holds(job.id):
             # A run that still writes could leave a temporary that nobody knows of.
             self._tell(await self._store.apply(job.id, JobEvent.SUSPEND, self._clock.now()))
             await self._runs.stop(job.id)
-        gone = await self._leave(job, JobEvent.CANCEL, change)
-        await self._runs.stop(job.id)
-        return gone
-
-    async def _leave(self, job: Job, event: JobEvent, change: Change | None) -> Job:
-        """Take a job out of the queue; large ones of one owner one after the other."""
-        large = self._large[job.owner] if job.files_total > _LARGE else nullcontext()
-        async with large:
-            moved = await self._store.apply(job.id, event, self._clock.now(), change)
+        async with self._gate.passing(job):
+            moved = await self._store.apply(job.id, JobEvent.CANCEL, self._clock.now(), change)
         self._tell(moved)
+        await self._runs.stop(job.id)
         return moved.job
+
+    async def _sweep_after(self, gone: Sequence[Job]) -> None:
+        """Remove what completed jobs may have left behind: nothing, if all of it has its name."""
+        if any(job.files_transferred < job.files_total for job in gone):
+            await self._sweeper.sweep(gone[0].owner)
+
+    # ── by themselves ────────────────────────────────────────────────────────────────────
 
     def consider(self, job: Job) -> None:
         """Close a job by itself, soon, where its owner asked for that."""
         if _completes_itself(job) or _cancels_itself(job):
-            self._put(job.owner, job.id)
+            self._put(job.owner, [job.id])
 
-    def _put(self, owner: int, job_id: JobId) -> None:
-        self._automatic.setdefault(owner, deque()).append(job_id)
+    def _put(self, owner: int, job_ids: Iterable[JobId]) -> None:
+        self._automatic.setdefault(owner, deque()).extend(job_ids)
         self._wake.set()
 
     async def run(self) -> None:
         """Close what is to close by itself until cancelled, and what a crash left over."""
         await self._remember()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep_all(), name="sweep")
+            group.create_task(self._sweeper.run(), name="sweep")
             while True:
                 self._wake.clear()
-                for owner in tuple(self._automatic):
-                    self._begin(owner, group)
+                for owner in self._automatic.keys() - self._coming:
+                    if self._busy[owner] < _HANDS:
+                        self._busy[owner] += 1
+                        self._coming.add(owner)
+                        group.create_task(self._close(owner), name=f"closing for {owner}")
                 await self._wake.wait()
 
-    def _begin(self, owner: int, group: asyncio.TaskGroup) -> None:
+    async def _take(self, owner: int) -> list[JobId]:
+        """Take jobs that nobody is at work on, or one that somebody is: it waits for him alone.
+
+        Where one group comes after the other, they are let grow: each costs syncs of disks.
+        """
+        now = self._clock.steady()
+        pace = self._paces.setdefault(owner, Allowance(_GROUPS, _GROUPS_BURST, now))
+        if wait := pace.spend(1, now):
+            await self._clock.sleep(wait)
         queue = self._automatic[owner]
-        while queue and self._busy[owner] < _HANDS:
-            self._busy[owner] += 1
-            group.create_task(self._close(owner, queue.popleft()), name=f"closing for {owner}")
+        taken = [queue.popleft()]
+        if not self._locks.held(taken[0]):
+            while queue and len(taken) < GROUP and not self._locks.held(queue[0]):
+                taken.append(queue.popleft())
         if not queue:
             del self._automatic[owner]
+        return list(dict.fromkeys(taken))
 
     async def _remember(self) -> None:
         after: int | None = 0
@@ -163,160 +190,74 @@ class Closing:
                 self.consider(job)
             after = page.next
 
-    async def _close(self, owner: int, job_id: JobId) -> None:
+    async def _close(self, owner: int) -> None:
         try:
-            with suppress(NotFound, InvalidTransition):
-                async with self._locks.hold(job_id):
-                    await self._close_held(job_id)
-                await self.sweep(owner)
-        except (Unavailable, StoreError) as error:
-            fields = {"job": job_id, "reason": str(error)}
-            log.warning("job.close_delayed", extra={"fields": fields})
-            await self._clock.sleep(_PATIENCE)
-            self._put(owner, job_id)
+            try:
+                job_ids = await self._take(owner)
+            finally:
+                self._coming.discard(owner)
+                self._wake.set()
+            try:
+                delayed = await self._close_all(job_ids)
+            except StoreError as error:
+                delayed = dict.fromkeys(job_ids, str(error))
+            for job_id, reason in delayed.items():
+                fields = {"job": job_id, "reason": reason}
+                log.warning("job.close_delayed", extra={"fields": fields})
+            if delayed:
+                await self._clock.sleep(_PATIENCE)
+                self._put(owner, delayed)
         finally:
             self._busy[owner] -= 1
             self._wake.set()
 
-    async def _close_held(self, job_id: JobId) -> None:
-        """Close a job whose lock is held: only now nobody changes what its owner wants."""
-        job = await self._store.job(job_id)
-        try:
-            if _completes_itself(job):
-                await self._complete(job_id, Change())
-            elif _cancels_itself(job):
-                await self._cancel(job, Change())
-        except Conflict as refusal:
-            failure = Failure(code=refusal.code, message=refusal.detail)
-            change = Change(failure=failure)
-            self._tell(await self._store.apply(job_id, JobEvent.FAIL, self._clock.now(), change))
+    async def _close_all(self, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+        """Close jobs of one owner; returns which of them could not be closed now, and why."""
+        delayed: dict[JobId, str] = {}
+        async with self._locks.hold_all(job_ids):
+            # Only now nobody changes what their owner wants.
+            whole = await self._store.whole(job_ids)
+            completing = [each for each in whole if _completes_itself(each.job)]
+            gone = await self._complete_all(completing, delayed)
+            for each in whole:
+                if _cancels_itself(each.job):
+                    with suppress(NotFound, InvalidTransition):
+                        gone.append(await self._cancel(each.job, Change()))
+        await self._sweep_after(gone)
+        return delayed
 
-    async def _publish(self, job: Job) -> None:
-        files = await self._store.publishable(job.id)
-        refused: list[link.Refusal] = []
-        for batch in questions(files, lambda file: _names(file, job)):
-            answer = await self._ask_publish(job, batch)
-            bad = {refusal.number for refusal in answer.refusals}
-            good = [file.index for file in batch if file.index not in bad]
-            await self._store.mark_published(job.id, good)
-            refused += answer.refusals
-        if refused:
-            more = f" (and {len(refused) - 1} more files)" if len(refused) > 1 else ""
-            raise Conflict(refused[0].code, refused[0].message + more)
+    async def _complete_all(self, whole: Sequence[Whole], delayed: dict[JobId, str]) -> list[Job]:
+        """Complete jobs together; returns those that have left, and notes which cannot now."""
+        for each in whole:
+            if self._runs.holds(each.job.id):
+                await self._runs.stop(each.job.id)
+        leaving = [self._completion.begin(each, Change()) for each in whole]
+        gone: list[Job] = []
+        outcomes = await asyncio.gather(*leaving, return_exceptions=True)
+        for each, outcome in zip(whole, outcomes, strict=True):
+            match outcome:
+                case Moved():
+                    self._tell(outcome)
+                    gone.append(outcome.job)
+                case NotFound() | InvalidTransition():
+                    pass
+                case Conflict():
+                    await self._fail(each.job.id, outcome)
+                case Unavailable() | StoreError():
+                    delayed[each.job.id] = str(outcome)
+                case _:
+                    raise outcome
+        return gone
 
-    async def _ask_publish(self, job: Job, batch: Sequence[File]) -> link.Published:
-        publications = tuple(
-            link.Publication(
-                index=file.index,
-                local=file.spec.local,
-                temporary=temporary_path(file.spec.local, job.id),
-                inode=file.inode,
-            )
-            for file in batch
-            if file.inode is not None
-        )
-        try:
-            return await self._workers.ask(
-                job.owner,
-                lambda request: link.Publish(
-                    request, publications, job.settings.overwrite, job.settings.wary
-                ),
-                link.Published,
-            )
-        except WorkerRefused as error:
-            raise Conflict("owner_refused", f"cannot complete the job: {error}") from error
-        except WorkerGone as error:
-            raise Unavailable(
-                "worker_lost", f"cannot complete the job now: {error}; complete it again"
-            ) from error
-
-    async def sweep(self, owner: int) -> None:
-        """Remove temporaries of the owner's jobs that are gone.
-
-        Those of whom no worker could be asked wait for the next time, or a while; what a worker
-        cannot remove waits for a restart.
-        """
-        try:
-            answers = True
-            while await self._find():
-                answers = answers and await self._discard(owner)
-            if answers:
-                await self._discard(owner)
-        except StoreError as error:
-            # Their jobs have left the queue all the same.
-            log.warning("stray.kept", extra={"fields": {"reason": str(error)}})
-
-    async def _sweep_all(self) -> None:
-        """Remove what earlier daemons have left over, for every owner whose worker answers.
-
-        For the others, and for those whose workers fail later, it is tried again now and then.
-        """
-        await self._sweep_found()
-        while True:
-            await self._clock.sleep(_AGAIN)
-            await self._sweep_found()
-
-    async def _sweep_found(self) -> None:
-        hopeless: set[int] = set()
-
-        async def discard(owner: int) -> None:
-            if not await self._discard(owner):
-                hopeless.add(owner)
-
-        try:
-            more = True
-            while more:
-                more = await self._find()
-                async with asyncio.TaskGroup() as group:
-                    for owner in self._found.keys() - hopeless:
-                        group.create_task(discard(owner))
-                for owner in hopeless & self._found.keys():
-                    del self._found[owner][_KEPT:]
-        except* StoreError as failed:
-            reason = str(failed.exceptions[0])
-            log.warning("stray.kept", extra={"fields": {"reason": reason}})
-
-    async def _find(self) -> bool:
-        """Look for strays that nobody has found yet; whether there were any."""
-        async with self._finding:
-            strays = await self._store.strays(_BATCH, after=self._swept)
-            for stray in strays:
-                self._found.setdefault(stray.owner, []).append(stray)
-                self._swept = max(self._swept, stray.number)
-        return bool(strays)
-
-    async def _discard(self, owner: int) -> bool:
-        """Have the owner's worker remove what was found; whether there was one to ask."""
-        found, asked = self._found.pop(owner, []), 0
-        for batch in questions(found, lambda s: len(s.temporary.encode())):
-            leftovers = tuple(link.Leftover(stray.number, stray.temporary) for stray in batch)
-            question = partial(link.Discard, leftovers=leftovers)
-            try:
-                answer = await self._workers.ask(owner, question, link.Discarded)
-            except WorkerGone as error:
-                fields = {"owner": owner, "files": len(batch), "reason": str(error)}
-                log.warning("stray.kept", extra={"fields": fields})
-                self._found[owner] = [*found[asked:], *self._found.get(owner, ())][:_KEPT]
-                return False
-            await self._forget(batch, answer)
-            asked += len(batch)
-        return True
-
-    async def _forget(self, strays: Sequence[Stray], answer: link.Discarded) -> None:
-        kept = {refusal.number for refusal in answer.refusals}
-        for refusal in answer.refusals:
-            log.warning("stray.kept", extra={"fields": {"reason": refusal.message}})
-        await self._store.forget_strays([s.number for s in strays if s.number not in kept])
+    async def _fail(self, job_id: JobId, refusal: CallerError) -> None:
+        change = Change(failure=Failure(code=refusal.code, message=refusal.detail))
+        with suppress(NotFound, InvalidTransition):
+            now = self._clock.now()
+            self._tell(await self._store.apply(job_id, JobEvent.FAIL, now, change))
 
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:
             self._moves.moved(moved)
-
-
-def _names(file: File, job: Job) -> int:
-    """Return the bytes of both names of a file."""
-    local = file.spec.local
-    return len(local.encode()) + len(temporary_path(local, job.id).encode())
 
 
 def _completes_itself(job: Job) -> bool:
@@ -327,10 +268,3 @@ def _completes_itself(job: Job) -> bool:
 
 def _cancels_itself(job: Job) -> bool:
     return job.state is JobState.ERROR and job.settings.on_error is OnError.CANCEL
-
-
-#: Strays that are remembered for an owner whose worker does not answer, and how long.
-_KEPT = 10_000
-_AGAIN: Seconds = 600.0
-#: Before a job that could not be closed by itself is tried again.
-_PATIENCE: Seconds = 5.0

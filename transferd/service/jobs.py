@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,9 @@ from transferd.wire import link
 from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
+
+#: Jobs that are told of in one turn of the loop.
+_TURN = 50
 
 
 class Jobs:
@@ -52,11 +56,13 @@ class Jobs:
         made = await self._store.create(
             owner, specs, self._clock.now(), quota=self._quotas.of_caller(caller)
         )
-        for created in made:
+        for number, created in enumerate(made):
             if created.new:
                 fields = {"job": created.job.id, "owner": owner, "files": created.job.files_total}
                 log.info("job.created", extra={"fields": fields})
                 self._outcomes.changed(created.job)
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)  # others are not to wait for all of it
         return made
 
     async def get(self, caller: Caller, job_id: JobId) -> Job:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
 from transferd.model.job import JobId
@@ -24,3 +24,16 @@ class JobLocks:
             lock = self._locks[job_id] = asyncio.Lock()
         async with lock:
             yield
+
+    @asynccontextmanager
+    async def hold_all(self, job_ids: Iterable[JobId]) -> AsyncIterator[None]:
+        """Be the only one who works on several jobs."""
+        async with AsyncExitStack() as held:
+            for job_id in sorted(set(job_ids)):  # all in one order, or two could wait for ever
+                await held.enter_async_context(self.hold(job_id))
+            yield
+
+    def held(self, job_id: JobId) -> bool:
+        """Whether somebody works on the job."""
+        lock = self._locks.get(job_id)
+        return lock is not None and lock.locked()

@@ -11,15 +11,29 @@ import heapq
 import logging
 import math
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from transferd.model.caller import Caller
-from transferd.model.errors import NotAllowed, NotFound, StoreError, notice_not_found
+from transferd.model.errors import (
+    CallerError,
+    NotAllowed,
+    NotFound,
+    StoreError,
+    notice_not_found,
+)
 from transferd.model.job import Job, JobId, Seconds
-from transferd.model.notices import TERMINAL, Event, Notice, NoticeKind
+from transferd.model.notices import TERMINAL, Notice, NoticeKind, Page
 from transferd.model.ownership import TAKE_FIRST
 from transferd.service.meter import Meter
 from transferd.service.outbox import NoticeStore
@@ -84,6 +98,10 @@ class Notifier:
             partial(asyncio.Semaphore, _COMMANDS)
         )
         self._wake = asyncio.Event()
+        #: Delivered, and not written down yet.
+        self._unmarked: list[int] = []
+        self._marking = asyncio.Event()
+        self._marks = asyncio.Lock()
 
     @property
     def busy(self) -> bool:
@@ -102,9 +120,9 @@ class Notifier:
             for subscription in self._subscriptions:
                 if subscription.wants(notice):
                     subscription.wake()
-            listeners = self._listeners(notice)
             if not notice.settled and notice.job.settings.notify_command is not None:
-                self._follow(notice.number, self._delivery.redeliver if listeners else 0.0)
+                heard = bool(self._listeners(notice))
+                self._follow(notice.number, self._delivery.redeliver if heard else 0.0)
 
     def handed_over(self, notices: Sequence[Notice]) -> None:
         """Tell whoever listens already of notices that have become theirs."""
@@ -129,7 +147,7 @@ class Notifier:
         kinds: NoticeKind,
         after: int | None,
         all_users: bool = False,
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[AsyncIterator[Page]]:
         """Hear what happens; see NoticeUseCases.subscribe."""
         if all_users and not caller.admin:
             raise NotAllowed("not_allowed", "cannot listen to everybody's jobs: only an admin can")
@@ -147,17 +165,17 @@ class Notifier:
         self._subscriptions.add(subscription)
         try:
             await subscription.begin(self._store, after)
-            async with aclosing(self._deliver(subscription)) as events:
-                yield events
+            async with aclosing(self._deliver(subscription)) as pages:
+                yield pages
         finally:
             self._subscriptions.discard(subscription)
 
-    async def _deliver(self, subscription: Subscription) -> AsyncGenerator[Event, None]:
-        async with aclosing(subscription.events(self._store)) as events:
-            async for event in events:
-                yield event
-                if isinstance(event, Notice) and not event.settled and subscription.owns(event):
-                    await self._delivered(event)
+    async def _deliver(self, subscription: Subscription) -> AsyncGenerator[Page, None]:
+        async with aclosing(subscription.events(self._store)) as pages:
+            async for page in pages:
+                yield page
+                self._delivered(n for n in page if isinstance(n, Notice) and subscription.owns(n))
+                page = ()  # the next one may be long in coming
 
     async def acknowledge(self, caller: Caller, number: int) -> Notice:
         """Settle a notice; see NoticeUseCases.acknowledge."""
@@ -165,16 +183,31 @@ class Notifier:
         if not caller.may_see(notice.owner):
             raise notice_not_found(number)
         if notice.owner != self._owner_of(caller):
-            raise NotAllowed(
-                TAKE_FIRST,
-                f"cannot acknowledge notice {number}: its owner has yet to hear it;"
-                " take ownership of the job first",
-            )
+            raise _not_his_to_hear(number)
         if not notice.settled:
             notice = await self._store.settle(number, notice.owner)
             self._meter.settled(self._lag(notice))
-        self._followed.pop(number, None)
+        self._unfollow([number])
         return notice
+
+    async def acknowledge_all(
+        self, caller: Caller, numbers: Sequence[int]
+    ) -> Mapping[int, CallerError]:
+        """Settle notices; see NoticeUseCases.acknowledge_all."""
+        owner = self._owner_of(caller)
+        found = {each.number: each for each in await self._store.settle_all(numbers, owner)}
+        refused: dict[int, CallerError] = {}
+        now = self._clock.now()
+        for number in numbers:
+            notice = found.get(number)
+            if notice is None or not caller.may_see(notice.owner):
+                refused[number] = notice_not_found(number)
+            elif notice.owner != owner:
+                refused[number] = _not_his_to_hear(number)
+            elif notice.new:
+                self._meter.settled((now - notice.created).total_seconds())
+        self._unfollow([number for number in numbers if number not in refused])
+        return refused
 
     # ── following up ─────────────────────────────────────────────────────────────────────
 
@@ -182,6 +215,7 @@ class Notifier:
         """Deliver again and run commands until cancelled."""
         await self._remember()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._mark(), name="deliveries")
             while True:
                 self._wake.clear()
                 while self._due and self._due[0][0] <= self._clock.steady():
@@ -211,17 +245,50 @@ class Notifier:
         if at < self._followed.get(number, math.inf):
             self._followed[number] = at
             heapq.heappush(self._due, (at, number))
-            self._wake.set()
+            if self._due[0] == (at, number):
+                self._wake.set()
 
-    async def _delivered(self, notice: Notice) -> None:
-        if not notice.deliveries:
-            self._meter.told(self._lag(notice))
-        await self._store.delivered([notice.number])
-        doublings = min(notice.deliveries, _DOUBLINGS)
-        self._follow(notice.number, self._delivery.redeliver * 2**doublings)
+    def _unfollow(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._followed.pop(number, None)
+        if not self._followed:
+            self._due.clear()
+
+    def _delivered(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            if notice.settled:
+                continue
+            if not notice.deliveries:
+                self._meter.told(self._lag(notice))
+            self._unmarked.append(notice.number)
+            self._marking.set()
+            doublings = min(notice.deliveries, _DOUBLINGS)
+            self._follow(notice.number, self._delivery.redeliver * 2**doublings)
+
+    async def _mark(self) -> None:
+        """Write down what was delivered until cancelled: all that was meanwhile at a time."""
+        while await self._marking.wait():
+            try:
+                await self._mark_delivered()
+            except StoreError as error:
+                log.error("store.failed", extra={"fields": {"reason": str(error)}})
+                await self._clock.sleep(self._delivery.redeliver)
+
+    async def _mark_delivered(self) -> None:
+        async with self._marks:
+            self._marking.clear()
+            numbers, self._unmarked = self._unmarked, []
+            try:
+                if numbers:
+                    await self._store.delivered(numbers)
+            except StoreError:
+                self._unmarked[:0] = numbers
+                self._marking.set()
+                raise
 
     async def _follow_up(self, number: int, group: asyncio.TaskGroup) -> None:
         try:
+            await self._mark_delivered()
             notice = await self._store.notice(number)
         except NotFound:
             return
@@ -277,3 +344,11 @@ class Notifier:
 
     def _listeners(self, notice: Notice) -> list[Subscription]:
         return [s for s in self._subscriptions if s.wants(notice) and s.owns(notice)]
+
+
+def _not_his_to_hear(number: int) -> NotAllowed:
+    return NotAllowed(
+        TAKE_FIRST,
+        f"cannot acknowledge notice {number}: its owner has yet to hear it;"
+        " take ownership of the job first",
+    )

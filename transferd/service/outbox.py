@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from transferd.model.job import JobId
-from transferd.model.notices import Notice, NoticeKind
+from transferd.model.notices import Notice, NoticeKind, Settlement
 
 
 class NoticeStore(Protocol):
@@ -63,6 +63,10 @@ class NoticeStore(Protocol):
         Raises:
             NotFound: `notice_not_found`; also when it is not *owner*'s (any more), if one is named.
         """
+        ...
+
+    async def settle_all(self, numbers: Sequence[int], owner: int) -> tuple[Settlement, ...]:
+        """Mark those notices as acknowledged that are *owner*'s; returns what was found of all."""
         ...
 
     async def prune(self, before: datetime) -> int:

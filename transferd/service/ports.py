@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from transferd.model.credentials import Credential, Scheme, Target
+from transferd.model.errors import CallerError
 from transferd.model.job import (
     File,
     FileSpec,
@@ -25,6 +26,7 @@ from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
     Change,
     Created,
+    Ending,
     FilePage,
     JobPage,
     Moved,
@@ -32,6 +34,7 @@ from transferd.model.queue import (
     Runnable,
     Secrets,
     Stray,
+    Whole,
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
@@ -40,6 +43,7 @@ __all__ = [
     "Change",
     "Clock",
     "Created",
+    "Ending",
     "FilePage",
     "JobPage",
     "JobStore",
@@ -52,6 +56,7 @@ __all__ = [
     "Runnable",
     "Secrets",
     "Stray",
+    "Whole",
 ]
 
 
@@ -175,8 +180,8 @@ class JobStore(Protocol):
         """Return the first files that are not completed, by index."""
         ...
 
-    async def publishable(self, job_id: JobId) -> tuple[File, ...]:
-        """Return the files that are completed but not published, by index."""
+    async def whole(self, job_ids: Sequence[JobId]) -> tuple[Whole, ...]:
+        """Return jobs with their files that are completed but not published; none that is gone."""
         ...
 
     async def add_files(
@@ -287,6 +292,15 @@ class JobStore(Protocol):
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""
+        ...
+
+    async def complete(
+        self, ended: Sequence[Ending], now: datetime
+    ) -> tuple[Moved | CallerError, ...]:
+        """Mark files as published and apply COMPLETE to their jobs, in one transaction.
+
+        Returns what `apply` returns or raises, for each of them.
+        """
         ...
 
     async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:

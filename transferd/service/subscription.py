@@ -8,11 +8,14 @@ from contextlib import suppress
 
 from transferd.model.errors import NotFound
 from transferd.model.job import Job, JobId, Seconds
-from transferd.model.notices import TERMINAL, Event, Gap, Modified, Notice, NoticeKind
+from transferd.model.notices import TERMINAL, Gap, Modified, Notice, NoticeKind, Page
+from transferd.service.allowance import Allowance
 from transferd.service.outbox import NoticeStore
 from transferd.service.ports import Clock
 
 _PAGE = 100
+#: Looks into the outbox a second in the long run, and at once: what happens meanwhile is one page.
+_LOOKS, _LOOKS_BURST = 100.0, 20.0
 
 
 class Subscription:
@@ -83,21 +86,30 @@ class Subscription:
             self._gap = Gap(after=self._cursor, oldest=oldest)
             self._cursor = newest
 
-    async def events(self, store: NoticeStore) -> AsyncGenerator[Event, None]:
-        """Yield what this listener hears, for ever, once it has begun."""
+    async def events(self, store: NoticeStore) -> AsyncGenerator[Page, None]:
+        """Yield what this listener hears, for ever, once it has begun.
+
+        Nothing of a page is kept once the next one is asked for.
+        """
         if self._gap is not None:
-            yield self._gap
-        async for owed in self._owed(store):
-            yield owed
+            yield (self._gap,)
+        page: Page = ()
+        async for page in self._owed(store):
+            yield page
+        looks = Allowance(_LOOKS, _LOOKS_BURST, self._clock.steady())
         while True:
+            page = ()
+            if wait := looks.spend(1, self._clock.steady()):
+                await self._clock.sleep(wait)
             self._wake.clear()
-            async for event in self._news(store):
-                yield event
+            async for page in self._news(store):
+                yield page
+            page = ()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._next_told()):
                     await self._wake.wait()
 
-    async def _owed(self, store: NoticeStore) -> AsyncIterator[Notice]:
+    async def _owed(self, store: NoticeStore) -> AsyncIterator[Page]:
         """Yield terminal notices up to the cursor that nobody has acknowledged."""
         number = 0
         kinds = self._kinds & TERMINAL
@@ -106,38 +118,44 @@ class Subscription:
                 owner=self._owner, job_id=self._job_id, kinds=kinds, after=number, limit=_PAGE
             )
         ):
-            for notice in page:
-                if notice.number > self._cursor:
-                    return
-                yield notice
             number = page[-1].number
+            if owed := [notice for notice in page if notice.number <= self._cursor]:
+                yield owed
+            if number > self._cursor:
+                return
 
-    async def _news(self, store: NoticeStore) -> AsyncIterator[Event]:
+    async def _news(self, store: NoticeStore) -> AsyncIterator[Page]:
         oldest, newest = await store.bounds(self._owner)
         if self._cursor + 1 < oldest and self._cursor < newest:
-            yield Gap(after=self._cursor, oldest=oldest)
+            yield (Gap(after=self._cursor, oldest=oldest),)
             self._cursor = oldest - 1
-        while page := await store.replay(
-            after=self._cursor,
-            owner=self._owner,
-            job_id=self._job_id,
-            kinds=self._kinds,
-            limit=_PAGE,
+        while self._cursor < newest and (
+            page := await store.replay(
+                after=self._cursor,
+                owner=self._owner,
+                job_id=self._job_id,
+                kinds=self._kinds,
+                limit=_PAGE,
+            )
         ):
+            self._cursor = page[-1].number
             for notice in page:
-                self._cursor = notice.number
                 self._again.pop(notice.number, None)
-                if self.wants(notice):
-                    yield notice
+            if wanted := [notice for notice in page if self.wants(notice)]:
+                yield wanted
         self._cursor = max(self._cursor, newest)
+        if again := [notice async for notice in self._to_repeat(store)]:
+            yield again
+        if changed := await self._changed():
+            yield [Modified(job=job) for job in changed]
+
+    async def _to_repeat(self, store: NoticeStore) -> AsyncIterator[Notice]:
         for number in list(self._again):
             del self._again[number]
             with suppress(NotFound):
                 notice = await store.notice(number)
                 if not notice.settled and self.wants(notice):
                     yield notice
-        for job in await self._changed():
-            yield Modified(job=job)
 
     async def _changed(self) -> list[Job]:
         """Take the changed jobs whose time has come."""

@@ -205,7 +205,7 @@ class Question:
             case link.Assume():
                 return cls(link.Inspected, frozenset(file.number for file in message.files))
             case link.Publish():
-                return cls(link.Published, frozenset(file.index for file in message.files))
+                return cls(link.Published, frozenset(file.number for file in message.files))
             case link.Discard():
                 return cls(link.Discarded, frozenset(left.number for left in message.leftovers))
             case link.RunCommand():

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.errors import StoreDamaged, VaultError
+from transferd.model.errors import CallerError, StoreDamaged, VaultError
 from transferd.model.job import (
     File,
     FileSpec,
@@ -23,16 +23,18 @@ from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
     Change,
     Created,
+    Ending,
     FilePage,
     JobPage,
     Moved,
     Runnable,
     Secrets,
     Stray,
+    Whole,
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
-from transferd.store import audit, ledger, moves, ownership, queries, queue
+from transferd.store import audit, endings, ledger, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
 from transferd.store import files as file_rows
 from transferd.store.connection import T
@@ -120,9 +122,9 @@ class SqliteJobStore:
         """Return the first files that are not completed."""
         return await self._read(job_id, partial(file_rows.open_files, limit=limit))
 
-    async def publishable(self, job_id: JobId) -> tuple[File, ...]:
-        """Return the files that are completed but not published."""
-        return await self._read(job_id, file_rows.publishable_files)
+    async def whole(self, job_ids: Sequence[JobId]) -> tuple[Whole, ...]:
+        """Return jobs with their files that are completed but not published."""
+        return await self._database.read(partial(endings.whole, job_ids=job_ids))
 
     async def add_files(
         self,
@@ -238,6 +240,12 @@ class SqliteJobStore:
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""
         await self._write(job_id, partial(file_rows.publish_files, files=files))
+
+    async def complete(
+        self, ended: Sequence[Ending], now: datetime
+    ) -> tuple[Moved | CallerError, ...]:
+        """Mark files as published and complete their jobs, in one transaction."""
+        return await self._database.write(partial(endings.complete, ended=ended, now=now))
 
     async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
         """Return queued jobs of one priority that may run next, owners in turn."""

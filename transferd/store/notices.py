@@ -10,9 +10,15 @@ from functools import partial
 
 from transferd.model.errors import notice_not_found
 from transferd.model.job import JobId
-from transferd.model.notices import TERMINAL, Notice, NoticeKind
+from transferd.model.notices import TERMINAL, Notice, NoticeKind, Settlement
 from transferd.store.database import Database
-from transferd.store.rows import SELECT_NOTICE, microseconds, notice_of, take_page
+from transferd.store.rows import (
+    SELECT_NOTICE,
+    microseconds,
+    moment_of,
+    notice_of,
+    take_page,
+)
 
 #: Texts of one page: a listener who reads nothing keeps it in memory, and there may be thousands.
 _PAGE_CHARS = 32 * 1024
@@ -93,6 +99,10 @@ class SqliteNoticeStore:
 
         return await self._database.write(operation)
 
+    async def settle_all(self, numbers: Sequence[int], owner: int) -> tuple[Settlement, ...]:
+        """Mark those notices as acknowledged that are *owner*'s; returns what was found of all."""
+        return await self._database.write(partial(_settle_all, numbers=numbers, owner=owner))
+
     async def prune(self, before: datetime) -> int:
         """Forget notices older than *before*, and remembered ids as old.
 
@@ -111,6 +121,28 @@ def _get(cx: sqlite3.Connection, number: int) -> Notice:
     if row is None:
         raise notice_not_found(number)
     return notice_of(row)
+
+
+def _settle_all(
+    cx: sqlite3.Connection, numbers: Sequence[int], owner: int
+) -> tuple[Settlement, ...]:
+    query = "SELECT number, owner, created, settled FROM notices WHERE number = ?"
+    rows = (cx.execute(query, [number]).fetchone() for number in numbers)
+    found = tuple(
+        Settlement(
+            number=row["number"],
+            owner=row["owner"],
+            created=moment_of(row["created"]),
+            new=row["owner"] == owner and not row["settled"],
+        )
+        for row in rows
+        if row is not None
+    )
+    cx.executemany(
+        "UPDATE notices SET settled = 1 WHERE number = ?",
+        [(each.number,) for each in found if each.new],
+    )
+    return found
 
 
 def _bounds(cx: sqlite3.Connection, owner: int | None) -> tuple[int, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from transferd.model.credentials import NegotiateOptions, PassportOptions
 from transferd.model.failures import Failure
 from transferd.model.job import Blocker, File, Job, JobId, Seconds
 from transferd.model.notices import Gap, Notice, NoticeKind, kind_labels
@@ -28,8 +30,9 @@ from transferd.wire.api import (
 
 def rfc3339(moment: datetime) -> str:
     """Write a time in UTC, with milliseconds (RFC 3339)."""
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def blocker_answer(blocker: Blocker) -> BlockerAnswer:
@@ -98,7 +101,7 @@ class Answers:
             ],
             headers=list(settings.header_names),
             notify=NotifyAnswer(
-                kinds=kind_labels(NoticeKind(settings.notify_kinds)),
+                kinds=list(_kinds(settings.notify_kinds)),
                 command=list(settings.notify_command) if settings.notify_command else None,
             ),
             auto_complete=settings.auto_complete,
@@ -107,8 +110,8 @@ class Answers:
             allow_cleartext=settings.allow_cleartext,
             cacert=settings.cacert,
             proxy=settings.proxy,
-            negotiate=NegotiateAnswer(**dataclasses.asdict(settings.negotiate)),
-            passport=PassportAnswer(**dataclasses.asdict(settings.passport)),
+            negotiate=_negotiate(settings.negotiate),
+            passport=_passport(settings.passport),
             max_size=settings.max_size,
             streams=settings.streams,
             min_retry_delay=settings.timers.min_retry_delay,
@@ -148,6 +151,22 @@ class Answers:
 
 def _time(moment: datetime | None) -> str | None:
     return rfc3339(moment) if moment is not None else None
+
+
+# Most jobs have the same ones.
+@functools.lru_cache(maxsize=64)
+def _kinds(kinds: int) -> tuple[str, ...]:
+    return tuple(kind_labels(NoticeKind(kinds)))
+
+
+@functools.lru_cache(maxsize=64)
+def _negotiate(options: NegotiateOptions) -> NegotiateAnswer:
+    return NegotiateAnswer(**dataclasses.asdict(options))
+
+
+@functools.lru_cache(maxsize=64)
+def _passport(options: PassportOptions) -> PassportAnswer:
+    return PassportAnswer(**dataclasses.asdict(options))
 
 
 def _error(failure: Failure) -> ErrorAnswer:

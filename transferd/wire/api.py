@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.credentials import Scheme, Target
-from transferd.model.job import JobType, OnError, Priority
-from transferd.model.notices import NoticeKind
+from transferd.model.choices import JobType, NoticeKind, OnError, Priority, Scheme, Target
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -184,6 +182,17 @@ class JobPatch(Body, kw_only=True):
         return "JobPatch(…)"
 
 
+NoticeNumber = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+#: Notices that one request may acknowledge.
+MOST_NOTICES = 1000
+
+
+class AcknowledgementBody(Body, kw_only=True):
+    """Notices that were dealt with."""
+
+    numbers: Annotated[list[NoticeNumber], Meta(min_length=1, max_length=MOST_NOTICES)]
+
+
 class OwnerAnswer(Struct, kw_only=True):
     """Whose job it is."""
 
@@ -335,6 +344,23 @@ class NoticeAnswer(Struct, kw_only=True):
     #: Whether it is delivered again until somebody acknowledges it.
     acknowledge: bool
     deliveries: int
+
+
+class UnsettledAnswer(Struct, kw_only=True):
+    """A notice that could not be acknowledged, and what its own request would have answered."""
+
+    number: int
+    status: int
+    code: str
+    detail: str
+
+
+class AcknowledgementAnswer(Struct, kw_only=True):
+    """What has become of notices, each by itself."""
+
+    #: These are not delivered again.
+    settled: list[int]
+    refused: list[UnsettledAnswer]
 
 
 class GapAnswer(Struct, kw_only=True):

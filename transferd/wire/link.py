@@ -126,20 +126,23 @@ class Assume(Message, frozen=True, tag="assume"):
 class Publication(msgspec.Struct, frozen=True):
     """One whole temporary file that gets its final name."""
 
-    index: int
+    number: int
     local: str
     temporary: str
     inode: Inode
+    #: As in the Settings of its job.
+    overwrite: bool
+    wary: bool = False
 
 
 class Publish(Message, frozen=True, tag="publish"):
-    """Give files their final names, durably. Idempotent: what is published already is success."""
+    """Give files, of any jobs, their final names, durably.
+
+    Idempotent: what is published already is success.
+    """
 
     request: int
     files: tuple[Publication, ...]
-    overwrite: bool
-    #: As Settings.wary.
-    wary: bool = False
 
 
 class Leftover(msgspec.Struct, frozen=True):
@@ -331,7 +334,7 @@ class Inspected(Message, frozen=True, tag="inspected"):
 
 
 class Published(Message, frozen=True, tag="published"):
-    """Answer to Publish; numbers are file indexes. What is not refused is published."""
+    """Answer to Publish; numbers are those of the files. What is not refused is published."""
 
     request: int
     refusals: tuple[Refusal, ...] = ()

@@ -5,7 +5,6 @@ Every refusal is a BadRequest with a stable code; see model/checks.py for those 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from transferd.model import authentication, checks, urls
 from transferd.model.credentials import (
     PASSWORD_SCHEMES,
     Credential,
+    NegotiateOptions,
+    PassportOptions,
     Scheme,
     Target,
     parse_scheme,
@@ -27,6 +28,7 @@ from transferd.model.errors import BadRequest
 from transferd.model.job import FileSpec, JobSpec, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire.api import (
+    AcknowledgementBody,
     CredentialBody,
     FileBody,
     FilesBody,
@@ -144,6 +146,15 @@ def parse_identity(raw: bytes, target: Target, scheme: Scheme, limits: Limits) -
     return authentication.check_credential(target, scheme, body.username, body.password, limits)
 
 
+def parse_acknowledgement(raw: bytes) -> tuple[int, ...]:
+    """Read the body of a request to acknowledge notices; returns their numbers, each once.
+
+    Raises:
+        BadRequest: a code of wire/decoding.py.
+    """
+    return tuple(dict.fromkeys(decode(raw, AcknowledgementBody).numbers))
+
+
 # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,10 +170,7 @@ def _job_spec(body: JobBody, path: str, limits: Limits, defaults: Timers) -> Job
     with locating(f"{path}.credentials"):
         named = {Target.SERVER: files.userinfo, Target.PROXY: changes.proxy_userinfo}
         credentials = _credentials(body.credentials, named, limits)
-    settings = dataclasses.replace(
-        changes.over(Settings(name=body.name, timers=defaults)),
-        header_names=tuple(header.name for header in headers),
-    )
+    settings = changes.new(defaults, tuple(header.name for header in headers))
     return JobSpec(
         settings=settings,
         type=job_type,
@@ -298,7 +306,18 @@ def _fingerprint(
         ],
         headers=dict.fromkeys(body.headers, ""),
         proxy=settings.proxy,
-        negotiate=NegotiateBody(**dataclasses.asdict(settings.negotiate)),
-        passport=PassportBody(**dataclasses.asdict(settings.passport)),
+        negotiate=_negotiate_body(settings.negotiate),
+        passport=_passport_body(settings.passport),
     )
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).digest()
+
+
+def _negotiate_body(options: NegotiateOptions) -> NegotiateBody:
+    # Not by dataclasses.asdict, which takes longer than all checks of a job.
+    names = NegotiateBody.__struct_fields__
+    return NegotiateBody(**{name: getattr(options, name) for name in names})
+
+
+def _passport_body(options: PassportOptions) -> PassportBody:
+    names = PassportBody.__struct_fields__
+    return PassportBody(**{name: getattr(options, name) for name in names})

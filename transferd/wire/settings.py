@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
 from transferd.model import authentication, checks, urls
 from transferd.model.credentials import NegotiateOptions, PassportOptions
-from transferd.model.job import Seconds, Settings
+from transferd.model.job import Seconds, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.model.notices import parse_kinds
 from transferd.wire.api import JobBody, JobPatch, NegotiateBody, NotifyBody, PassportBody
 from transferd.wire.decoding import locating
 
 _Check = Callable[[Any, Limits], Any]
+_Value = TypeVar("_Value", Timers, NegotiateOptions, PassportOptions)
+
+_NEGOTIATE, _PASSPORT = NegotiateOptions(), PassportOptions()
+#: Kinds of notices that are remembered as they were named.
+_FEW = 8
 
 
 def _as_it_is(value: Any, _limits: Limits) -> Any:
@@ -89,9 +95,19 @@ class Changes:
         return dataclasses.replace(
             settings,
             **self.settings,
-            timers=dataclasses.replace(settings.timers, **self.timers),
-            negotiate=dataclasses.replace(settings.negotiate, **self.negotiate),
-            passport=dataclasses.replace(settings.passport, **self.passport),
+            timers=_over(settings.timers, self.timers),
+            negotiate=_over(settings.negotiate, self.negotiate),
+            passport=_over(settings.passport, self.passport),
+        )
+
+    def new(self, timers: Timers, header_names: tuple[str, ...]) -> Settings:
+        """Return the settings of a new job, for which everything is said but *timers*."""
+        return Settings(
+            **self.settings,
+            timers=_over(timers, self.timers),
+            negotiate=_over(_NEGOTIATE, self.negotiate),
+            passport=_over(_PASSPORT, self.passport),
+            header_names=header_names,
         )
 
 
@@ -107,8 +123,8 @@ def read_changes(body: JobBody | JobPatch, path: str, limits: Limits) -> Changes
     return Changes(
         settings=settings,
         timers=_timers(body, path),
-        negotiate=_options(body.negotiate, NegotiateOptions(), f"{path}.negotiate", limits),
-        passport=_options(body.passport, PassportOptions(), f"{path}.passport", limits),
+        negotiate=_options(body.negotiate, _NEGOTIATE, f"{path}.negotiate", limits),
+        passport=_options(body.passport, _PASSPORT, f"{path}.passport", limits),
         proxy_userinfo=userinfo,
     )
 
@@ -122,9 +138,23 @@ def _plain(body: JobBody | JobPatch, path: str, limits: Limits) -> dict[str, Any
                 settings[name] = check(value, limits)
     if isinstance(body.notify, NotifyBody):
         with locating(f"{path}.notify"):
-            settings["notify_kinds"] = int(parse_kinds(body.notify.kinds))
+            settings["notify_kinds"] = _notify_kinds(body.notify.kinds)
             settings["notify_command"] = checks.check_command(body.notify.command, limits)
     return settings
+
+
+def _over(value: _Value, changes: Mapping[str, Any]) -> _Value:
+    return dataclasses.replace(value, **changes) if changes else value
+
+
+def _notify_kinds(names: list[str]) -> int:
+    # Enumerations are slow, and most jobs say the same.
+    return _few_kinds(tuple(names)) if len(names) < _FEW else int(parse_kinds(names))
+
+
+@functools.lru_cache(maxsize=64)
+def _few_kinds(names: tuple[str, ...]) -> int:
+    return int(parse_kinds(names))
 
 
 def _timers(body: JobBody | JobPatch, path: str) -> dict[str, Seconds]:

@@ -197,8 +197,8 @@ class Dispatcher:
                 numbers = [file.number for file in message.files]
                 return self._answer(ask, numbers, partial(Inspected, message.request))
             case Publish():
-                ask = partial(publish, message.files, message.overwrite, wary=message.wary)
-                numbers = [file.index for file in message.files]
+                ask = partial(publish, message.files)
+                numbers = [file.number for file in message.files]
                 return self._answer(ask, numbers, partial(Published, message.request))
             case Discard():
                 ask = partial(discard, message.leftovers)

@@ -12,12 +12,13 @@ has got the final name in the end is looked at once more before it is called pub
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode
@@ -28,31 +29,35 @@ from transferd.worker.inode import inode_of
 from transferd.worker.local_faults import local_failure, refused_locally
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
+#: A directory, whether to be wary of it, and the files in it.
+Group: TypeAlias = tuple[tuple[str, bool], list[Publication]]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _RENAME_NOREPLACE = 1
+#: Directories that are open at once.
+_OPEN = 64
 #: A kernel or a file system that cannot rename without replacing.
 _NO_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def publish(
-    files: Sequence[Publication], overwrite: bool, *, wary: bool = False
-) -> tuple[Refusal, ...]:
+def publish(files: Sequence[Publication]) -> tuple[Refusal, ...]:
     """Give whole temporary files their final names, durably.
 
     What is published already counts as published, so the call can be repeated after a crash. One
-    refusal does not stop the others (BITS.md K4). With *overwrite* a regular file is replaced;
-    nothing else ever is: no directory, special file or symbolic link, and no file that has a
-    second name. *wary* as for `open_directory`: where a directory is everybody's (mode +t), whoever
-    may move the partial file there could have its owner replace a file of his.
+    refusal does not stop the others (BITS.md K4). Where a file says *overwrite* a regular file is
+    replaced; nothing else ever is: no directory, special file or symbolic link, and no file that
+    has a second name. *wary* as for `open_directory`: where a directory is everybody's (mode +t),
+    whoever may move the partial file there could have its owner replace a file of his.
 
-    Returns: what was refused, by the files' indexes: `local_lost` (the temporary is gone, or is
+    Returns: what was refused, by the files' numbers: `local_lost` (the temporary is gone, or is
         another file), `local_exists`, `local_not_regular`, `local_hard_link`, `local_forbidden`,
         `local_directory_missing`, `local_access_denied`, `disk_full`, `local_busy`, `local_io`.
     """
+    groups = list(_grouped(files, lambda file: (os.path.dirname(file.temporary), file.wary)))
     refusals: list[Refusal] = []
-    for path, group in _by_directory(files, lambda file: file.temporary):
-        refusals.extend(_publish_in(path, group, overwrite, wary))
+    for start in range(0, len(groups), _OPEN):
+        refusals.extend(_publish_in(groups[start : start + _OPEN]))
     return tuple(refusals)
 
 
@@ -64,44 +69,48 @@ def discard(leftovers: Sequence[Leftover]) -> tuple[Refusal, ...]:
     Returns: what could not be removed, by the leftovers' numbers.
     """
     refusals: list[Refusal] = []
-    for path, group in _by_directory(leftovers, lambda leftover: leftover.temporary):
+    for path, group in _grouped(leftovers, lambda leftover: os.path.dirname(leftover.temporary)):
         refusals.extend(_discard_in(path, group))
     return tuple(refusals)
 
 
-def _by_directory(
-    items: Iterable[Item], path: Callable[[Item], str]
-) -> Iterable[tuple[str, list[Item]]]:
-    groups: dict[str, list[Item]] = {}
+def _grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> Iterable[tuple[Key, list[Item]]]:
+    groups: dict[Key, list[Item]] = {}
     for item in items:
-        groups.setdefault(os.path.dirname(path(item)), []).append(item)
+        groups.setdefault(key(item), []).append(item)
     return groups.items()
 
 
 # ── publishing ─────────────────────────────────────────────────────────────────────────────
 
 
-def _publish_in(
-    path: str, files: list[Publication], overwrite: bool, wary: bool
-) -> Iterator[Refusal]:
-    try:
-        directory = open_directory(path, wary=wary)
-    except OSError as error:
-        for file in files:
-            yield _refusal(file, local_failure(error, "open the directory", path, file.local))
-        return
-    try:
-        renamed: list[Publication] = []
-        for file in files:
+def _publish_in(groups: Sequence[Group]) -> Iterator[Refusal]:
+    with contextlib.ExitStack() as stack:
+        renamed: list[tuple[int, str, list[Publication]]] = []
+        for (path, wary), files in groups:
             try:
-                _publish_one(directory, file, overwrite)
-            except TransferFailed as failed:
-                yield _refusal(file, failed)
-            else:
-                renamed.append(file)
-        yield from _flush(directory, path, renamed)
-    finally:
-        os.close(directory)
+                directory = open_directory(path, wary=wary)
+            except OSError as error:
+                for file in files:
+                    yield _refusal(
+                        file, local_failure(error, "open the directory", path, file.local)
+                    )
+                continue
+            stack.callback(os.close, directory)
+            refused = dict(_rename(directory, files))
+            yield from refused.values()
+            renamed.append((directory, path, [f for f in files if f.number not in refused]))
+        # After all renames: the first flush of a journal makes the others cheap.
+        for directory, path, files in renamed:
+            yield from _flush(directory, path, files)
+
+
+def _rename(directory: int, files: list[Publication]) -> Iterator[tuple[int, Refusal]]:
+    for file in files:
+        try:
+            _publish_one(directory, file)
+        except TransferFailed as failed:
+            yield file.number, _refusal(file, failed)
 
 
 def _flush(directory: int, path: str, renamed: list[Publication]) -> Iterator[Refusal]:
@@ -111,15 +120,21 @@ def _flush(directory: int, path: str, renamed: list[Publication]) -> Iterator[Re
     try:
         flush_directory(directory)
     except OSError as error:
-        for file in renamed:
-            yield _refusal(file, local_failure(error, "flush the directory", path, file.local))
+        yield from _all_refused(renamed, error, "flush the directory", path)
+
+
+def _all_refused(
+    files: Iterable[Publication], error: OSError, doing: str, path: str
+) -> Iterator[Refusal]:
+    for file in files:
+        yield _refusal(file, local_failure(error, doing, path, file.local))
 
 
 def _refusal(file: Publication, failed: TransferFailed) -> Refusal:
-    return Refusal(file.index, failed.failure.code, failed.failure.message)
+    return Refusal(file.number, failed.failure.code, failed.failure.message)
 
 
-def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
+def _publish_one(directory: int, file: Publication) -> None:
     name, final = os.path.basename(file.temporary), os.path.basename(file.local)
     try:
         temporary, there = _look(directory, name), _look(directory, final)
@@ -134,7 +149,7 @@ def _publish_one(directory: int, file: Publication, overwrite: bool) -> None:
             os.unlink(name, dir_fd=directory)
             return
         check_replaceable(directory, final, file.local)
-        if overwrite:
+        if file.overwrite:
             os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
         else:
             _rename_new(directory, name, final)
