@@ -24,6 +24,8 @@ _PACE = 0.02
 _SUBMISSIONS = 100
 _CALLBACKS = 10
 _CALLBACK_BYTES = 4 * MIB
+#: A job that fails calls nobody back.
+_PATIENCE = 60.0
 
 
 # ── submissions ────────────────────────────────────────────────────────────────────────────
@@ -127,7 +129,8 @@ async def _call_back(manager: transferd.Manager, source: Source, place: Path) ->
     await made.add_file(source.url, place)
     await made.set_notify(on_transferred=callback)
     await made.resume()
-    late = (await called - source.last_byte) * 1000
+    async with asyncio.timeout(_PATIENCE):
+        late = (await called - source.last_byte) * 1000
     await made.complete()
     return late
 

@@ -39,6 +39,7 @@ BEGIN;
 _NOWHERE = "http://127.0.0.1:9/never"
 #: What a start has left to do is done by then.
 _SETTLED_SECONDS = 3.0
+_PATIENCE = 60.0
 
 
 async def measure(stage: Stage) -> Result:
@@ -82,7 +83,8 @@ async def _start_and_stop(stage: Stage, daemon: DaemonProcess, source: Source, s
     async with stage.quiet():
         began = time.monotonic()
         await asyncio.to_thread(daemon.start)
-        await source.asked.wait()
+        async with asyncio.timeout(_PATIENCE):
+            await source.asked.wait()
         seen.starts.append(source.first_request - began)
         await asyncio.sleep(_SETTLED_SECONDS)
     seen.taken.append(memory(daemon.pid))

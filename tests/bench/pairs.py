@@ -68,10 +68,10 @@ def cpu_ratio(runs: Sequence[Run], other: str, bar: Bar | None) -> Figure:
     return median(f"CPU ÷ {other}'s", ratios, unit=TIMES, bar=bar)
 
 
-def rate(runs: Sequence[Run], tool: str, work: Work, bar: Bar | None = None) -> Figure:
-    """Return how much one program has done in a second."""
-    rates = [work.rate(run) for run in runs if run.tool == tool]
-    return median(f"{tool}: {work.unit}", rates, unit=work.unit, bar=bar)
+def rate(what: str, runs: Sequence[Run], work: Work, bar: Bar) -> Figure:
+    """Return how much ours has done in a second."""
+    rates = [work.rate(run) for run in runs if run.tool == OURS]
+    return median(what, rates, unit=work.unit, bar=bar)
 
 
 def _paired(runs: Sequence[Run], other: str) -> list[tuple[Run, Run]]:
