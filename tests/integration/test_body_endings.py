@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,13 @@ async def arrived(desk: Desk, book: Book, count: int) -> None:
     await desk.until(book, link.Durable, lambda durable: durable.offset == count)
 
 
+def reset_connection(wire: Wire) -> None:
+    """End a connection in no order: the client hears of it by RST."""
+    linger = struct.pack("ii", 1, 0)
+    wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    wire.drop()
+
+
 def open_descriptors() -> set[str]:
     """What this process has open."""
     found = set()
@@ -39,6 +49,11 @@ def open_descriptors() -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
     return found
+
+
+def nothing_but(before: set[str]) -> bool:
+    """Whether everything that was opened since is closed."""
+    return open_descriptors() <= before
 
 
 async def gone_on_with(way: Way, desk: Desk, book: Book) -> None:
@@ -69,7 +84,7 @@ async def test_a_connection_that_is_reset_in_a_body_was_lost(way: Way, tmp_path:
         await wire.head(200, [("Content-Length", str(len(BODY))), ("ETag", '"v1"')])
         await wire.raw(BODY[:2_000_000])
         await came.wait()
-        wire.drop()
+        reset_connection(wire)
 
     came = asyncio.Event()
     way.origin.pages["/f"] = reset
@@ -84,6 +99,27 @@ async def test_a_connection_that_is_reset_in_a_body_was_lost(way: Way, tmp_path:
         assert book.files[0].bytes_transferred == 2_000_000
         way.serve()
         await gone_on_with(way, desk, book)
+
+
+async def test_a_reset_is_no_end_of_a_body_without_a_length(way: Way, tmp_path: Path) -> None:
+    """Only a connection that is closed in order says that the body was whole."""
+
+    async def reset(seen: Seen, wire: Wire) -> None:
+        await wire.head(200, [("Connection", "close")])
+        await wire.raw(BODY[:100_000])
+        await came.wait()
+        reset_connection(wire)
+
+    came = asyncio.Event()
+    way.origin.pages["/f"] = reset
+    book = way.book(tmp_path)
+    async with way.worker() as desk:
+        await way.start(desk, book)
+        await desk.until(book, link.Progress, lambda progress: progress.received == 100_000)
+        came.set()
+        ended = await desk.end(book)
+    assert isinstance(ended, link.Failed)
+    assert ended.failure.code == "connection_lost"
 
 
 async def test_a_silent_body_is_stalled_and_kept(way: Way, tmp_path: Path) -> None:
@@ -154,7 +190,7 @@ async def test_stop_in_a_body_is_answered_with_every_byte(way: Way, tmp_path: Pa
             # That of the origin is closed when the origin notices.
             document.go.set()
             async with asyncio.timeout(5):
-                await until(lambda: open_descriptors() <= before)
+                await until(partial(nothing_but, before))
             await gone_on_with(way, desk, book)
 
 

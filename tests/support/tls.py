@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
@@ -56,6 +57,32 @@ class Authority:
             context.load_cert_chain(self.identity(kind))
         return context
 
+    def custom(
+        self,
+        *,
+        names: tuple[str, ...] = _NAMES,
+        valid: tuple[datetime, datetime] | None = None,
+        client_only: bool = False,
+        self_signed: bool = False,
+    ) -> ssl.SSLContext:
+        """The context of a server whose certificate is not as it should be."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        signer = load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server")])
+        unsigned = _unsigned(subject if self_signed else issuer.subject, key, names, valid, subject)
+        if client_only:
+            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+            unsigned = unsigned.add_extension(usage, critical=True)
+        certificate = unsigned.sign(key if self_signed else signer, hashes.SHA256())
+        path = self._directory / "custom.pem"
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
     def identity(self, kind: str) -> Path:
         """Write a key and its certificate of one of KINDS to a file for a server.
 
@@ -85,20 +112,30 @@ class Authority:
         return self._authorities[key_type]
 
 
-def _unsigned(issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _unsigned(
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    names: tuple[str, ...] = _NAMES,
+    valid: tuple[datetime, datetime] | None = None,
+    subject: x509.Name | None = None,
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    names = [
-        x509.DNSName(name) if name == "localhost" else x509.IPAddress(ip_address(name))
-        for name in _NAMES
+    begin, end = valid or (now - timedelta(days=1), now + timedelta(days=1))
+    alternatives = [
+        x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+        for name in names
     ]
     return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
+        .subject_name(subject or x509.Name([]))
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(
+            x509.SubjectAlternativeName(alternatives),
+            critical=subject is None,
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     )

@@ -51,8 +51,13 @@ _ERRNO_CODES: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.ECONNRESET: ("connection_lost", "the connection was reset"),
         errno.ECONNABORTED: ("connection_lost", "the connection was aborted"),
         errno.EPIPE: ("connection_lost", "the connection was closed"),
+        errno.ENOTCONN: ("connection_lost", "the connection was closed"),
     }
 )
+
+
+#: Alerts about what we are, not about what happens on the way (RFC 8446 6.2).
+_REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
 
 
 def translate(error: Exception, peer: Peer) -> TransferFailed:
@@ -129,10 +134,20 @@ def _translate_payload(error: Exception, peer: Peer) -> tuple[str, str]:
 
 
 def _translate_loss(error: Exception, peer: Peer) -> tuple[str, str]:
+    refusal = next(filter(_is_refusal, _causes(error)), None)
+    if isinstance(refusal, ssl.SSLError):
+        return _translate_tls(refusal, peer)
     code, reason = _os_reason(error)
     if code not in ("connection_lost", "connect_timeout"):
         reason = "the connection was lost"
     return "connection_lost", f"cannot read from {peer}: {reason}"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a server refuses us by TLS: in TLS 1.3 it says so when our handshake is done."""
+    # aiohttp's own kinds of it have no reason.
+    reason = (isinstance(error, ssl.SSLError) and getattr(error, "reason", None)) or ""
+    return "ALERT" in reason and any(what in reason for what in _REFUSALS)
 
 
 def _translate_goodbye(error: Exception, peer: Peer) -> tuple[str, str]:

@@ -44,9 +44,10 @@ class Flow(Protocol):
 
 
 def flow_of(transport: asyncio.BaseTransport) -> Flow | None:
-    """Return the flow of a transport that does not read; None: its bytes are others' to unwrap."""
+    """Return the flow of a transport that does not read; None: its bytes cannot be had so."""
     if isinstance(transport, SecureTransport):
-        return SecureFlow(transport)
+        # An answer may come before its request is out; OpenSSL serves one thread at a time.
+        return None if transport.get_write_buffer_size() else SecureFlow(transport)
     if transport.get_extra_info("ssl_object") is not None:
         return None
     return PlainFlow(transport.get_extra_info("socket").fileno())

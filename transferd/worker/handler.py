@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 
-from aiohttp import hdrs
+from aiohttp import ClientPayloadError, hdrs
 from aiohttp.client_proto import ResponseHandler
 
 #: Bytes of a body that is worth to be fetched otherwise than through the parser.
@@ -49,6 +50,18 @@ class Handler(ResponseHandler):
                 self._pause_transport_reading()
                 # It is we who do not read, not the server who does not send.
                 self._drop_timeout()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take that the connection has ended; with an error, no body has (RFC 9112 9.8).
+
+        aiohttp would take the end of any connection for that of a body without a length.
+        """
+        payload = self._payload
+        if exc is not None and payload is not None and not payload.is_eof():
+            payload.set_exception(ClientPayloadError("the connection was lost"), exc)
+            self._parser = None
+        # Without a body it is an end like any other.
+        super().connection_lost(None if isinstance(exc, ssl.SSLEOFError) else exc)
 
     def _is_long(self) -> bool:
         """Whether the answer that has just begun announces a long body, and more of it is due."""

@@ -49,6 +49,8 @@ async def shake_hands(
             base,
             server_hostname=hostname,
             do_handshake_on_connect=False,
+            # An end that nobody has signed is no end of a body (RFC 9112 9.8).
+            suppress_ragged_eofs=False,
             session=session,
         )
         undo.callback(secure.close)
