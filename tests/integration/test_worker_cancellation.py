@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from tests.support.acceptors import Digest, guarded
-from tests.support.origin import Document, Fault, Origin, Page, Version, redirect
-from tests.support.worker import LIMITS, PASSWORD, PLAIN, USER, Book, credential
+from tests.support.origin import Document, Fault, Page, Version, redirect
+from tests.support.ways import Way
+from tests.support.worker import LIMITS, PASSWORD, USER, Book, credential
 from transferd.model.credentials import Scheme
 from transferd.model.job import Checksum
 from transferd.transfer.ranges import coverage_of
@@ -63,8 +64,9 @@ class Counted:
 class Stage:
     """Runs of one job without a link between."""
 
-    def __init__(self, book: Book, threads: Executor) -> None:
+    def __init__(self, book: Book, threads: Executor, way: Way) -> None:
         self._book = book
+        self._way = way
         self._threads = threads
         self._run: Run | None = None
         self.said: list[link.Message] = []
@@ -74,7 +76,7 @@ class Stage:
         equipment = Equipment(
             limits=msgspec.structs.replace(LIMITS, durable_seconds=0.0),
             threads=self._threads,
-            bodies=Bodies(self._threads, 8),
+            bodies=Bodies(self._threads, self._way.bodies),
             security=self._threads,
             trust=Trust(self._threads),
             shelf=Shelf(self._threads),
@@ -84,7 +86,7 @@ class Stage:
         )
         held = (credential(Scheme.DIGEST),)
         run = self._run = Run(
-            link.Start(self._book.job, 1, PLAIN, self._book.open, held), equipment
+            link.Start(self._book.job, 1, self._way.settings, self._book.open, held), equipment
         )
         run.finish()
         counted = Counted(run.live(), stop_at, run.stop)
@@ -110,41 +112,41 @@ def fresh_page() -> Page:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_run_can_be_stopped_at_every_await(tmp_path: Path, begun: bool) -> None:
+async def test_a_run_can_be_stopped_at_every_await(way: Way, tmp_path: Path, begun: bool) -> None:
     """Wherever Stop finds it: an answer, a free file, books that hold, and a run that goes on.
 
     The second round begins with bytes of another version, so that there is a Reset on the way.
     """
-    at = 0
+    at, origin = 0, way.origin
     with ThreadPoolExecutor(4) as threads:
-        async with Origin().running() as origin:
-            origin.pages["/from"] = redirect("/f")
-            waits = at
-            # As many waits as there are, and one more that is not reached.
-            while waits >= at:
-                at += 1
-                origin.pages["/f"] = fresh_page()
-                book = Book.of(tmp_path, origin.url("/from"), checksum=CHECKSUM)
-                if begun:
-                    await _begin(origin, book, threads)
-                waits = await _stopped_and_carried_on(book, threads, at)
-                assert book.temporary().read_bytes() == BODY
-                book.temporary().unlink()
+        origin.pages["/from"] = redirect("/f")
+        waits = at
+        # As many waits as there are, and one more that is not reached.
+        while waits >= at:
+            at += 1
+            origin.pages["/f"] = fresh_page()
+            book = Book.of(tmp_path, origin.url("/from"), checksum=CHECKSUM)
+            if begun:
+                await _begin(way, book, threads)
+            waits = await _stopped_and_carried_on(way, book, threads, at)
+            assert book.temporary().read_bytes() == BODY
+            book.temporary().unlink()
     assert at > 10
 
 
-async def _begin(origin: Origin, book: Book, threads: Executor) -> None:
+async def _begin(way: Way, book: Book, threads: Executor) -> None:
     old = Document(
         version=Version(body=BODY[::-1], etag='"v0"'), faults=deque([Fault(cut=600_000)])
     )
-    page, origin.pages["/f"] = origin.pages["/f"], old
-    await Stage(book, threads).live(0)
+    pages = way.origin.pages
+    page, pages["/f"] = pages["/f"], old
+    await Stage(book, threads, way).live(0)
     assert book.files[0].bytes_transferred == 600_000
-    origin.pages["/f"] = page
+    pages["/f"] = page
 
 
-async def _stopped_and_carried_on(book: Book, threads: Executor, at: int) -> int:
-    stage = Stage(book, threads)
+async def _stopped_and_carried_on(way: Way, book: Book, threads: Executor, at: int) -> int:
+    stage = Stage(book, threads, way)
     waits = await stage.live(at)
     kept = coverage_of(book.files[0])
     local, temporary = book.files[0].spec.local, book.temporary()
