@@ -71,7 +71,9 @@ class Owner:
         url: str | None = None,
     ) -> Job:
         """Make a job with a credential and one file, suspended."""
-        job = await self.manager.create_job("matrix", **self.place.options)
+        options = JobOptions(streams=1)
+        options.update(self.place.options)
+        job = await self.manager.create_job("matrix", **options)
         self.jobs.append(job)
         await job.set_credentials(Target.SERVER, self.place.site.scheme, user, password)
         await self.add(job, url)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import TransferFailed
@@ -24,7 +25,7 @@ from transferd.wire.link import (
     Stopped,
 )
 from transferd.worker.errand import Errand
-from transferd.worker.fetch import Fetch
+from transferd.worker.fetch import FLUSH_SECONDS, Fetch
 from transferd.worker.lanes import Equipment, Lanes
 from transferd.worker.shelf import Deposit, Deposits
 
@@ -166,7 +167,7 @@ class Run:
             threads=self._equipment.threads,
             ledger=self,
         )
-        async with Lanes(self._start, self._equipment, self._audit) as lanes:
+        async with Lanes(self._start, self._equipment, self._audit) as lanes, self._kept():
             while self._files or not self._finished:
                 await self._work_off(errand, lanes)
                 self.tell(Drained(self.job, self.number))
@@ -175,6 +176,14 @@ class Run:
                     self._more.clear()
             lanes.sound = True
         return None
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Let what is on its way to the disk arrive, and be told, however the block ends."""
+        try:
+            yield
+        finally:
+            await self._deposits.leave(FLUSH_SECONDS)
 
     async def _work_off(self, errand: Errand, lanes: Lanes) -> None:
         """Fetch every file that there is, over as many connections as the job may have."""

@@ -104,6 +104,7 @@ class Deposits:
         self._open = 0
         self._fewer = asyncio.Event()
         self._failed: TransferFailed | None = None
+        self._left = False
 
     async def put(self, deposit: Deposit, kept: Callable[[Inode], None]) -> None:
         """Keep a file; waits while there are many. *kept* is called when it is durable.
@@ -123,6 +124,15 @@ class Deposits:
         """
         await self._until(1)
 
+    async def leave(self, patience: Seconds) -> None:
+        """Wait until the disk has them all, or *patience* is at its end; nothing is told then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:
+                    self._fewer.clear()
+                    await self._fewer.wait()
+        self._left = True
+
     async def _until(self, fewer: int) -> None:
         while self._open >= fewer and self._failed is None:
             self._fewer.clear()
@@ -135,7 +145,7 @@ class Deposits:
         self._fewer.set()
         if isinstance(outcome, TransferFailed):
             self._failed = outcome
-        else:
+        elif not self._left:
             kept(outcome)
 
 
