@@ -25,6 +25,7 @@ from transferd import (
     NoticeAnswer,
     Target,
 )
+from transferd.client.options import JobOptions
 
 PATIENCE = 30.0
 
