@@ -17,6 +17,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -268,7 +269,9 @@ def _file_system(descriptor: int) -> int:
     return int(kind) & 0xFFFFFFFF
 
 
+@lru_cache(64)
 def _is_devtmpfs(device: int) -> bool:
+    # There is one for as long as the machine runs, so that no other gets its number meanwhile.
     number = f"{os.major(device)}:{os.minor(device)}"
     return any(number == found and kind == "devtmpfs" for found, kind in _mounts())
 

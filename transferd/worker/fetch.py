@@ -26,6 +26,7 @@ from transferd.transfer.resume import (
     Fresh,
     RangeRequest,
     Refused,
+    Response,
     Restart,
     Whole,
     changed,
@@ -128,17 +129,18 @@ class Fetch:
         begun = Begun(await self._inquiry.ask(self._file.spec.remote, None), at)
         with contextlib.ExitStack() as undo:
             undo.callback(begun.answer.close)
-            match judge(self._file, None, read_response(begun.answer)):
+            response = read_response(begun.answer)
+            match judge(self._file, None, response):
                 case Fresh(total=int(total)) as verdict if total <= SMALL:
                     whole = await begun.read_whole(total, CHANGE_SECONDS)
                     if whole and begun.matches(self._file.spec.checksum):
-                        await self._keep_small(begun, verdict)
+                        await self._keep_small(begun.data, verdict, response)
                         return None
             undo.pop_all()
         return begun
 
-    async def _keep_small(self, begun: Begun, verdict: Fresh) -> None:
-        response, local, data = read_response(begun.answer), self._file.spec.local, begun.data
+    async def _keep_small(self, data: bytes, verdict: Fresh, response: Response) -> None:
+        local = self._file.spec.local
         self._status = response.status
         self._file = replace(self._file, bytes_total=verdict.total, validator=response.validator)
         self._check_size(len(data))
