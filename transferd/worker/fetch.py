@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +20,7 @@ from transferd.model.job import File, Inode, Seconds, Validator
 from transferd.model.origins import readable
 from transferd.model.paths import temporary_path
 from transferd.transfer.httpdate import parse_http_date
-from transferd.transfer.ranges import NOTHING, Coverage, coverage_of
+from transferd.transfer.ranges import NOTHING, Coverage, Splitting, coverage_of
 from transferd.transfer.resume import (
     Append,
     Complete,
@@ -44,6 +45,8 @@ from transferd.worker.errand import Errand
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
 from transferd.worker.shelf import Deposit
 from transferd.worker.sink import Durability, Sink
+from transferd.worker.spread import Spread
+from transferd.worker.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ CHANGES = 3
 
 #: A file that is not larger, and comes in one go, is held in memory until it is whole.
 SMALL = 64 * 1024
+#: When a large file is fetched in several ranges.
+SPLITTING = Splitting()
 
 
 class Fetch:
@@ -72,6 +77,8 @@ class Fetch:
         self._next_progress: Seconds = 0.0
         self._ranges = True
         self._begun: Begun | None = None
+        #: Whether other connections are no help.
+        self._alone = False
         self._status: int | None = None
         #: What the daemon holds to be durable.
         self._recorded = coverage_of(file)
@@ -329,9 +336,7 @@ class Fetch:
             case Append() as verdict:
                 self._file = replace(self._file, bytes_total=verdict.total)
                 await self._receive(sink, begun, verdict.start, verdict.end - verdict.start)
-                there = sink.received
-                self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
-                return False
+                return self._count(sink)
             case Fresh() as verdict:
                 if sink.received.size or self._recorded.size:
                     await self._restart(sink)
@@ -342,10 +347,16 @@ class Fetch:
                     length_unverified=verdict.length_unverified,
                 )
                 await self._receive(sink, begun, 0, verdict.total)
-                return True
+                return self._count(sink)
             case Complete():
                 self._errand.ledger.connected()
                 return True
+
+    def _count(self, sink: Sink) -> bool:
+        """Take note of what is here; returns whether that is the whole file."""
+        there, total = sink.received, self._file.bytes_total
+        self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
+        return total is None or there.gap(total) is None
 
     async def _receive(self, sink: Sink, begun: Begun, start: int, length: int | None) -> None:
         await self._check_room(sink, self._file.bytes_total)
@@ -361,8 +372,22 @@ class Fetch:
             stall_window=limits.stall_window,
             stall_bytes=limits.stall_bytes,
         )
-        await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
+        async with self._helped(sink, stretch, measure):
+            await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
         await sink.end(stretch)
+
+    @contextlib.asynccontextmanager
+    async def _helped(self, sink: Sink, stretch: Stretch, measure: Measure) -> AsyncIterator[None]:
+        """Let other connections help with a body in the block, where the job may have some."""
+        file, length = self._file, measure.length or 0
+        small = length < 2 * SPLITTING.smallest
+        if small or self._alone or condition(file.validator) is None:
+            yield
+            return
+        spread = Spread(file, sink, self._errand, measure, SPLITTING)
+        async with spread.beside(stretch, stretch.received + length):
+            yield
+        self._alone = spread.in_vain
 
     async def _check_room(self, sink: Sink, total: int | None) -> None:
         """Raise TransferFailed if a file of that size is not wanted, or does not fit."""

@@ -26,7 +26,7 @@ from transferd.wire.link import (
 )
 from transferd.worker.errand import Errand
 from transferd.worker.fetch import FLUSH_SECONDS, Fetch
-from transferd.worker.lanes import Equipment, Lanes
+from transferd.worker.lanes import Equipment, Lane, Lanes
 from transferd.worker.shelf import Deposit, Deposits
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Run:
         self._more = asyncio.Event()
         self._records: dict[int, asyncio.Future[None]] = {}
         self._connected = False
+        self._lanes: Lanes | None = None
         self._deposits = Deposits(equipment.shelf, _DEPOSITS)
         #: Set when a server has let somebody in.
         self._way_in = asyncio.Event()
@@ -115,6 +116,22 @@ class Run:
         """
         await self._deposits.put(deposit, lambda inode: self.tell(done(inode)))
 
+    async def spare(self) -> Lane | None:
+        """Return a lane for a part of a file: those of foreground jobs that wait for nothing else.
+
+        Raises:
+            TransferFailed: `tls_failed`, the CA file cannot be used.
+        """
+        front = self._start.settings.priority is Priority.FOREGROUND
+        if self._lanes is None or not front or self._files or self._lanes.busy >= self._streams:
+            return None
+        return await self._lanes.take()
+
+    def give_back(self, lane: Lane) -> None:
+        """Take that a spare lane is not used any more."""
+        if self._lanes is not None:
+            self._lanes.give(lane)
+
     async def forget(self, file: int) -> None:
         """Have the partial data of a file forgotten; returns when that is recorded."""
         await self._have_recorded(file, Reset(self.job, self.number, file))
@@ -168,6 +185,7 @@ class Run:
             ledger=self,
         )
         async with Lanes(self._start, self._equipment, self._audit) as lanes, self._kept():
+            self._lanes = lanes
             while self._files or not self._finished:
                 await self._work_off(errand, lanes)
                 self.tell(Drained(self.job, self.number))
