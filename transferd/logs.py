@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
@@ -38,6 +39,8 @@ _MAX_CHARS = 4096
 #: A field of the journal has no such bound; a trace should be there as a whole.
 _FIELD_CHARS = 64 * 1024
 _BARE = re.compile(r"[^\s\"=\\]+")
+#: The same of printable ASCII: most words.
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 _SECRET_NAME = re.compile(r"(?i)passw|secret|token|authorization|cookie|api[-_]?key")
 _REDACTED = "…"
@@ -64,6 +67,11 @@ _SECRET_TEXTS = (
 #: A URL, and what comes after its path: query and fragment, where signatures and tokens live. One
 #: without them is matched too, or all that follows would be searched again for each URL in it.
 _URL = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s?#\"<>]*[?#]?)([^\s\"<>]*)")
+#: One of these is in whatever all of them find; most texts have none, and there are many.
+_SUSPECTS = (
+    *("@", "?", "#", "authorization", "cookie", "api-key", "passw", "secret", "token"),
+    *("basic", "bearer", "digest", "negotiate", "ntlm"),
+)
 
 
 def redact(text: str) -> str:
@@ -71,6 +79,10 @@ def redact(text: str) -> str:
 
     Users choose what is logged; whatever it is, this takes a time in proportion to its length.
     """
+    lower = text.lower()
+    # Other scripts have letters that count as some of these, too.
+    if text.isascii() and not any(word in lower for word in _SUSPECTS):
+        return text
     for pattern in _SECRET_TEXTS:
         text = pattern.sub(rf"\1{_REDACTED}", text)
     return _URL.sub(lambda url: url[1] + (url[2] and _REDACTED), text)
@@ -171,6 +183,8 @@ def set_up_logging(
         handler.setFormatter(Prioritised(lines))
         handler = JournalHandler(Journal(journal), handler)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # No line tells of these: nobody has to find them out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.captureWarnings(True)
     # Requests are logged by what they do; their URLs are nobody's business.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
@@ -218,9 +232,14 @@ def contents(record: logging.LogRecord, longest: int = _MAX_CHARS) -> tuple[str,
     if record.stack_info:
         given["stack"] = record.stack_info
     return event, {
-        name: _REDACTED if _SECRET_NAME.search(name) else _value(value, longest)
+        name: _REDACTED if _is_secret(name) else _value(value, longest)
         for name, value in given.items()
     }
+
+
+@lru_cache
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name))
 
 
 def _value(value: object, longest: int) -> Value:
@@ -235,7 +254,9 @@ def _value(value: object, longest: int) -> Value:
 def _quoted(value: Value) -> str:
     """Write a value as one word: as it is, or in JSON's quotes with everything odd escaped."""
     if not isinstance(value, str):
-        return json.dumps(value)
+        return str(value) if type(value) is int else json.dumps(value)
+    if _PLAIN.fullmatch(value):
+        return value
     quoted = json.dumps(value, ensure_ascii=False)
     escaped = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
     return value if _BARE.fullmatch(value) and escaped == f'"{value}"' else escaped
