@@ -11,6 +11,7 @@ import pytest
 from tests.support.store import (
     ALICE,
     NOW,
+    ONE,
     REFUSED,
     Queue,
     credential,
@@ -248,7 +249,7 @@ async def test_the_daemons_own_end_leaves_notices_open(
 
 
 async def _order(queue: Queue, priority: Priority = Priority.NORMAL) -> list[JobId]:
-    return [each.job_id for each in await queue.jobs.runnable(priority, 99)]
+    return await queue.runnable(priority, 99)
 
 
 async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
@@ -259,7 +260,8 @@ async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
     assert await _order(queue) == [third.id, first.id]
     await queue.apply(second.id, JobEvent.RESUME)
     assert await _order(queue) == [third.id, first.id, second.id]
-    assert [each.owner for each in await queue.jobs.runnable(Priority.NORMAL, 1)] == [ALICE]
+    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE)
+    assert claim.owner == ALICE
 
 
 async def test_a_priority_has_a_queue_of_its_own(queue: Queue) -> None:
@@ -278,12 +280,12 @@ async def test_waiting_jobs_are_due_in_the_order_of_their_times(queue: Queue) ->
         await queue.apply(job.id, JobEvent.DISPATCH)
         await queue.apply(job.id, JobEvent.STUMBLE, change=stumble(at))
         ids.append(job.id)
-    assert await queue.jobs.next_due() == 100.0
+    assert await queue.next_due() == 100.0
     assert await queue.jobs.due(200.0, 9) == (ids[1], ids[2])
     assert await queue.jobs.due(99.0, 9) == ()
     for job_id in ids:
         await queue.apply(job_id, JobEvent.SUSPEND)
-    assert await queue.jobs.next_due() is None
+    assert await queue.next_due() is None
     assert (await queue.jobs.job(ids[0])).retry_at is None
 
 
@@ -292,7 +294,7 @@ async def test_a_wait_without_a_time_is_never_due(queue: Queue) -> None:
     job = await queue.make()
     await queue.apply(job.id, JobEvent.DISPATCH)
     await queue.apply(job.id, JobEvent.STUMBLE, change=Change(failure=REFUSED))
-    assert await queue.jobs.next_due() is None
+    assert await queue.next_due() is None
     assert await queue.jobs.due(1e12, 9) == ()
 
 

@@ -13,7 +13,7 @@ from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
-from transferd.service.turns import Running, Served, Slots, choose
+from transferd.service.turns import Running, Served, Slots, choose, wanted
 
 log = logging.getLogger(__name__)
 
@@ -87,23 +87,24 @@ class Scheduler:
                     await self._wake.wait()
 
     async def _step(self) -> Seconds | None:
-        await self._requeue_due(self._clock.steady())
+        waiting, next_due = await self._waiting()
+        running, now = self._running(), self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
-        waiting, now = await self._waiting(), self._clock.steady()
-        choice = choose(self._running(), waiting, self._slots, now, served)
+        choice = choose(running, waiting, self._slots, now, served)
         async with asyncio.TaskGroup() as group:
             for job_id in choice.preempt:
                 group.create_task(self._preempt(job_id))
-        for claim in choice.start:
-            self._start(claim)
-        moments = [choice.look_again, self._unbarred, await self._store.next_due()]
+        if choice.start:
+            await self._start(choice.start)
+        moments = [choice.look_again, self._unbarred, next_due]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _start(self, claim: Runnable) -> None:
-        front = claim.priority is Priority.FOREGROUND
-        turns = self._front if front else self._back
-        self._since[claim.job_id] = turns[claim.owner] = self._clock.steady()
-        self._runs.start(claim)
+    async def _start(self, claims: Sequence[Runnable]) -> None:
+        now = self._clock.steady()
+        for claim in claims:
+            turns = self._front if claim.priority is Priority.FOREGROUND else self._back
+            self._since[claim.job_id] = turns[claim.owner] = now
+        await self._runs.start(claims)
 
     def _running(self) -> list[Running]:
         claims = self._runs.running
@@ -119,22 +120,28 @@ class Scheduler:
             for c in claims
         ]
 
-    async def _waiting(self) -> dict[Priority, Sequence[Runnable]]:
-        """Read as much of the queue as there are slots; a run that still ends hides its job.
+    async def _waiting(self) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
+        """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
         Owners who get no worker at the moment are left out: their jobs would only fail.
         """
+        now = self._clock.steady()
+        front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
+        agenda = await self._store.agenda(front, back)
+        if agenda.next_due is not None and agenda.next_due <= now:
+            await self._requeue_due(now)
+            agenda = await self._store.agenda(front, back)
         self._unbarred = None
-        busy = len(self._runs.running)
-        waiting: dict[Priority, Sequence[Runnable]] = {}
-        for priority in Priority:
-            front = priority is Priority.FOREGROUND
-            slots = self._slots.foreground if front else self._slots.background
-            queue = await self._store.runnable(priority, slots + busy)
-            waiting[priority] = [c for c in queue if self._may_start(c)]
-            if waiting[priority] and not front:
-                break  # lower priorities get nothing
-        return waiting
+        waiting = {p: self._startable(claims) for p, claims in agenda.waiting.items()}
+        level = max(agenda.waiting, default=Priority.FOREGROUND)
+        # Lower priorities get nothing, unless nobody who waits before them can start.
+        while not waiting.get(level) and Priority.FOREGROUND < level < Priority.LOW:
+            level = Priority(level + 1)
+            waiting[level] = self._startable(await self._store.runnable(level, back))
+        return waiting, agenda.next_due
+
+    def _startable(self, claims: Sequence[Runnable]) -> Sequence[Runnable]:
+        return [claim for claim in claims if self._may_start(claim)]
 
     def _may_start(self, claim: Runnable) -> bool:
         until = self._runs.barred_until(claim.owner)

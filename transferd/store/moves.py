@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from transferd.model.paths import temporary_path
 from transferd.model.queue import Change, Moved
 from transferd.model.states import RUNNING, JobEvent, JobState, advance
 from transferd.store.outbox import kind_due, settle_job, write_notice
-from transferd.store.queue import find, load, next_position
+from transferd.store.queue import find, load, next_positions
 from transferd.store.rows import microseconds, text_of
 
 #: The owner takes the job up again: what held it up before is forgotten.
@@ -69,8 +69,8 @@ def apply(
     if after.state.final:
         _remove(cx, number, after, now)
     else:
-        _keep(cx, number, after, event)
-    return Moved(job=after, before=before.state, notices=tuple(_notices(cx, after, now)))
+        write_move(cx, number, after, event)
+    return Moved(job=after, before=before.state, notices=give_notice(cx, after, now))
 
 
 def _guard(job: Job, event: JobEvent) -> None:
@@ -81,18 +81,20 @@ def _guard(job: Job, event: JobEvent) -> None:
         raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
 
 
-def _notices(cx: sqlite3.Connection, job: Job, now: datetime) -> Iterator[Notice]:
+def give_notice(cx: sqlite3.Connection, job: Job, now: datetime) -> tuple[Notice, ...]:
+    """Write what is to be told of a job that has just come into its state."""
     kind = kind_due(job)
-    if kind is not None:
-        yield write_notice(cx, kind, job, now)
+    return () if kind is None else (write_notice(cx, kind, job, now),)
 
 
-def _keep(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
+def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
+    """Write a job that has moved; one that was queued is the last of its queue."""
     cx.execute(
         """
         UPDATE jobs SET state = ?, error = ?, error_count = ?, modified = ?, transferred_at = ?,
                         attempts = ?, retry_at = ?, retry_delay = ?, active_seconds = ?,
-                        stuck_seconds = ?
+                        stuck_seconds = ?, position = coalesce(?, position),
+                        dispatched = max(dispatched, ?)
         WHERE number = ?
         """,
         [
@@ -106,14 +108,11 @@ def _keep(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> Non
             job.retry_delay,
             job.active_seconds,
             job.stuck_seconds,
+            next_positions(cx, 1)[0] if job.state is JobState.QUEUED else None,
+            event is JobEvent.DISPATCH,
             number,
         ],
     )
-    if job.state is JobState.QUEUED:
-        position = next_position(cx)
-        cx.execute("UPDATE jobs SET position = ? WHERE number = ?", [position, number])
-    if event is JobEvent.DISPATCH:
-        cx.execute("UPDATE jobs SET dispatched = 1 WHERE number = ?", [number])
 
 
 def _remove(cx: sqlite3.Connection, number: int, job: Job, now: datetime) -> None:
