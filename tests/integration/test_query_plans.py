@@ -190,6 +190,7 @@ QUESTIONS: dict[str, Question] = {
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
     "take": lambda p: p.jobs.take(JOB, ALICE + 1, NOW),
     "replay": lambda p: p.notices.replay(after=0, owner=None, job_id=None, kinds=TERMINAL, limit=9),
+    "look": lambda p: p.notices.look(after=0, owner=ALICE, job_id=None, kinds=TERMINAL, limit=9),
     "replay of owner": lambda p: p.notices.replay(
         after=0, owner=ALICE, job_id=None, kinds=TERMINAL, limit=9
     ),
