@@ -12,6 +12,7 @@ from tests.support.kdc import kdc as new_kdc
 from tests.support.origin import Origin
 from tests.support.realm import Realm, join
 from tests.support.scripted import Stage, three_legs
+from tests.support.ways import WAYS, Way, on_the_way
 from transferd.model.credentials import Scheme
 
 
@@ -48,3 +49,13 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     made = Stage(monkeypatch)
     made.play(Scheme.NTLM, three_legs)
     return made
+
+
+@pytest.fixture(params=WAYS)
+async def way(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Way]:
+    """A way that bodies go; a test that takes it is run on each."""
+    with pytest.MonkeyPatch.context() as patch:
+        async with on_the_way(request.param, tmp_path_factory.mktemp("ca"), patch) as made:
+            yield made

@@ -53,12 +53,19 @@ def size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def broken_off(desk: Desk, origin: Origin, directory: Path, at: int = 1_000_000) -> Book:
+async def broken_off(
+    desk: Desk,
+    origin: Origin,
+    directory: Path,
+    at: int = 1_000_000,
+    *,
+    settings: Settings = PLAIN,
+) -> Book:
     """A job whose only file has *at* durable bytes; its document is at /f."""
     document = origin.pages["/f"]
     assert isinstance(document, Document)
     document.faults = deque([Fault(cut=at)])
     book = Book.of(directory, origin.url("/f"))
-    await failure(desk, book)
+    await failure(desk, book, settings)
     assert book.files[0].bytes_transferred == at
     return book

@@ -235,13 +235,17 @@ async def _greet(ours: socket.socket, limits: link.WorkerSettings) -> Desk:
 
 
 @contextlib.asynccontextmanager
-async def worker_task(limits: link.WorkerSettings = LIMITS) -> AsyncIterator[Desk]:
-    """A worker in this very loop."""
+async def worker_task(
+    limits: link.WorkerSettings = LIMITS, *, bodies: int = 8
+) -> AsyncIterator[Desk]:
+    """A worker in this very loop, with threads for so many bodies."""
     ours, theirs = socket.socketpair()
     channel = await Channel.open(theirs, codec.decode_to_worker)
     security = open_security_threads()
-    with ThreadPoolExecutor(8) as threads, ThreadPoolExecutor(8) as bodies:
-        dispatcher = Dispatcher(channel, threads, Bodies(bodies, 8), security, secrets.token_bytes)
+    with ThreadPoolExecutor(8) as threads, ThreadPoolExecutor(8) as moving:
+        dispatcher = Dispatcher(
+            channel, threads, Bodies(moving, bodies), security, secrets.token_bytes
+        )
         serving = asyncio.create_task(dispatcher.serve())
         desk = await _greet(ours, limits)
         try:

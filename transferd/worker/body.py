@@ -25,7 +25,7 @@ from transferd.worker.pace import Pace, Unpaced
 from transferd.worker.pump import Pump
 from transferd.worker.stretch import Stretch
 
-#: The loop looks at a body that moves in a thread this often.
+#: The loop looks at a body this often, whether anything comes or not.
 _LOOK: Seconds = 0.25
 
 
@@ -73,9 +73,13 @@ class Mover:
         pace = self._pace()
         free = self._bodies.moving < self._bodies.most
         lent = answer.lend() if free and measure.length is not None else None
-        if lent is not None:
-            return await self._pump(answer, stretch, measure, moved, lent, pace)
-        await _read(answer, stretch, measure, moved, pace)
+        if lent is None:
+            return await _read(answer, stretch, measure, moved, pace)
+        with contextlib.ExitStack() as taken:
+            # Taken before the first wait: a body without a thread would be moved by nobody.
+            self._bodies.moving += 1
+            taken.callback(self._left)
+            await self._pump(answer, stretch, measure, moved, lent, pace, taken)
 
     async def _pump(
         self,
@@ -85,12 +89,14 @@ class Mover:
         moved: Callable[[], None],
         lent: tuple[bytes, Flow],
         pace: Pace,
+        taken: contextlib.ExitStack,
     ) -> None:
+        """Move a body by a thread; *taken* gives that back, which is not free before it left."""
         end = stretch.received + (measure.length or 0)
         pump = await _prime(answer, stretch, lent, end, pace)
         leaving = stretch.pour(pump, self._bodies.threads)
-        self._bodies.moving += 1
-        leaving.add_done_callback(self._left)
+        free = taken.pop_all()
+        leaving.add_done_callback(lambda _: free.close())
         try:
             await _look_on(answer, stretch, measure, moved, pump, leaving)
         finally:
@@ -106,7 +112,7 @@ class Mover:
         else:
             answer.close()
 
-    def _left(self, _: object) -> None:
+    def _left(self) -> None:
         self._bodies.moving -= 1
 
 
@@ -138,7 +144,8 @@ async def _look_on(
     """See to a body that moves in a thread."""
     loop = asyncio.get_running_loop()
     watch = _StallWatch(measure, stretch.received)
-    while not leaving.done():
+    # Not `leaving.done`: the connection is not given back before the pump is closed.
+    while stretch.pump is not None:
         look = min(_LOOK, watch.left(pump.waited), stretch.due - loop.time())
         await asyncio.wait([leaving], timeout=max(0.0, look))
         moved()
@@ -161,7 +168,9 @@ async def _read(
         room, pause = pace.room(monotonic())
         if room > 0:
             began = loop.time()
-            data = await _read_until(answer, room, min(began + watch.left(waited), stretch.due))
+            # A look now and then: while bytes are on their way to the disk, nothing else is due.
+            look = min(_LOOK, watch.left(waited), stretch.due - began)
+            data = await _read_until(answer, room, began + look)
             waited += loop.time() - began
             if data == b"":
                 break

@@ -355,6 +355,10 @@ def _has_spoken(handler: Handler) -> bool:
     """Whether anything has come over an idle connection, read by aiohttp or not yet."""
     if handler.transport is None or handler.should_close:
         return True
+    secure = handler.transport.get_extra_info("ssl_object")
+    # Decrypted together with the end of a body, it waits in the kernel no more.
+    if secure is not None and secure.pending():
+        return True
     return is_readable(handler.transport.get_extra_info("socket").fileno())
 
 

@@ -30,14 +30,14 @@ class Pump:
         self.ended = False
         self._stopped = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._waited: Seconds = 0.0
-        self._waiting_since: Seconds | None = None
+        #: How long it has waited, and since when it waits again: one value, for two threads.
+        self._waits: tuple[Seconds, Seconds | None] = (0.0, None)
 
     @property
     def waited(self) -> Seconds:
         """How long the server has been waited for, in all: neither the disk nor the pace counts."""
-        since = self._waiting_since
-        return self._waited + (0.0 if since is None else max(0.0, monotonic() - since))
+        waited, since = self._waits
+        return waited if since is None else waited + max(0.0, monotonic() - since)
 
     def stop(self) -> None:
         """Let the thread leave as soon as no call into the kernel holds it."""
@@ -77,7 +77,7 @@ class Pump:
                 self._pace.took(moved)
 
     def _wait(self, news: select.poll) -> None:
-        self._waiting_since = began = monotonic()
+        waited, began = self._waits[0], monotonic()
+        self._waits = (waited, began)
         news.poll()
-        self._waiting_since = None
-        self._waited += monotonic() - began
+        self._waits = (waited + monotonic() - began, None)
