@@ -49,7 +49,9 @@ class Way:
         """A worker whose bodies go this way."""
         return worker_task(limits, bodies=self.bodies)
 
-    def serve(self, body: bytes = BODY, *faults: Fault, path: str = "/f", **knobs: float) -> Document:
+    def serve(
+        self, body: bytes = BODY, *faults: Fault, path: str = "/f", **knobs: float
+    ) -> Document:
         """Serve a document."""
         document = Document(version=Version(body=body), **knobs)  # type: ignore[arg-type]
         document.faults.extend(faults)
