@@ -1,4 +1,4 @@
-"""What is said of one file: to the daemon, in failures and in the log."""
+"""What is said of one file: to the daemon, and in failures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,3 @@ class Account:
         """Return *failed* with the name of the file that it is about."""
         file = failed.failure.file or self._spec.local
         return TransferFailed(replace(failed.failure, file=file), failed.retry_after)
-
-    def fields(self, **more: object) -> dict[str, object]:
-        """Return the fields of a line for the log."""
-        return {"fields": {"job": self._errand.job, "file": self._index, **more}}

@@ -255,7 +255,7 @@ def _look_up(name: str, here: int | None) -> int:
 def _pseudo(directory: int) -> str | None:
     """Return the kind of a file system that holds no files."""
     kind = _file_system(directory)
-    if kind in _IN_MEMORY and _is_devtmpfs(os.fstat(directory).st_dev):
+    if kind in _IN_MEMORY and is_devtmpfs(os.fstat(directory).st_dev):
         return "devtmpfs"
     return _PSEUDO.get(kind)
 
@@ -270,8 +270,11 @@ def _file_system(descriptor: int) -> int:
 
 
 @lru_cache(64)
-def _is_devtmpfs(device: int) -> bool:
-    # There is one for as long as the machine runs, so that no other gets its number meanwhile.
+def is_devtmpfs(device: int) -> bool:
+    """Whether that is the file system of devices.
+
+    There is one for as long as the machine runs, so that no other gets its number meanwhile.
+    """
     number = f"{os.major(device)}:{os.minor(device)}"
     return any(number == found and kind == "devtmpfs" for found, kind in _mounts())
 

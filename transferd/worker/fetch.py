@@ -228,7 +228,7 @@ class Fetch:
             if found == expected.digest:
                 return
             await self._restart(sink)
-            log.warning("checksum.mismatch", extra=self._account.fields(found=found))
+            log.warning("checksum.mismatch", extra={"fields": self._fields(found=found)})
         raise self._account.failed(
             "checksum_mismatch", f"its checksum is {found}, twice, not {expected}"
         )
@@ -246,7 +246,7 @@ class Fetch:
             small = sink.received.size <= CHANGE_BYTES
             if (quick and small and not unasked) or not await self._changed(last=unasked):
                 return
-            log.info("file.changed", extra=self._account.fields())
+            log.info("file.changed", extra={"fields": self._fields()})
             await self._restart(sink)
         raise self._account.failed(
             "remote_unstable", f"it changed {CHANGES} times while it was fetched"
@@ -269,7 +269,7 @@ class Fetch:
             if failed.failure.kind.transient and not last:
                 raise
             reason = failed.failure.message
-            log.info("file.unchecked", extra=self._account.fields(reason=reason))
+            log.info("file.unchecked", extra={"fields": self._fields(reason=reason)})
             return False
 
     async def _judge_change(self, request: RangeRequest, answer: Answer) -> bool:
@@ -312,7 +312,7 @@ class Fetch:
                 wait = self._retry_after(answer) if failure.kind.transient else None
                 raise TransferFailed(failure, wait)
             case Restart(reason=reason, drop=drop):
-                log.info("file.restart", extra=self._account.fields(reason=reason))
+                log.info("file.restart", extra={"fields": self._fields(reason=reason)})
                 self._ranges = False
                 if not drop:
                     await answer.drain()
@@ -396,3 +396,6 @@ class Fetch:
 
     def _retry_after(self, answer: Answer) -> Seconds | None:
         return read_retry_after(answer, datetime.now(UTC), self._errand.limits.retry_after_cap)
+
+    def _fields(self, **more: object) -> dict[str, object]:
+        return {"job": self._errand.job, "file": self._file.index, **more}
