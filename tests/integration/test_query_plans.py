@@ -161,7 +161,7 @@ QUESTIONS: dict[str, Question] = {
     "agenda": lambda p: p.jobs.agenda(NINE, NINE),
     "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE),
     "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
-    "due": lambda p: p.jobs.due(1e9, 9),
+    "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from transferd.model.job import Job, JobId
@@ -39,6 +40,8 @@ class Outcomes:
         self._scheduler = scheduler
         self._closing = closing
         self._runs = runs
+        #: Set when a job leaves the queue; whoever waits for that clears it.
+        self.departed = asyncio.Event()
 
     def moved(self, moved: Moved) -> None:
         """A job changed its state, with these notices."""
@@ -46,6 +49,8 @@ class Outcomes:
         if job.state is not moved.before:
             self._log(job)
             self._count(job)
+            if job.state.final:
+                self.departed.set()
             if job.state not in _RUN_THEIR_COURSE:
                 self._scheduler.wake()
             self._closing.consider(job)

@@ -331,8 +331,11 @@ class JobStore(Protocol):
         """
         ...
 
-    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
+    async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
+        """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction.
+
+        The longest overdue are the first, and *limit* the most.
+        """
         ...
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:

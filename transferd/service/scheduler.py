@@ -18,13 +18,12 @@ from transferd.service.turns import Running, Served, Slots, choose, wanted
 log = logging.getLogger(__name__)
 
 #: Due jobs that are queued again in one go.
-_BATCH = 500
+_BATCH = 200
 #: Before the queue file is tried again that could not be used.
 _PATIENCE: Seconds = 1.0
 
 
-def _log_failure(failed: BaseExceptionGroup[StoreError]) -> None:
-    error: BaseException = failed
+def _log_failure(error: BaseException) -> None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     log.error("store.failed", extra={"fields": {"reason": str(error)}})
@@ -63,9 +62,10 @@ class Scheduler:
     async def retry_all(self) -> None:
         """Queue every job in transient error at once: the network is back (BITS.md Y5)."""
         try:
-            await self._requeue_due(math.inf)
-        except* StoreError as failed:
-            _log_failure(failed)  # then their own delays bring them back
+            while await self._requeue_due(math.inf):
+                pass
+        except StoreError as error:
+            _log_failure(error)  # then their own delays bring them back
         self.wake()
 
     async def run(self) -> None:
@@ -129,6 +129,7 @@ class Scheduler:
         front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
         agenda = await self._store.agenda(front, back)
         if agenda.next_due is not None and agenda.next_due <= now:
+            # However many there are after a long absence, the first of them start at once.
             await self._requeue_due(now)
             agenda = await self._store.agenda(front, back)
         self._unbarred = None
@@ -154,15 +155,12 @@ class Scheduler:
             self._tell(await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now()))
             await self._runs.stop(job_id)
 
-    async def _requeue_due(self, steady: Seconds) -> None:
-        while due := await self._store.due(steady, _BATCH):
-            async with asyncio.TaskGroup() as group:  # one commit for all of them
-                for job_id in due:
-                    group.create_task(self._retry(job_id))
-
-    async def _retry(self, job_id: JobId) -> None:
-        with suppress(InvalidTransition, NotFound):
-            self._tell(await self._store.apply(job_id, JobEvent.RETRY, self._clock.now()))
+    async def _requeue_due(self, steady: Seconds) -> bool:
+        """Queue jobs whose delay is over; whether there may be more of them."""
+        queued = await self._store.retry(steady, self._clock.now(), limit=_BATCH)
+        for moved in queued:
+            self._tell(moved)
+        return len(queued) == _BATCH
 
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:

@@ -269,9 +269,9 @@ class SqliteJobStore:
             partial(queries.runnable, priority=priority, wanted=wanted)
         )
 
-    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
-        return await self._database.read(partial(queries.due, steady=steady, limit=limit))
+    async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
+        """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction."""
+        return await self._database.write(partial(moves.retry, steady=steady, now=now, limit=limit))
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""

@@ -15,7 +15,7 @@ from transferd.model.queue import Change, Moved
 from transferd.model.states import RUNNING, JobEvent, JobState, advance
 from transferd.store.outbox import kind_due, settle_job, write_notice
 from transferd.store.queue import find, load, next_positions
-from transferd.store.rows import microseconds, text_of
+from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, text_of
 
 #: The owner takes the job up again: what held it up before is forgotten.
 _TAKEN_UP = frozenset({JobEvent.RESUME, JobEvent.REOPEN})
@@ -166,12 +166,29 @@ def recover(cx: sqlite3.Connection, steady: Seconds) -> int:
         ).rowcount
     cx.execute(
         """
-        UPDATE jobs INDEXED BY jobs_waiting SET retry_at = ?1 + retry_delay
-        WHERE state = 5 AND retry_at > ?1 AND retry_at > ?1 + retry_delay
+        UPDATE jobs INDEXED BY jobs_waiting_since SET retry_at = ?1 + retry_delay
+        WHERE state = 5 AND retry_at IS NOT NULL AND retry_at - retry_delay > ?1
         """,
         [steady],
     )
     return requeued
+
+
+def retry(cx: sqlite3.Connection, steady: Seconds, now: datetime, limit: int) -> tuple[Moved, ...]:
+    """Queue waiting jobs whose retry_at has come, the longest overdue first."""
+    rows = cx.execute(
+        SELECT_JOB + "INDEXED BY jobs_waiting"
+        " WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?",
+        [steady, limit],
+    )
+    return tuple([_retry(cx, row, now) for row in rows.fetchall()])
+
+
+def _retry(cx: sqlite3.Connection, row: Row, now: datetime) -> Moved:
+    before = job_of(row)
+    after = moved(before, JobEvent.RETRY, now, Change())
+    write_move(cx, row["number"], after, JobEvent.RETRY)
+    return Moved(job=after, before=before.state, notices=())
 
 
 def forget_strays(cx: sqlite3.Connection, numbers: Sequence[int]) -> None:

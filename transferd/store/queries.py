@@ -155,18 +155,6 @@ def _behind(cx: sqlite3.Connection, priority: Priority, row: Row, count: int) ->
     ).fetchall()
 
 
-def due(cx: sqlite3.Connection, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-    """Return waiting jobs whose retry_at has come, the longest overdue first."""
-    rows = cx.execute(
-        """
-        SELECT id FROM jobs INDEXED BY jobs_waiting
-        WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?
-        """,
-        [steady, limit],
-    )
-    return tuple(JobId(row["id"]) for row in rows)
-
-
 def next_due(cx: sqlite3.Connection) -> Seconds | None:
     """Return the earliest retry_at of a waiting job."""
     row = cx.execute(
