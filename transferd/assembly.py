@@ -52,6 +52,7 @@ class Parts:
     network: NetworkWatch
     carrier: Carrier
     quotas: Quotas
+    outcomes: Outcomes
 
     def reconfigure(self, config: Config) -> None:
         """Give every organ its part of another configuration.
@@ -137,6 +138,7 @@ def assemble(
         network=NetworkWatch(scheduler.retry_all, clock),
         carrier=carrier,
         quotas=quotas,
+        outcomes=outcomes,
     )
 
 

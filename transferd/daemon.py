@@ -354,8 +354,12 @@ class Daemon:
         quiet = 0
         while quiet < _LOOKS:
             await asyncio.sleep(_LOOK)
-            busy = parts.notifier.busy or any((await parts.jobs.counts()).values())
-            quiet = 0 if busy else quiet + 1
+            parts.outcomes.departed.clear()
+            if any((await parts.jobs.counts()).values()):
+                quiet = 0
+                await parts.outcomes.departed.wait()
+            else:
+                quiet = 0 if parts.notifier.busy else quiet + 1
         log.info("daemon.idle", extra={"fields": {}})
         self._stop.set()
 

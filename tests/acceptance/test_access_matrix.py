@@ -110,6 +110,7 @@ def _rows() -> Iterator[Row]:
     yield Row(method="GET", path="/v1/events", may=_STEER, what="of the job", query="job={id}")
     yield Row(method="GET", path="/v1/events", may=_ADMINS, what="everybody's", query="all_users=1")
     yield Row(method="POST", path="/v1/notices/{number}/ack", may=_OWN)
+    yield Row(method="POST", path="/v1/notices/ack", may=_ALL, body=_patch(numbers=[1]))
     for name in ("health", "version", "openapi.json"):
         yield Row(method="GET", path=f"/v1/{name}", may=_ALL)
     yield Row(method="GET", path="/v1/metrics", may=_ADMINS)

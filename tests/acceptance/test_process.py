@@ -21,6 +21,14 @@ for pid in sys.argv[1:]:
         except PermissionError:
             print(pid, name)
 """
+#: Runs the daemon whose command line follows, as one that does not wait for long.
+_IMPATIENT = """
+import sys
+import transferd.daemon
+from transferd.__main__ import main
+transferd.daemon._LOOK = 0.02
+sys.exit(main(sys.argv[4:]))
+"""
 
 
 def powerless() -> list[str]:
@@ -51,6 +59,19 @@ def test_nobody_reads_the_memory_of_the_daemon_or_its_worker(tmp_path: Path) -> 
                 other.kill()
         hidden = {(pid, name) for pid in (daemon.pid, worker) for name in ("environ", "mem")}
     assert refused - {(other.pid, "mem")} == hidden  # that one by Yama, perhaps
+
+
+def test_a_daemon_on_demand_leaves_once_its_last_job_has_left(tmp_path: Path) -> None:
+    """It waits for that, and does not look for it over and over meanwhile."""
+    daemon = DaemonProcess(tmp_path)
+    with daemon.start():
+        job = daemon.json("create", "waits")["id"]
+    with daemon.start("--on-demand", before=[sys.executable, "-c", _IMPATIENT]):
+        for _ in range(3):  # each of them takes longer than its patience
+            assert len(daemon.json("list")["jobs"]) == 1
+        daemon.json("cancel", job)
+        assert daemon.leaves() == 0
+    assert "daemon.idle" in daemon.logged()
 
 
 def test_callers_never_take_the_last_descriptor(tmp_path: Path) -> None:

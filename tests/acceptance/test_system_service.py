@@ -177,9 +177,10 @@ def test_a_worker_inherits_neither_variables_nor_descriptors(machine: Machine, u
         "USER": "alice",
         "no_proxy": "example.org",
     }
-    # The link, and what the event loop made for itself: its selector, and a pair to wake it with.
+    # The link, a connection that the next job may use, and what the event loop made for itself: its
+    # selector, and a pair to wake it with.
     kinds = sorted(place.partition(":")[0] for place in opened)
-    assert kinds == ["/dev/null"] * 3 + ["anon_inode"] + ["socket"] * 3
+    assert kinds == ["/dev/null"] * 3 + ["anon_inode"] + ["socket"] * 4
 
 
 def test_a_worker_has_not_the_terminal_that_the_service_was_started_in(machine: Machine) -> None:

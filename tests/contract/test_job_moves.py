@@ -11,6 +11,7 @@ import pytest
 from tests.support.store import (
     ALICE,
     NOW,
+    ONE,
     REFUSED,
     Queue,
     credential,
@@ -248,7 +249,7 @@ async def test_the_daemons_own_end_leaves_notices_open(
 
 
 async def _order(queue: Queue, priority: Priority = Priority.NORMAL) -> list[JobId]:
-    return [each.job_id for each in await queue.jobs.runnable(priority, 99)]
+    return await queue.runnable(priority, 99)
 
 
 async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
@@ -259,7 +260,8 @@ async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
     assert await _order(queue) == [third.id, first.id]
     await queue.apply(second.id, JobEvent.RESUME)
     assert await _order(queue) == [third.id, first.id, second.id]
-    assert [each.owner for each in await queue.jobs.runnable(Priority.NORMAL, 1)] == [ALICE]
+    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE)
+    assert claim.owner == ALICE
 
 
 async def test_a_priority_has_a_queue_of_its_own(queue: Queue) -> None:
@@ -278,13 +280,26 @@ async def test_waiting_jobs_are_due_in_the_order_of_their_times(queue: Queue) ->
         await queue.apply(job.id, JobEvent.DISPATCH)
         await queue.apply(job.id, JobEvent.STUMBLE, change=stumble(at))
         ids.append(job.id)
-    assert await queue.jobs.next_due() == 100.0
-    assert await queue.jobs.due(200.0, 9) == (ids[1], ids[2])
-    assert await queue.jobs.due(99.0, 9) == ()
-    for job_id in ids:
-        await queue.apply(job_id, JobEvent.SUSPEND)
-    assert await queue.jobs.next_due() is None
+    assert await queue.next_due() == 100.0
+    assert await queue.jobs.retry(99.0, NOW, limit=9) == ()
+    first, second = await queue.jobs.retry(200.0, later(3), limit=9)
+    assert (first.job.id, second.job.id) == (ids[1], ids[2])
+    assert (first.before, first.job.state) == (JobState.TRANSIENT_ERROR, JobState.QUEUED)
+    assert first.job == await queue.jobs.job(ids[1])
+    assert await _order(queue) == [ids[1], ids[2]]
+    assert await queue.next_due() == 300.0
+    await queue.apply(ids[0], JobEvent.SUSPEND)
+    assert await queue.next_due() is None
     assert (await queue.jobs.job(ids[0])).retry_at is None
+
+
+async def test_jobs_whose_wait_is_over_are_queued_so_many_at_a_time(queue: Queue) -> None:
+    """After a long absence there may be any number of them."""
+    for _ in range(3):
+        job = await queue.make()
+        await queue.apply(job.id, JobEvent.DISPATCH)
+        await queue.apply(job.id, JobEvent.STUMBLE, change=stumble())
+    assert [len(await queue.jobs.retry(1e9, NOW, limit=2)) for _ in range(3)] == [2, 1, 0]
 
 
 async def test_a_wait_without_a_time_is_never_due(queue: Queue) -> None:
@@ -292,8 +307,8 @@ async def test_a_wait_without_a_time_is_never_due(queue: Queue) -> None:
     job = await queue.make()
     await queue.apply(job.id, JobEvent.DISPATCH)
     await queue.apply(job.id, JobEvent.STUMBLE, change=Change(failure=REFUSED))
-    assert await queue.jobs.next_due() is None
-    assert await queue.jobs.due(1e12, 9) == ()
+    assert await queue.next_due() is None
+    assert await queue.jobs.retry(1e12, NOW, limit=9) == ()
 
 
 async def test_untouched_jobs_are_found_oldest_first(queue: Queue) -> None:

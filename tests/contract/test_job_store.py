@@ -275,8 +275,8 @@ async def test_settings_are_replaced_in_one_transaction(queue: Queue) -> None:
     changed = await queue.jobs.change_settings(job.id, change, later(9))
     assert changed.settings == replace(settings(), name="a job!", priority=Priority.FOREGROUND)
     assert changed.modified == later(9)
-    assert not await queue.jobs.runnable(Priority.NORMAL, 9)
-    assert [each.job_id for each in await queue.jobs.runnable(Priority.FOREGROUND, 9)] == [job.id]
+    assert not await queue.runnable(Priority.NORMAL, 9)
+    assert await queue.runnable(Priority.FOREGROUND, 9) == [job.id]
 
 
 async def test_a_refused_change_of_settings_changes_nothing(queue: Queue) -> None:

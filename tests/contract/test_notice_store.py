@@ -107,6 +107,16 @@ async def test_terminal_notices_wait_until_they_are_settled(queue: Queue) -> Non
     assert await _unsettled(queue) == (error,)
 
 
+async def test_a_look_is_of_one_moment(queue: Queue) -> None:
+    """What is newest and what there is of it belong together: nothing is missed in between."""
+    await queue.transferred()
+    look = await queue.notices.look(after=1, owner=ALICE, job_id=None, kinds=ANY, limit=9)
+    assert (look.oldest, look.newest) == await queue.notices.bounds(ALICE)
+    assert [notice.number for notice in look.notices] == await _replay(queue, after=1) == [2]
+    late = await queue.notices.look(after=2, owner=ALICE, job_id=None, kinds=ANY, limit=9)
+    assert (late.newest, late.notices) == (2, ())
+
+
 async def test_many_are_settled_at_once_those_of_others_are_not(queue: Queue) -> None:
     """One transaction for all; each is told apart from what was settled before."""
     first, second = await queue.transferred(), await queue.failed()

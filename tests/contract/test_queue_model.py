@@ -355,9 +355,9 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_queue_has_the_order_of_the_model(self) -> None:
         """Who runs next."""
-        runnable = self.runner.run(self.queue.jobs.runnable(Priority.NORMAL, 1000))
+        runnable = self.runner.run(self.queue.runnable(Priority.NORMAL, 1000))
         queued = [job for job, known in self.model.items() if known.state is JobState.QUEUED]
-        assert [each.job_id for each in runnable] == self._in_turn(queued)
+        assert runnable == self._in_turn(queued)
 
     def _in_turn(self, queued: list[JobId]) -> list[JobId]:
         """Everybody's first in the order of their positions, everybody's second…"""

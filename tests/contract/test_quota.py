@@ -309,11 +309,13 @@ async def test_owners_take_turns(queue: Queue) -> None:
     normal = Priority.NORMAL
 
     async def order(limit: int) -> list[JobId]:
-        return [each.job_id for each in await queue.jobs.runnable(normal, limit)]
+        return await queue.runnable(normal, limit)
 
     assert await order(9) == [alice[0], bob[0], carol, alice[1], bob[1], alice[2], alice[3]]
     assert await order(4) == [alice[0], bob[0], carol, alice[1]]
     assert await order(1) == [alice[0], bob[0], carol]
+    assert await queue.runnable(normal, 9, 2) == [alice[0], bob[0], carol, alice[1], bob[1]]
+    assert await queue.runnable(normal, 9, 1) == [alice[0], bob[0], carol]
     await queue.apply(bob[0], JobEvent.DISPATCH, JobEvent.REQUEUE)
     assert await order(5) == [alice[0], bob[1], carol, alice[1], bob[0]]
     low = replace(spec(), settings=replace(spec().settings, priority=Priority.LOW))

@@ -106,6 +106,9 @@ def test_devices_are_known_by_their_mount(monkeypatch: pytest.MonkeyPatch, tmp_p
     mounts = tmp_path / "mountinfo"
     line = "36 35 {} / /dev/shm rw,nosuid shared:1 - {} none rw\n"
     monkeypatch.setattr(directory, "_MOUNTS", str(mounts))
+    # What a device is, is asked once.
+    asked = directory.is_devtmpfs
+    monkeypatch.setattr(directory, "is_devtmpfs", lambda device: asked.__wrapped__(device))
     assert _opened("/dev/shm") == "/dev/shm", "where nobody tells, files are welcome"
     mounts.write_text(line.format("0:9999", "devtmpfs") + line.format(number, "tmpfs"))
     assert _opened("/dev/shm") == "/dev/shm"

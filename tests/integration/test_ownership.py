@@ -385,7 +385,7 @@ async def test_a_claim_from_before_is_not_carried_by_the_former_owners_worker(
     await service.parts.jobs.take_ownership(CAROL, job.id)
     stale = Runnable(job_id=job.id, owner=ALICE.uid, priority=Priority.NORMAL)
     await service.store.jobs.apply(job.id, JobEvent.RESUME, job.created)
-    service.parts.runs.start(stale)
+    await service.parts.runs.start([stale])
     await (await service.worker_of(CAROL.uid)).hears(link.Start)
     hers = await service.worker_of(ALICE.uid)
     assert not [m for m in hers.heard if isinstance(m, link.Start)]

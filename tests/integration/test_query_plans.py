@@ -27,7 +27,7 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.job import JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
-from transferd.model.queue import Ending
+from transferd.model.queue import Ending, Runnable, Wanted
 from transferd.model.reports import Reset, Sized
 from transferd.model.states import JobEvent, JobState
 from transferd.store.connection import Operation, T
@@ -37,6 +37,8 @@ from transferd.store.notices import SqliteNoticeStore
 from transferd.store.vault import Vault
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
+CLAIM = Runnable(job_id=JOB, owner=ALICE, priority=Priority.NORMAL)
+NINE = Wanted(limit=9, each=9)
 #: Every limit is looked at.
 FULL = Quota(
     jobs_per_user=9,
@@ -156,9 +158,10 @@ Question = Callable[[Plans], Awaitable[object]]
 _EVERY = frozenset(JobState)
 
 QUESTIONS: dict[str, Question] = {
-    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, 9),
-    "due": lambda p: p.jobs.due(1e9, 9),
-    "next_due": lambda p: p.jobs.next_due(),
+    "agenda": lambda p: p.jobs.agenda(NINE, NINE),
+    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE),
+    "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
+    "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),
@@ -187,6 +190,7 @@ QUESTIONS: dict[str, Question] = {
     "cancel": lambda p: p.jobs.apply(JOB, JobEvent.CANCEL, NOW),
     "take": lambda p: p.jobs.take(JOB, ALICE + 1, NOW),
     "replay": lambda p: p.notices.replay(after=0, owner=None, job_id=None, kinds=TERMINAL, limit=9),
+    "look": lambda p: p.notices.look(after=0, owner=ALICE, job_id=None, kinds=TERMINAL, limit=9),
     "replay of owner": lambda p: p.notices.replay(
         after=0, owner=ALICE, job_id=None, kinds=TERMINAL, limit=9
     ),

@@ -27,7 +27,7 @@ from transferd.config import Config
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.errors import BadRequest, Conflict, NotAllowed, NotFound, StoreError
 from transferd.model.job import FileSpec, Inode, Job, JobId, OnError, Part, Priority
-from transferd.model.notices import Notice, NoticeKind
+from transferd.model.notices import Look, Notice, NoticeKind
 from transferd.model.reports import Done, Kept, Report
 from transferd.model.states import JobState
 from transferd.service.hearing import TURN_MESSAGES
@@ -709,21 +709,21 @@ async def test_a_job_that_changes_all_the_time_is_looked_at_once_an_interval(
     async with running_service(tmp_path / "state", slow) as service:
         job = await service.create(spec("/a", start=False))
         kinds = NoticeKind.MODIFICATION
-        notifier, bounds = service.parts.notifier, service.store.notices.bounds
+        notifier, look = service.parts.notifier, service.store.notices.look
         async with notifier.subscribe(ME, job_id=job.id, kinds=kinds, after=None) as pages:
             notifier.modified(job.owner, job.id)
             await anext(pages)
             again = asyncio.ensure_future(anext(aiter(pages)))
             looks: list[int] = []
 
-            async def look() -> tuple[int, int]:
+            async def noting(**what: Any) -> Look:
                 looks.append(1)
-                return await bounds()
+                return await look(**what)
 
-            monkeypatch.setattr(service.store.notices, "bounds", look)
+            monkeypatch.setattr(service.store.notices, "look", noting)
             for _ in range(50):
                 notifier.modified(job.owner, job.id)
-                await bounds()
+                await service.store.notices.bounds()
             again.cancel()
             await asyncio.wait([again])
     assert len(looks) <= 2

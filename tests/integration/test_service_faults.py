@@ -75,7 +75,7 @@ async def test_the_scheduler_outlives_a_queue_file_that_refuses(
     start = await worker.hears(link.Start)
     await worker.fail(start, "connection_lost")
     await service.until(job, lambda seen: seen.state is JobState.TRANSIENT_ERROR)
-    refusals = Refusals(monkeypatch, service.store.jobs, "apply")
+    refusals = Refusals(monkeypatch, service.store.jobs, "retry")
     refusals.left = 1
     service.parts.scheduler.wake()
     async with asyncio.timeout(10):
@@ -109,6 +109,7 @@ async def test_a_worker_that_reads_nothing_holds_up_neither_its_owner_nor_the_en
     async with running_service(tmp_path / "state") as service:
         await service.create(spec("/first"))
         worker = await service.worker()
+        await worker.hears(link.Start)
         names = [f"/{'d' * 250}/{'e' * 250}/{number}" for number in range(1000)]
         large = await service.create(spec(*names, start=False))
         worker.deaf = True

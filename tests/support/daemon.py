@@ -135,6 +135,11 @@ class DaemonProcess:
         """End the daemon as systemd would: SIGTERM. Returns its exit status."""
         return self._end(signal.SIGTERM)
 
+    def leaves(self) -> int:
+        """Wait until the daemon ends by itself; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(_STOP_SECONDS)
+
     def workers(self) -> list[int]:
         """The ids of the daemon's worker processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()

@@ -82,7 +82,7 @@ class Person:
         **options: Unpack[JobOptions],
     ) -> Job:
         """Make a job, suspended; without a user he is who he is already."""
-        given = JobOptions(priority="foreground", proxy="direct")
+        given = JobOptions(priority="foreground", proxy="direct", streams=1)
         given.update(options)
         job = await self.manager.create_job("misery", **given)
         self.jobs.append(job)

@@ -53,6 +53,12 @@ class Seen:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.get("range") or "")
         return int(match[1]) if match else None
 
+    @property
+    def range_end(self) -> int | None:
+        """Behind the last byte of `Range: bytes=N-M`, None where it is open."""
+        match = re.fullmatch(r"bytes=\d+-(\d+)", self.get("range") or "")
+        return int(match[1]) + 1 if match else None
+
 
 class Wire:
     """The sending side of one connection."""
@@ -292,6 +298,7 @@ class Document:
         size = len(version.body)
         start = self._start(seen, version)
         headers = dict([*version.headers(), *self.extra])
+        end = size
         if start is None:
             status, start = 200, 0
         elif start >= size:
@@ -299,15 +306,16 @@ class Document:
             return
         else:
             status = 206
-            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+            end = min(seen.range_end or size, size)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         if self.framing == "length":
-            headers["Content-Length"] = str(size - start)
+            headers["Content-Length"] = str(end - start)
         elif self.framing == "chunked":
             headers["Transfer-Encoding"] = "chunked"
         if self.rewrite is not None:
             status, headers = self.rewrite(status, headers)
         await wire.head(status, headers.items())
-        await self._send(wire, version.body[start:])
+        await self._send(wire, version.body[start:end])
 
     def _start(self, seen: Seen, version: Version) -> int | None:
         start = seen.range_start

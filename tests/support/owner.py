@@ -25,6 +25,7 @@ from transferd import (
     NoticeAnswer,
     Target,
 )
+from transferd.client.options import JobOptions
 
 PATIENCE = 30.0
 
@@ -71,7 +72,9 @@ class Owner:
         url: str | None = None,
     ) -> Job:
         """Make a job with a credential and one file, suspended."""
-        job = await self.manager.create_job("matrix", **self.place.options)
+        options = JobOptions(streams=1)
+        options.update(self.place.options)
+        job = await self.manager.create_job("matrix", **options)
         self.jobs.append(job)
         await job.set_credentials(Target.SERVER, self.place.site.scheme, user, password)
         await self.add(job, url)

@@ -20,12 +20,13 @@ from transferd.model.job import (
     JobSpec,
     Part,
     Priority,
+    Seconds,
     Settings,
     Timers,
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.notices import NoticeKind
-from transferd.model.queue import Change, Retry
+from transferd.model.queue import Change, Retry, Wanted
 from transferd.model.reports import Checkpoint, Done, Kept, Report
 from transferd.model.states import JobEvent
 from transferd.service.keyring import KeyRing
@@ -38,6 +39,7 @@ PASSWORD = "hunter2"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 INODE = Inode(device=64768, number=4711, born=1_772_000_000_123_456_789)
 EVERY_KIND = NoticeKind.TRANSFERRED | NoticeKind.ERROR | NoticeKind.FILE_TRANSFERRED
+ONE = Wanted(limit=1, each=1)
 REFUSED = Failure(code="connection_refused", message="cannot reach h: connection refused")
 MISSING = Failure(code="http_404", message="cannot fetch https://h/0: 404", http_status=404)
 
@@ -124,6 +126,15 @@ class Queue:
     ) -> Kept:
         """A run reports."""
         return await self.jobs.keep(job_id, reports, at, quota=quota)
+
+    async def runnable(self, priority: Priority, limit: int, each: int = 1000) -> list[JobId]:
+        """Jobs that may run next."""
+        wanted = Wanted(limit=limit, each=each)
+        return [claim.job_id for claim in await self.jobs.runnable(priority, wanted)]
+
+    async def next_due(self) -> Seconds | None:
+        """When the next wait is over."""
+        return (await self.jobs.agenda(ONE, ONE)).next_due
 
     async def done(self, job_id: JobId, file: int = 0, *, size: int = 100) -> None:
         """A file is whole."""

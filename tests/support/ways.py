@@ -79,11 +79,13 @@ async def on_the_way(
     authority = Authority(directory) if name.startswith("tls") else None
     if name.startswith("copy"):
         monkeypatch.setattr("os.splice", _refusing(socket=name == "copy-socket"))
-    async with Origin(tls=authority.server() if authority else None).running() as origin:
+    async with Origin(tls=None if authority is None else authority.server()).running() as origin:
         way = Way(
             name=name,
             origin=origin,
-            settings=replace(PLAIN, cacert=authority.cacert if authority else None, streams=1),
+            settings=replace(
+                PLAIN, cacert=None if authority is None else authority.cacert, streams=1
+            ),
             bodies=0 if name.endswith("parser") else 8,
         )
         way.serve()

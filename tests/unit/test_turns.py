@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transferd.model.job import JobId, Priority
-from transferd.service.ports import Runnable
-from transferd.service.turns import Choice, Running, Served, Slots
+from transferd.service.ports import Runnable, Wanted
+from transferd.service.turns import Choice, Running, Served, Slots, wanted
 from transferd.service.turns import choose as choose_served
 
 SLOTS = Slots(foreground=3, background=2, slice=300.0)
@@ -190,6 +190,43 @@ def test_more_owners_than_foreground_slots_take_turns() -> None:
     assert choice.preempt == ("A1",)
 
 
+def offered(queue: Sequence[Runnable], asked: Wanted) -> list[Runnable]:
+    """Offer as the store does: in turns, everybody's first at least."""
+    met: Counter[int] = Counter()
+    ranks = [(met[job.owner], met.update([job.owner])) for job in queue]
+    order = [i for i in range(len(queue)) if ranks[i][0] < asked.each]
+    order.sort(key=lambda i: ranks[i][0])
+    return [queue[i] for i in order][: max(len(met), asked.limit)]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from([F, N])), max_size=40),
+    st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from(Priority), st.floats(0, 1000))),
+    st.integers(0, 3),
+    st.floats(0, 2000),
+)
+def test_what_is_asked_of_the_queue_is_enough_to_choose(
+    queue: list[tuple[str, Priority]],
+    held: list[tuple[str, Priority, float]],
+    hidden: int,
+    now: float,
+) -> None:
+    """With all of it nothing else would start, nor would anybody else make room."""
+    jobs = [running(f"{who}r{i}", p, min(since, now)) for i, (who, p, since) in enumerate(held)]
+    jobs = jobs[: SLOTS.foreground + SLOTS.background]
+    whole = waiting(*[(f"{who}w{i:02}", p) for i, (who, p) in enumerate(queue)])
+    front, back = wanted(jobs, SLOTS, now, hidden)
+    part: dict[Priority, list[Runnable]] = {}
+    rest: dict[Priority, list[Runnable]] = {}
+    for priority, line in whole.items():
+        asked = offered(line, front if priority is F else back)
+        gone = asked[:hidden]
+        part[priority] = asked[hidden:]
+        everybody = offered(line, Wanted(limit=len(line), each=len(line)))
+        rest[priority] = [job for job in everybody if job not in gone]
+    assert choose(jobs, part, SLOTS, now) == choose(jobs, rest, SLOTS, now)
+
+
 @dataclass
 class Machine:
     """A scheduler at work: slots, queues, and jobs that never end by themselves."""
@@ -217,16 +254,12 @@ class Machine:
         raise AssertionError("there is no end of it")
 
     def _offered(self) -> dict[Priority, list[Runnable]]:
-        """Offer as the store does: in turns, everybody's first at least."""
-        offered: dict[Priority, list[Runnable]] = {}
-        for priority, queue in self.queues.items():
-            met: Counter[int] = Counter()
-            ranks = [(met[job.owner], met.update([job.owner])) for job in queue]
-            order = sorted(range(len(queue)), key=lambda i: ranks[i][0])
-            owners = len(met)
-            limit = max(owners, self.slots.foreground + self.slots.background + len(self.jobs))
-            offered[priority] = [queue[i] for i in order][:limit]
-        return offered
+        """Offer what is asked for."""
+        front, back = wanted(self.jobs, self.slots, self.now, 0)
+        return {
+            priority: offered(queue, front if priority is F else back)
+            for priority, queue in self.queues.items()
+        }
 
     def _obey(self, choice: Choice) -> None:
         for job in [job for job in self.jobs if job.job_id in choice.preempt]:

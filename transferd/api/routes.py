@@ -273,7 +273,7 @@ ROUTES = (
         method="POST",
         path="/v1/notices/ack",
         handler=handlers.acknowledge_all,
-        access=_OWNER,
+        access=_SERVED,
         summary="Acknowledge notices, each by itself: one that cannot be keeps none of the others.",
         body=AcknowledgementBody,
         outcomes=(Outcome(status=200, text="What became of each.", body=AcknowledgementAnswer),),

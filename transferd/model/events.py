@@ -51,6 +51,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "file.changed": _event("a file changed while it was fetched", "job file"),
         "file.restart": _event("a file is fetched from its beginning", "job file reason"),
         "file.unchecked": _event("nobody could be asked for changes", "job file reason"),
+        "range.given_up": _event("another connection was no help with a file", "job file reason"),
         "file.stuck": _event("the disk takes long to close a file"),
         "checksum.mismatch": _event("a file is not what was expected", "job file found"),
         "auth.accepted": _event(

@@ -65,6 +65,16 @@ Page: TypeAlias = Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a look into the outbox has found."""
+
+    #: The oldest number that is still there, and the newest ever given.
+    oldest: int
+    newest: int
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What an acknowledgement has found."""
 

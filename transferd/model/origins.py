@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -51,6 +52,7 @@ class Parts(NamedTuple):
     query: str
 
 
+@lru_cache(64)
 def origin(url: str) -> Origin:
     """Return the origin of an absolute URL.
 
@@ -64,6 +66,7 @@ def origin(url: str) -> Origin:
     return Origin(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port)
 
 
+@lru_cache(64)
 def is_loopback(host: str) -> bool:
     """Whether *host* names this machine for sure: 127.0.0.0/8, ::1 or localhost.
 

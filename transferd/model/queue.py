@@ -6,6 +6,7 @@ can set, and carry every decision.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transferd.model.credentials import Credential
@@ -100,6 +101,38 @@ class Runnable:
     job_id: JobId
     owner: int
     priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How many queued jobs are asked for."""
+
+    #: Of all owners together; everybody's first is always among them.
+    limit: int
+    #: Of each owner.
+    each: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agenda:
+    """What there is to schedule."""
+
+    #: Queued jobs that may run next, in turn: foreground ones, and those of the highest background
+    #: priority that has any.
+    waiting: Mapping[Priority, Sequence[Runnable]]
+    #: The earliest retry_at.
+    next_due: Seconds | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatched:
+    """A job that a worker is to be told of; it is TRANSFERRED when no file of it is open."""
+
+    moved: Moved
+    #: The first open ones.
+    files: tuple[File, ...]
+    #: Whether it has secrets.
+    secret: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Carries one dispatched job through a worker, from DISPATCH to the worker's last message.
+"""Carries dispatched jobs through a worker each, from DISPATCH to the worker's last message.
 
 The carrier moves the job by events only. When the owner moved the job meanwhile the table refuses
 the event: the store wins, and the run just ends.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,17 +16,17 @@ from transferd.model.credentials import PassportOptions
 from transferd.model.errors import (
     InvalidTransition,
     NotFound,
+    StoreDamaged,
     StoreError,
     TransferFailed,
     VaultError,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import File, Job, JobId, Seconds
-from transferd.model.states import JobEvent
+from transferd.model.job import File, JobId, Seconds
 from transferd.service.bookkeeper import Bookkeeper
 from transferd.service.inbox import Batch, Lost
 from transferd.service.mishaps import Mishaps, worker_lost
-from transferd.service.ports import Change, Clock, JobStore, Moved
+from transferd.service.ports import Clock, Dispatched, JobStore, Moved, Secrets
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run, start_message
@@ -95,26 +95,30 @@ class Carrier:
         """Return until when the owner gets no worker; None: now."""
         return self._workers.barred_until(owner)
 
-    async def carry(self, run: Run) -> None:
-        """Take a queued job and see it through."""
-        job_id = run.claim.job_id
+    async def dispatch(self, runs: Sequence[Run]) -> Sequence[Dispatched | StoreDamaged | None]:
+        """Take the queued jobs of runs; None where somebody was faster.
+
+        Raises:
+            StoreError: none was taken.
+        """
+        claims = [run.claim for run in runs]
+        taken = await self._store.dispatch(claims, self._clock.now(), files=BATCH)
+        for found in taken:
+            if isinstance(found, Dispatched):
+                self._tell(found.moved)
+        return taken
+
+    async def put_off(self, run: Run, damaged: StoreDamaged) -> None:
+        """Hold on to a job that could not be read, for a while: it is dispatched again then."""
+        fields = {"job": run.claim.job_id, "reason": str(damaged)}
+        log.error("store.failed", extra={"fields": fields})
+        await self._clock.sleep(self._mishaps.soon)
+
+    async def carry(self, run: Run, dispatched: Dispatched) -> None:
+        """See a dispatched job through."""
         started = self._clock.steady()
         try:
-            moved = await self._store.apply(job_id, JobEvent.DISPATCH, self._clock.now())
-        except (InvalidTransition, NotFound):
-            return  # its owner was faster
-        except StoreError as error:
-            # It is still queued, and dispatched again when this run is over.
-            log.error("store.failed", extra={"fields": {"job": job_id, "reason": str(error)}})
-            await self._clock.sleep(self._mishaps.soon)
-            return
-        self._tell(moved)
-        try:
-            if moved.job.owner != run.claim.owner:
-                # Taken over since it was claimed: this is no business of the former owner's worker.
-                self._tell(await self._mishaps.move(run, JobEvent.REQUEUE, Change()))
-                return
-            await self._see_through(run, moved.job, started)
+            await self._see_through(run, dispatched, started)
         except StoreError as error:
             await self._give_back(run, str(error), started)
         finally:
@@ -122,16 +126,18 @@ class Carrier:
             if run.worker is not None:
                 self._workers.release(run.worker, run.number)
 
-    async def _see_through(self, run: Run, job: Job, started: Seconds) -> None:
+    async def _see_through(self, run: Run, dispatched: Dispatched, started: Seconds) -> None:
         """Serve a run, and note how it ended.
 
         Raises:
             StoreError: the queue file could not be written; the job still seems to run in it.
         """
         try:
-            await self._serve(run, job, started)
+            await self._serve(run, dispatched, started)
         except (InvalidTransition, NotFound) as error:
-            log.debug("run.overtaken", extra={"fields": {"job": job.id, "reason": str(error)}})
+            log.debug(
+                "run.overtaken", extra={"fields": {"job": run.claim.job_id, "reason": str(error)}}
+            )
             await self.halt(run)
             await self._drain(run)
         except WorkerRefused as refusal:
@@ -147,15 +153,16 @@ class Carrier:
             raise
         except Exception as error:
             # A job fails alone, even by a fault of ours: left as it is, it would seem to run.
-            log.exception("run.broken", extra={"fields": {"job": job.id}})
+            log.exception("run.broken", extra={"fields": {"job": run.claim.job_id}})
             await self._halt_and_fail(run, error, started)
 
-    async def _serve(self, run: Run, job: Job, started: Seconds) -> None:
+    async def _serve(self, run: Run, dispatched: Dispatched, started: Seconds) -> None:
+        job = dispatched.moved.job
         limit = job.settings.timers.max_download_time
         left = limit - job.active_seconds if limit else None
         try:
             async with asyncio.timeout(left):
-                await self._converse(run, job, started)
+                await self._converse(run, dispatched, started)
         except TimeoutError:
             await self.halt(run)
             await self._drain(run)
@@ -165,8 +172,8 @@ class Carrier:
             )
             await self._mishaps.fail(run, failure, started)
 
-    async def _converse(self, run: Run, job: Job, started: Seconds) -> None:
-        if not await self._begin(run, job, started):
+    async def _converse(self, run: Run, dispatched: Dispatched, started: Seconds) -> None:
+        if not await self._begin(run, dispatched, started):
             return
         over = False
         while not over:
@@ -200,15 +207,14 @@ class Carrier:
             case _:
                 pass
 
-    async def _begin(self, run: Run, job: Job, started: Seconds) -> bool:
+    async def _begin(self, run: Run, dispatched: Dispatched, started: Seconds) -> bool:
         """Hand the job to a worker; False when there was nothing to hand over."""
-        files = await self._store.open_files(job.id, BATCH)
-        if not files:
-            self._tell(await self._store.apply(job.id, JobEvent.FINISH, self._clock.now()))
-            return False
+        job = dispatched.moved.job
+        if run.stopping:
+            return False  # stop() came while it was dispatched
         await self._hold_worker(run)
         try:
-            secrets = await self._store.secrets(job.id, self._clock.now())
+            secrets = await self._secrets(dispatched)
         except VaultError as error:
             failure = Failure(
                 code="secrets_unreadable", message=f"cannot open the job's credentials: {error}"
@@ -216,12 +222,18 @@ class Carrier:
             await self._mishaps.fail(run, failure, started)
             return False
         try:
-            await self._hand_over(run, start_message(run, job, files, secrets, self._passport))
+            start = start_message(run, job, dispatched.files, secrets, self._passport)
+            await self._hand_over(run, start)
         finally:
             secrets.wipe()
         if run.stopping:  # stop() came before there was a worker to tell
             await self.halt(run)
         return True
+
+    async def _secrets(self, dispatched: Dispatched) -> Secrets:
+        if not dispatched.secret:
+            return Secrets(credentials=(), headers=())
+        return await self._store.secrets(dispatched.moved.job.id, self._clock.now())
 
     async def _hold_worker(self, run: Run) -> None:
         run.waiting = True

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from transferd.model.job import JobId
-from transferd.model.notices import Notice, NoticeKind, Settlement
+from transferd.model.notices import Look, Notice, NoticeKind, Settlement
 
 
 class NoticeStore(Protocol):
@@ -23,6 +23,18 @@ class NoticeStore(Protocol):
         limit: int,
     ) -> tuple[Notice, ...]:
         """Return notices with a number greater than *after*, in order."""
+        ...
+
+    async def look(
+        self,
+        *,
+        after: int,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        limit: int,
+    ) -> Look:
+        """Return what `bounds` and `replay` do, of one moment."""
         ...
 
     async def unsettled(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from transferd.model.job import Job, JobId
-from transferd.model.states import JobState
+from transferd.model.states import RUNNING, JobState
 from transferd.service.closing import Closing
 from transferd.service.meter import Meter
 from transferd.service.notifier import Notifier
@@ -20,6 +21,8 @@ _ARRIVALS = {
     JobState.ACKNOWLEDGED: "job.completed",
     JobState.CANCELLED: "job.cancelled",
 }
+#: What changes nothing for those who wait: a run goes on, or its end is told of besides.
+_RUN_THEIR_COURSE = RUNNING | {JobState.TRANSFERRED}
 _INTERRUPTIONS = {
     JobState.ERROR: "job.failed",
     JobState.TRANSIENT_ERROR: "job.stumbled",
@@ -37,6 +40,8 @@ class Outcomes:
         self._scheduler = scheduler
         self._closing = closing
         self._runs = runs
+        #: Set when a job leaves the queue; whoever waits for that clears it.
+        self.departed = asyncio.Event()
 
     def moved(self, moved: Moved) -> None:
         """A job changed its state, with these notices."""
@@ -44,7 +49,10 @@ class Outcomes:
         if job.state is not moved.before:
             self._log(job)
             self._count(job)
-            self._scheduler.wake()
+            if job.state.final:
+                self.departed.set()
+            if job.state not in _RUN_THEIR_COURSE:
+                self._scheduler.wake()
             self._closing.consider(job)
         self._notifier.raised(moved.notices)
         self._notifier.modified(job.owner, job.id)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.errors import CallerError
+from transferd.model.errors import CallerError, StoreDamaged
 from transferd.model.job import (
     File,
     FileSpec,
@@ -24,8 +24,10 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
+    Agenda,
     Change,
     Created,
+    Dispatched,
     Ending,
     FilePage,
     JobPage,
@@ -34,15 +36,18 @@ from transferd.model.queue import (
     Runnable,
     Secrets,
     Stray,
+    Wanted,
     Whole,
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
 
 __all__ = [
+    "Agenda",
     "Change",
     "Clock",
     "Created",
+    "Dispatched",
     "Ending",
     "FilePage",
     "JobPage",
@@ -56,6 +61,7 @@ __all__ = [
     "Runnable",
     "Secrets",
     "Stray",
+    "Wanted",
     "Whole",
 ]
 
@@ -303,21 +309,33 @@ class JobStore(Protocol):
         """
         ...
 
-    async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+    async def dispatch(
+        self, claims: Sequence[Runnable], now: datetime, *, files: int
+    ) -> tuple[Dispatched | StoreDamaged | None, ...]:
+        """Move claimed jobs, all in one transaction; each with up to so many of its open files.
+
+        The answer has a place for each claim: None where the job is not queued any more or is
+        somebody else's by now, the error where its row cannot be read.
+        """
+        ...
+
+    async def agenda(self, front: Wanted, back: Wanted) -> Agenda:
+        """Return so many queued foreground jobs and background ones, as `runnable` has them."""
+        ...
+
+    async def runnable(self, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
         """Return queued jobs of one priority that may run next.
 
         Owners take turns: everybody's first in the order in which those were queued, then
         everybody's second…, so that a long queue of one owner keeps nobody else waiting.
-        Everybody's first is always among them, even if these are more than *limit*.
         """
         ...
 
-    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
-        ...
+    async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
+        """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction.
 
-    async def next_due(self) -> Seconds | None:
-        """Return the earliest retry_at."""
+        The longest overdue are the first, and *limit* the most.
+        """
         ...
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:

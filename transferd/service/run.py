@@ -49,7 +49,9 @@ def start_message(
     passport: PassportOptions,
 ) -> link.Start:
     """Return what hands a run's job over to a worker; *passport* counts where it says nothing."""
-    settings = replace(job.settings, passport=job.settings.passport.over(passport))
+    settings, options = job.settings, job.settings.passport.over(passport)
+    if options != settings.passport:
+        settings = replace(settings, passport=options)
     return link.Start(
         job=job.id,
         run=run.number,

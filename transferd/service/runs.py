@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
-from transferd.model.errors import LinkBroken
+from transferd.model.errors import LinkBroken, StoreDamaged
 from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Lost
-from transferd.service.ports import Runnable
+from transferd.service.ports import Dispatched, Runnable
 from transferd.service.run import Run
 from transferd.service.testimony import Heed, RunMessage
 from transferd.service.worker import Worker
@@ -46,6 +47,11 @@ class Runs:
     def running(self) -> tuple[Runnable, ...]:
         """The claims of all runs."""
         return tuple(run.claim for run in self._runs.values())
+
+    @property
+    def hidden(self) -> int:
+        """How many jobs may be queued, and not start now."""
+        return len(self._barred) + sum(run.stopping for run in self._runs.values())
 
     def holds(self, job_id: JobId) -> bool:
         """Whether a run of the job is not over yet, or none may begin now."""
@@ -82,16 +88,36 @@ class Runs:
         if run is not None:
             run.claim = replace(run.claim, priority=priority)
 
-    def start(self, claim: Runnable) -> None:
-        """Dispatch a queued job."""
-        if claim.job_id in self._barred:
-            return
+    async def start(self, claims: Sequence[Runnable]) -> None:
+        """Dispatch queued jobs.
+
+        Raises:
+            StoreError: none of them; they are still queued.
+        """
+        runs = [self._new(claim) for claim in claims if claim.job_id not in self._barred]
+        try:
+            taken = await self._carrier.dispatch(runs)
+        except BaseException:
+            for run in runs:
+                self._over(run)
+            raise
+        for run, found in zip(runs, taken, strict=True):
+            match found:
+                case Dispatched(files=(_, *_)):
+                    self._pursue(run, self._carrier.carry(run, found))
+                case StoreDamaged():
+                    self._pursue(run, self._carrier.put_off(run, found))
+                case _:
+                    self._over(run)
+
+    def _new(self, claim: Runnable) -> Run:
         self._latest += 1
         run = Run(self._latest, claim, self._chronicle(claim))
         self._runs[claim.job_id] = run
-        run.task = asyncio.create_task(
-            self._carrier.carry(run), name=f"run {run.number} {claim.job_id}"
-        )
+        return run
+
+    def _pursue(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        run.task = asyncio.create_task(work, name=f"run {run.number} {run.claim.job_id}")
         run.task.add_done_callback(lambda _: self._over(run))
 
     async def stop(self, job_id: JobId) -> None:

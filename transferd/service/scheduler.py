@@ -13,18 +13,17 @@ from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
-from transferd.service.turns import Running, Served, Slots, choose
+from transferd.service.turns import Running, Served, Slots, choose, wanted
 
 log = logging.getLogger(__name__)
 
 #: Due jobs that are queued again in one go.
-_BATCH = 500
+_BATCH = 200
 #: Before the queue file is tried again that could not be used.
 _PATIENCE: Seconds = 1.0
 
 
-def _log_failure(failed: BaseExceptionGroup[StoreError]) -> None:
-    error: BaseException = failed
+def _log_failure(error: BaseException) -> None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     log.error("store.failed", extra={"fields": {"reason": str(error)}})
@@ -63,9 +62,10 @@ class Scheduler:
     async def retry_all(self) -> None:
         """Queue every job in transient error at once: the network is back (BITS.md Y5)."""
         try:
-            await self._requeue_due(math.inf)
-        except* StoreError as failed:
-            _log_failure(failed)  # then their own delays bring them back
+            while await self._requeue_due(math.inf):
+                pass
+        except StoreError as error:
+            _log_failure(error)  # then their own delays bring them back
         self.wake()
 
     async def run(self) -> None:
@@ -87,23 +87,24 @@ class Scheduler:
                     await self._wake.wait()
 
     async def _step(self) -> Seconds | None:
-        await self._requeue_due(self._clock.steady())
+        waiting, next_due = await self._waiting()
+        running, now = self._running(), self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
-        waiting, now = await self._waiting(), self._clock.steady()
-        choice = choose(self._running(), waiting, self._slots, now, served)
+        choice = choose(running, waiting, self._slots, now, served)
         async with asyncio.TaskGroup() as group:
             for job_id in choice.preempt:
                 group.create_task(self._preempt(job_id))
-        for claim in choice.start:
-            self._start(claim)
-        moments = [choice.look_again, self._unbarred, await self._store.next_due()]
+        if choice.start:
+            await self._start(choice.start)
+        moments = [choice.look_again, self._unbarred, next_due]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _start(self, claim: Runnable) -> None:
-        front = claim.priority is Priority.FOREGROUND
-        turns = self._front if front else self._back
-        self._since[claim.job_id] = turns[claim.owner] = self._clock.steady()
-        self._runs.start(claim)
+    async def _start(self, claims: Sequence[Runnable]) -> None:
+        now = self._clock.steady()
+        for claim in claims:
+            turns = self._front if claim.priority is Priority.FOREGROUND else self._back
+            self._since[claim.job_id] = turns[claim.owner] = now
+        await self._runs.start(claims)
 
     def _running(self) -> list[Running]:
         claims = self._runs.running
@@ -119,22 +120,29 @@ class Scheduler:
             for c in claims
         ]
 
-    async def _waiting(self) -> dict[Priority, Sequence[Runnable]]:
-        """Read as much of the queue as there are slots; a run that still ends hides its job.
+    async def _waiting(self) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
+        """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
         Owners who get no worker at the moment are left out: their jobs would only fail.
         """
+        now = self._clock.steady()
+        front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
+        agenda = await self._store.agenda(front, back)
+        if agenda.next_due is not None and agenda.next_due <= now:
+            # However many there are after a long absence, the first of them start at once.
+            await self._requeue_due(now)
+            agenda = await self._store.agenda(front, back)
         self._unbarred = None
-        busy = len(self._runs.running)
-        waiting: dict[Priority, Sequence[Runnable]] = {}
-        for priority in Priority:
-            front = priority is Priority.FOREGROUND
-            slots = self._slots.foreground if front else self._slots.background
-            queue = await self._store.runnable(priority, slots + busy)
-            waiting[priority] = [c for c in queue if self._may_start(c)]
-            if waiting[priority] and not front:
-                break  # lower priorities get nothing
-        return waiting
+        waiting = {p: self._startable(claims) for p, claims in agenda.waiting.items()}
+        level = max(agenda.waiting, default=Priority.FOREGROUND)
+        # Lower priorities get nothing, unless nobody who waits before them can start.
+        while not waiting.get(level) and Priority.FOREGROUND < level < Priority.LOW:
+            level = Priority(level + 1)
+            waiting[level] = self._startable(await self._store.runnable(level, back))
+        return waiting, agenda.next_due
+
+    def _startable(self, claims: Sequence[Runnable]) -> Sequence[Runnable]:
+        return [claim for claim in claims if self._may_start(claim)]
 
     def _may_start(self, claim: Runnable) -> bool:
         until = self._runs.barred_until(claim.owner)
@@ -147,15 +155,12 @@ class Scheduler:
             self._tell(await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now()))
             await self._runs.stop(job_id)
 
-    async def _requeue_due(self, steady: Seconds) -> None:
-        while due := await self._store.due(steady, _BATCH):
-            async with asyncio.TaskGroup() as group:  # one commit for all of them
-                for job_id in due:
-                    group.create_task(self._retry(job_id))
-
-    async def _retry(self, job_id: JobId) -> None:
-        with suppress(InvalidTransition, NotFound):
-            self._tell(await self._store.apply(job_id, JobEvent.RETRY, self._clock.now()))
+    async def _requeue_due(self, steady: Seconds) -> bool:
+        """Queue jobs whose delay is over; whether there may be more of them."""
+        queued = await self._store.retry(steady, self._clock.now(), limit=_BATCH)
+        for moved in queued:
+            self._tell(moved)
+        return len(queued) == _BATCH
 
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:

@@ -125,24 +125,33 @@ class Subscription:
                 return
 
     async def _news(self, store: NoticeStore) -> AsyncIterator[Page]:
-        oldest, newest = await store.bounds(self._owner)
-        if self._cursor + 1 < oldest and self._cursor < newest:
-            yield (Gap(after=self._cursor, oldest=oldest),)
-            self._cursor = oldest - 1
-        while self._cursor < newest and (
-            page := await store.replay(
-                after=self._cursor,
-                owner=self._owner,
-                job_id=self._job_id,
-                kinds=self._kinds,
-                limit=_PAGE,
-            )
-        ):
+        look = await store.look(
+            after=self._cursor,
+            owner=self._owner,
+            job_id=self._job_id,
+            kinds=self._kinds,
+            limit=_PAGE,
+        )
+        page, newest = look.notices, look.newest
+        if self._cursor + 1 < look.oldest and self._cursor < newest:
+            yield (Gap(after=self._cursor, oldest=look.oldest),)
+            self._cursor = look.oldest - 1
+        del look
+        while page:
             self._cursor = page[-1].number
             for notice in page:
                 self._again.pop(notice.number, None)
             if wanted := [notice for notice in page if self.wants(notice)]:
                 yield wanted
+            page = ()
+            if self._cursor < newest:
+                page = await store.replay(
+                    after=self._cursor,
+                    owner=self._owner,
+                    job_id=self._job_id,
+                    kinds=self._kinds,
+                    limit=_PAGE,
+                )
         self._cursor = max(self._cursor, newest)
         if again := [notice async for notice in self._to_repeat(store)]:
             yield again

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from transferd.model.job import JobId, Priority, Seconds
-from transferd.service.ports import Runnable
+from transferd.service.ports import Runnable, Wanted
 
 BACKGROUND = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 _NEVER = float("-inf")
@@ -69,6 +69,30 @@ class Choice:
     preempt: tuple[JobId, ...]
     #: When a time slice ends that somebody waits for.
     look_again: Seconds | None
+
+
+def wanted(
+    running: Sequence[Running], slots: Slots, now: Seconds, hidden: int
+) -> tuple[Wanted, Wanted]:
+    """Return how many foreground and background jobs of the queue a choice can depend on.
+
+    *hidden* ones of them cannot start, whatever is chosen.
+    """
+    limit = slots.foreground + slots.background + len(running)
+    front = [job for job in running if job.front]
+    back = [job for job in running if not job.front]
+    level = min((job.priority for job in back), default=None)
+    kept = sum(job.priority == level for job in back)
+
+    def each(jobs: Sequence[Running], free: int) -> int:
+        over = sum(job.since <= now - slots.slice for job in jobs)
+        # One more than can be chosen tells whether anybody waits.
+        return max(0, free) + over + hidden + 1
+
+    return (
+        Wanted(limit=limit, each=each(front, slots.foreground - len(front))),
+        Wanted(limit=limit, each=each(back, slots.background - kept)),
+    )
 
 
 def choose(

@@ -183,6 +183,8 @@ class Workers:
         Raises:
             WorkerGone: it is not there any more.
         """
+        if worker.channel.offer(message):
+            return
         try:
             async with asyncio.timeout(self._patience.read):
                 await worker.channel.send(message)

@@ -59,7 +59,9 @@ class ConnectionThread:
         self._carry = carry
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Sequence[_Call | None]] = SimpleQueue()
+        #: What the thread is told of at the end of this turn of the loop: it is woken once.
+        self._fresh: list[_Call | None] = []
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
@@ -85,15 +87,24 @@ class ConnectionThread:
         if self._closing:
             raise StoreError("cannot use the queue file: it is closed; the daemon is going down")
         call = _Call(operation, self._loop.create_future())
-        self._calls.put(call)
+        self._tell(call)
         value: T = await call.outcome
         return value
+
+    def _tell(self, call: _Call | None) -> None:
+        if not self._fresh:
+            self._loop.call_soon(self._hand_over)
+        self._fresh.append(call)
+
+    def _hand_over(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        self._calls.put(fresh)
 
     async def beat(self) -> None:
         """Wait until the thread has done anything at all: one that never does hangs."""
         nobody = self._loop.create_future()
         nobody.cancel()
-        self._calls.put(_Call(_nothing, nobody))
+        self._tell(_Call(_nothing, nobody))
         await asyncio.shield(self._step)
 
     async def close(self) -> None:
@@ -102,7 +113,7 @@ class ConnectionThread:
             return
         if not self._closing:
             self._closing = True
-            self._calls.put(None)
+            self._tell(None)
         await asyncio.shield(self._ended)
         self._thread.join()
 
@@ -125,7 +136,8 @@ class ConnectionThread:
         more = True
         while more or calls:
             more = more and self._take(calls)
-            outcomes = self._carry(connection, [call.operation for call in calls])
+            group = calls[: self._group]
+            outcomes = self._carry(connection, [call.operation for call in group])
             done, calls = calls[: len(outcomes)], calls[len(outcomes) :]
             self._loop.call_soon_threadsafe(self._settle_all, done, outcomes)
 
@@ -133,10 +145,10 @@ class ConnectionThread:
         """Add what waits to *calls*, and wait where there is none; False after the last of all."""
         with contextlib.suppress(Empty):
             while len(calls) < self._group:
-                call = self._calls.get(block=not calls)
-                if call is None:
-                    return False
-                calls.append(call)
+                for call in self._calls.get(block=not calls):
+                    if call is None:
+                        return False
+                    calls.append(call)
         return True
 
     def _settle_all(self, calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:

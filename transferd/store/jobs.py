@@ -21,8 +21,10 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
+    Agenda,
     Change,
     Created,
+    Dispatched,
     Ending,
     FilePage,
     JobPage,
@@ -30,12 +32,14 @@ from transferd.model.queue import (
     Runnable,
     Secrets,
     Stray,
+    Wanted,
     Whole,
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
 from transferd.store import audit, endings, ledger, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
+from transferd.store import dispatch as dispatching
 from transferd.store import files as file_rows
 from transferd.store.connection import T
 from transferd.store.database import Database
@@ -247,17 +251,27 @@ class SqliteJobStore:
         """Mark files as published and complete their jobs, in one transaction."""
         return await self._database.write(partial(endings.complete, ended=ended, now=now))
 
-    async def runnable(self, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+    async def dispatch(
+        self, claims: Sequence[Runnable], now: datetime, *, files: int
+    ) -> tuple[Dispatched | StoreDamaged | None, ...]:
+        """Move claimed jobs that are still queued, all in one transaction."""
+        return await self._database.write(
+            partial(dispatching.dispatch, claims=claims, now=now, files=files)
+        )
+
+    async def agenda(self, front: Wanted, back: Wanted) -> Agenda:
+        """Return what there is to schedule."""
+        return await self._database.read(partial(queries.agenda, front=front, back=back))
+
+    async def runnable(self, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
         """Return queued jobs of one priority that may run next, owners in turn."""
-        return await self._database.read(partial(queries.runnable, priority=priority, limit=limit))
+        return await self._database.read(
+            partial(queries.runnable, priority=priority, wanted=wanted)
+        )
 
-    async def due(self, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-        """Return jobs in TRANSIENT_ERROR whose retry_at has come."""
-        return await self._database.read(partial(queries.due, steady=steady, limit=limit))
-
-    async def next_due(self) -> Seconds | None:
-        """Return the earliest retry_at."""
-        return await self._database.read(queries.next_due)
+    async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
+        """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction."""
+        return await self._database.write(partial(moves.retry, steady=steady, now=now, limit=limit))
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""

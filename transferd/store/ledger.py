@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from transferd.model.errors import Conflict, InvalidTransition, file_not_found
 from transferd.model.job import Inode, Job, JobId, Part, covered
@@ -36,6 +38,9 @@ _MOST = 2**63 - 1
 #: An error of these is newer than bytes that are reported after it, and without its retry_at the
 #: job would never be tried again.
 _FAILED = frozenset({JobState.ERROR, JobState.TRANSIENT_ERROR})
+_UNHINDERED: Mapping[str, Any] = MappingProxyType(
+    {"error": None, "attempts": 0, "retry_at": None, "retry_delay": 0.0, "stuck_seconds": 0.0}
+)
 
 
 def keep(
@@ -101,8 +106,10 @@ class _Ledger:
         self._job = job_of(row)
         self._before = self._job.state
         self._files: dict[int, _File] = {}
-        #: Whether the job's row is another one now.
-        self._changed = False
+        #: Whether the job's row is another one now, and whether bytes have moved.
+        self._changed = self._progressed = False
+        #: Whether the job is behind the sums and what has moved.
+        self._stale = False
         self._transferred = int(row["files_transferred"])
         self._unknown = int(row["sizes_unknown"])
         self._known = self._known_before = int(row["bytes_known"])
@@ -141,8 +148,7 @@ class _Ledger:
         validator = checkpoint.validator
         file.validator = None if validator is None else text_of(validator)
         self._count(file)
-        if more:
-            self._progress()
+        self._progressed |= more
 
     def _size(self, report: Sized) -> None:
         file = self._file(report.file)
@@ -181,7 +187,7 @@ class _Ledger:
         file.completed, file.length_unverified = True, done.length_unverified
         file.lie_in(done.inode)
         self._count(file)
-        self._progress()
+        self._progressed = True
         if self._job.settings.notify_kinds & NoticeKind.FILE_TRANSFERRED:
             self._notify(NoticeKind.FILE_TRANSFERRED, done.file)
 
@@ -195,12 +201,12 @@ class _Ledger:
     @property
     def moved(self) -> Moved:
         """The job as it is now, and what was written to the outbox."""
-        return Moved(job=self._summed(), before=self._before, notices=tuple(self._notices))
+        return Moved(job=self._current(), before=self._before, notices=tuple(self._notices))
 
     def move(self, event: JobEvent) -> None:
         """Let something happen to the job, unless it stands elsewhere by now."""
         try:
-            after = moved(self._job, event, self._now, Change())
+            after = moved(self._current(), event, self._now, Change())
         except InvalidTransition as error:
             self.overtaken = self.overtaken or error
             return
@@ -211,35 +217,24 @@ class _Ledger:
         if kind is not None:
             self._notify(kind)
 
-    def _progress(self) -> None:
-        """Bytes have moved: what held the job up before is over."""
-        job = self._job
-        if job.state in _FAILED:
-            self._job = replace(job, modified=self._now)
-        elif job.error or job.attempts or job.retry_delay or job.stuck_seconds:
-            self._job = replace(
-                job,
-                modified=self._now,
-                error=None,
-                attempts=0,
-                retry_at=None,
-                retry_delay=0.0,
-                stuck_seconds=0.0,
-            )
-        elif job.modified != self._now:
-            self._job = replace(job, modified=self._now)
-        self._changed = True
-
     def _notify(self, kind: NoticeKind, file: int | None = None) -> None:
-        self._notices.append(write_notice(self._cx, kind, self._summed(), self._now, file=file))
+        job = self._current()
+        self._notices.append(write_notice(self._cx, kind, job, self._now, file=file))
 
-    def _summed(self) -> Job:
-        return replace(
-            self._job,
-            files_transferred=self._transferred,
-            bytes_total=None if self._unknown else _stored(self._known),
-            bytes_transferred=_stored(self._bytes),
-        )
+    def _current(self) -> Job:
+        """Return the job with its sums; where bytes have moved, what held it up is over."""
+        if self._stale:
+            sums: dict[str, Any] = {
+                "files_transferred": self._transferred,
+                "bytes_total": None if self._unknown else _stored(self._known),
+                "bytes_transferred": _stored(self._bytes),
+            }
+            if self._progressed:
+                sums["modified"] = self._now
+                sums |= {} if self._job.state in _FAILED else _UNHINDERED
+            self._job = replace(self._job, **sums)
+            self._stale = self._progressed = False
+        return self._job
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────
 
@@ -273,7 +268,7 @@ class _Ledger:
     def _count(self, file: _File) -> None:
         """Put a file that has changed into the sums."""
         self._add(file, 1)
-        self._changed = True
+        self._changed = self._stale = True
 
     def _add(self, file: _File, sign: int) -> None:
         self._transferred += sign * file.completed
@@ -307,7 +302,7 @@ class _Ledger:
             self._write_job()
 
     def _write_job(self) -> None:
-        job = self._job
+        job = self._current()
         self._cx.execute(
             _WRITE_JOB,
             [

@@ -51,6 +51,9 @@ CREATE INDEX jobs_by_owner ON jobs (owner, state);
 CREATE INDEX jobs_by_modified ON jobs (modified);
 CREATE INDEX jobs_queued ON jobs (priority, owner, position) WHERE state = 0;
 CREATE INDEX jobs_waiting ON jobs (retry_at) WHERE state = 5 AND retry_at IS NOT NULL;
+-- By when the wait began: in the future only after the clock of an earlier start was ahead.
+CREATE INDEX jobs_waiting_since ON jobs (retry_at - retry_delay)
+    WHERE state = 5 AND retry_at IS NOT NULL;
 
 -- How many jobs each owner has in each state, and how many bytes their files have as far as that is
 -- known, so that nobody ever counts them. Sums stop where integers do: no server's lie is an error.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,8 +14,8 @@ from transferd.model.paths import temporary_path
 from transferd.model.queue import Change, Moved
 from transferd.model.states import RUNNING, JobEvent, JobState, advance
 from transferd.store.outbox import kind_due, settle_job, write_notice
-from transferd.store.queue import find, load, next_position
-from transferd.store.rows import microseconds, text_of
+from transferd.store.queue import find, load, next_positions
+from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, text_of
 
 #: The owner takes the job up again: what held it up before is forgotten.
 _TAKEN_UP = frozenset({JobEvent.RESUME, JobEvent.REOPEN})
@@ -69,8 +69,8 @@ def apply(
     if after.state.final:
         _remove(cx, number, after, now)
     else:
-        _keep(cx, number, after, event)
-    return Moved(job=after, before=before.state, notices=tuple(_notices(cx, after, now)))
+        write_move(cx, number, after, event)
+    return Moved(job=after, before=before.state, notices=give_notice(cx, after, now))
 
 
 def _guard(job: Job, event: JobEvent) -> None:
@@ -81,18 +81,20 @@ def _guard(job: Job, event: JobEvent) -> None:
         raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
 
 
-def _notices(cx: sqlite3.Connection, job: Job, now: datetime) -> Iterator[Notice]:
+def give_notice(cx: sqlite3.Connection, job: Job, now: datetime) -> tuple[Notice, ...]:
+    """Write what is to be told of a job that has just come into its state."""
     kind = kind_due(job)
-    if kind is not None:
-        yield write_notice(cx, kind, job, now)
+    return () if kind is None else (write_notice(cx, kind, job, now),)
 
 
-def _keep(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
+def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
+    """Write a job that has moved; one that was queued is the last of its queue."""
     cx.execute(
         """
         UPDATE jobs SET state = ?, error = ?, error_count = ?, modified = ?, transferred_at = ?,
                         attempts = ?, retry_at = ?, retry_delay = ?, active_seconds = ?,
-                        stuck_seconds = ?
+                        stuck_seconds = ?, position = coalesce(?, position),
+                        dispatched = max(dispatched, ?)
         WHERE number = ?
         """,
         [
@@ -106,14 +108,11 @@ def _keep(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> Non
             job.retry_delay,
             job.active_seconds,
             job.stuck_seconds,
+            next_positions(cx, 1)[0] if job.state is JobState.QUEUED else None,
+            event is JobEvent.DISPATCH,
             number,
         ],
     )
-    if job.state is JobState.QUEUED:
-        position = next_position(cx)
-        cx.execute("UPDATE jobs SET position = ? WHERE number = ?", [position, number])
-    if event is JobEvent.DISPATCH:
-        cx.execute("UPDATE jobs SET dispatched = 1 WHERE number = ?", [number])
 
 
 def _remove(cx: sqlite3.Connection, number: int, job: Job, now: datetime) -> None:
@@ -167,12 +166,29 @@ def recover(cx: sqlite3.Connection, steady: Seconds) -> int:
         ).rowcount
     cx.execute(
         """
-        UPDATE jobs INDEXED BY jobs_waiting SET retry_at = ?1 + retry_delay
-        WHERE state = 5 AND retry_at > ?1 AND retry_at > ?1 + retry_delay
+        UPDATE jobs INDEXED BY jobs_waiting_since SET retry_at = ?1 + retry_delay
+        WHERE state = 5 AND retry_at IS NOT NULL AND retry_at - retry_delay > ?1
         """,
         [steady],
     )
     return requeued
+
+
+def retry(cx: sqlite3.Connection, steady: Seconds, now: datetime, limit: int) -> tuple[Moved, ...]:
+    """Queue waiting jobs whose retry_at has come, the longest overdue first."""
+    rows = cx.execute(
+        SELECT_JOB + "INDEXED BY jobs_waiting"
+        " WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?",
+        [steady, limit],
+    )
+    return tuple([_retry(cx, row, now) for row in rows.fetchall()])
+
+
+def _retry(cx: sqlite3.Connection, row: Row, now: datetime) -> Moved:
+    before = job_of(row)
+    after = moved(before, JobEvent.RETRY, now, Change())
+    write_move(cx, row["number"], after, JobEvent.RETRY)
+    return Moved(job=after, before=before.state, notices=())
 
 
 def forget_strays(cx: sqlite3.Connection, numbers: Sequence[int]) -> None:

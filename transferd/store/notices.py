@@ -10,7 +10,7 @@ from functools import partial
 
 from transferd.model.errors import notice_not_found
 from transferd.model.job import JobId
-from transferd.model.notices import TERMINAL, Notice, NoticeKind, Settlement
+from transferd.model.notices import TERMINAL, Look, Notice, NoticeKind, Settlement
 from transferd.store.database import Database
 from transferd.store.rows import (
     SELECT_NOTICE,
@@ -45,6 +45,25 @@ class SqliteNoticeStore:
         return await self._database.read(
             partial(_select, after=after, owner=owner, job_id=job_id, kinds=kinds, limit=limit)
         )
+
+    async def look(
+        self,
+        *,
+        after: int,
+        owner: int | None,
+        job_id: JobId | None,
+        kinds: NoticeKind,
+        limit: int,
+    ) -> Look:
+        """Return what `bounds` and `replay` do, of one moment."""
+        select = partial(_select, after=after, owner=owner, job_id=job_id, kinds=kinds, limit=limit)
+
+        def operation(cx: sqlite3.Connection) -> Look:
+            oldest, newest = _bounds(cx, owner)
+            notices = select(cx) if after < newest else ()
+            return Look(oldest=oldest, newest=newest, notices=notices)
+
+        return await self._database.read(operation)
 
     async def unsettled(
         self,

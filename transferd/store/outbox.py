@@ -13,6 +13,9 @@ from transferd.store.rows import microseconds, text_of
 #: What the notices of one user take in the queue file, at most: some fifty thousand usual ones.
 NOTICE_BYTES = 64 * 1024 * 1024
 
+#: What a notice takes beside the job, as the triggers of the queue file count it.
+_ROW_BYTES = 256
+
 #: What a job's listeners are told when it comes into a state.
 _KINDS = {
     JobState.TRANSFERRED: NoticeKind.TRANSFERRED,
@@ -37,17 +40,19 @@ def write_notice(
     cx: sqlite3.Connection, kind: NoticeKind, job: Job, now: datetime, *, file: int | None = None
 ) -> Notice:
     """Write a notice; only a terminal one waits for an acknowledgement."""
-    settled = not kind.terminal
-    number = cx.execute(
+    settled, text = not kind.terminal, text_of(job)
+    number, before = cx.execute(
         """
         INSERT INTO notices (kind, owner, job_id, job, file, created, settled)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        RETURNING number, (SELECT told FROM shares WHERE shares.owner = ?2)
         """,
-        [int(kind), job.owner, job.id, text_of(job), file, microseconds(now), settled],
-    ).lastrowid
-    _make_room(cx, job.owner, int(number or 0))
+        [int(kind), job.owner, job.id, text, file, microseconds(now), settled],
+    ).fetchone()
+    if (before or 0) + len(text) + _ROW_BYTES > NOTICE_BYTES:
+        _make_room(cx, job.owner, number)
     return Notice(
-        number=int(number or 0),
+        number=number,
         kind=kind,
         owner=job.owner,
         job_id=job.id,

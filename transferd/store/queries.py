@@ -7,13 +7,13 @@ would rather take all jobs of a state and sort them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
-from itertools import islice
+from itertools import islice, zip_longest
 
 from transferd.model.job import JobId, Priority, Seconds
-from transferd.model.queue import JobPage, Runnable, Stray
+from transferd.model.queue import Agenda, JobPage, Runnable, Stray, Wanted
 from transferd.model.states import FINAL, JobState
 from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, take_page
 
@@ -91,18 +91,36 @@ def tallies(cx: sqlite3.Connection) -> Mapping[int, Mapping[JobState, int]]:
     return found
 
 
-def runnable(cx: sqlite3.Connection, priority: Priority, limit: int) -> tuple[Runnable, ...]:
+def agenda(cx: sqlite3.Connection, front: Wanted, back: Wanted) -> Agenda:
+    """Return what there is to schedule; see service.ports.JobStore.agenda."""
+    waiting: dict[Priority, Sequence[Runnable]] = {}
+    for priority in Priority:
+        foreground = priority is Priority.FOREGROUND
+        found = runnable(cx, priority, front if foreground else back)
+        if found:
+            waiting[priority] = found
+        if found and not foreground:
+            break
+    return Agenda(waiting=waiting, next_due=next_due(cx))
+
+
+def runnable(cx: sqlite3.Connection, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
     """Return queued jobs of one priority: each owner's first, then each one's second…
 
-    Every owner's first is among them, and beyond that as many as *limit*. It takes one look into
-    the index for each owner and one for each job: how many jobs an owner has makes no difference.
+    It takes one look into the index for each owner and one for each job: how many jobs an owner has
+    makes no difference.
     """
-    turn = sorted(_firsts(cx, priority), key=_position)
-    found = list(turn)
-    while turn and len(found) < limit:
-        behind = [_behind(cx, priority, row) for row in turn]
-        turn = sorted((row for row in behind if row is not None), key=_position)
-        found += turn[: limit - len(found)]
+    line = sorted(_firsts(cx, priority), key=_position)
+    found, rounds = list(line), 1
+    while line and rounds < wanted.each and (left := wanted.limit - len(found)) > 0:
+        # As many rounds as fill what is left, if everybody takes part in all of them.
+        ahead = min(max(1, left // len(line)), wanted.each - rounds)
+        behind = [_behind(cx, priority, row, ahead) for row in line]
+        for turn in zip_longest(*behind):
+            line = sorted(filter(None, turn), key=_position)
+            found += line[: wanted.limit - len(found)]
+        line = [rows[-1] for rows in behind if len(rows) == ahead]
+        rounds += ahead
     return tuple(
         Runnable(job_id=JobId(row["id"]), owner=row["owner"], priority=priority) for row in found
     )
@@ -126,28 +144,15 @@ def _firsts(cx: sqlite3.Connection, priority: Priority) -> Iterator[Row]:
         owner = row["owner"]
 
 
-def _behind(cx: sqlite3.Connection, priority: Priority, row: Row) -> Row | None:
-    """Return the job of the same owner that was queued next."""
-    found: Row | None = cx.execute(
+def _behind(cx: sqlite3.Connection, priority: Priority, row: Row, count: int) -> list[Row]:
+    """Return up to *count* jobs of the same owner that were queued next."""
+    return cx.execute(
         """
         SELECT id, owner, position FROM jobs INDEXED BY jobs_queued
-        WHERE state = 0 AND priority = ? AND owner = ? AND position > ? ORDER BY position LIMIT 1
+        WHERE state = 0 AND priority = ? AND owner = ? AND position > ? ORDER BY position LIMIT ?
         """,
-        [priority, row["owner"], row["position"]],
-    ).fetchone()
-    return found
-
-
-def due(cx: sqlite3.Connection, steady: Seconds, limit: int) -> tuple[JobId, ...]:
-    """Return waiting jobs whose retry_at has come, the longest overdue first."""
-    rows = cx.execute(
-        """
-        SELECT id FROM jobs INDEXED BY jobs_waiting
-        WHERE state = 5 AND retry_at <= ? ORDER BY retry_at LIMIT ?
-        """,
-        [steady, limit],
-    )
-    return tuple(JobId(row["id"]) for row in rows)
+        [priority, row["owner"], row["position"], count],
+    ).fetchall()
 
 
 def next_due(cx: sqlite3.Connection) -> Seconds | None:

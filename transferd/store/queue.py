@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from transferd.model.credentials import CredentialLabel
 from transferd.model.errors import Conflict, job_not_found
 from transferd.model.job import Job, JobId, JobSpec
 from transferd.model.limits import Quota
@@ -57,7 +58,10 @@ def create(
         Conflict: `id_used`, `too_many_jobs`, `queue_full`, `job_empty`, `duplicate_destination`.
     """
     with storing(cx, owner, "make another job", quota):
-        created = tuple(_create(cx, owner, each, now) for each in drafts)
+        places = next_positions(cx, len(drafts))
+        created = tuple(
+            _create(cx, owner, each, place, now) for each, place in zip(drafts, places, strict=True)
+        )
     new = sum(each.new for each in created)
     if new:
         check_jobs(cx, owner, new, quota)
@@ -104,20 +108,47 @@ def _used(job_id: JobId) -> Conflict:
     )
 
 
-def _create(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> Created:
+def _create(cx: sqlite3.Connection, owner: int, each: Draft, place: int, now: datetime) -> Created:
     known = _made(cx, owner, each.id, each.marks)
     if known is not None:
         return Created(job=load(cx, known), new=False)
     if each.spec.start and not each.spec.files:
         raise Conflict("job_empty", "cannot start a job without files; add one first")
-    return Created(job=load(cx, _insert(cx, owner, each, now)), new=True)
+    job = _new(owner, each, now)
+    _insert(cx, job, each, place)
+    return Created(job=job, new=True)
 
 
-def _insert(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> int:
-    spec, made = each.spec, microseconds(now)
-    state = JobState.SUSPENDED
+def _new(owner: int, each: Draft, now: datetime) -> Job:
+    """Return the job that is made of a draft."""
+    spec, state = each.spec, JobState.SUSPENDED
     if spec.start:
         state = advance(state, JobEvent.RESUME)
+    users = {(c.target, c.scheme): c.username for c in each.credentials}
+    return Job(
+        id=each.id,
+        owner=owner,
+        type=spec.type,
+        settings=spec.settings,
+        state=state,
+        files_total=len(spec.files),
+        files_transferred=0,
+        bytes_total=None if spec.files else 0,
+        bytes_transferred=0,
+        credentials=tuple(
+            CredentialLabel(target=target, scheme=scheme, username=users[target, scheme])
+            for target, scheme in sorted(users)
+        ),
+        error=None,
+        error_count=0,
+        created=now,
+        modified=now,
+        transferred_at=None,
+    )
+
+
+def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> None:
+    spec, made = each.spec, microseconds(job.created)
     number = cx.execute(
         """
         INSERT INTO jobs (id, owner, fingerprint, type, state, priority, position, settings,
@@ -125,23 +156,23 @@ def _insert(cx: sqlite3.Connection, owner: int, each: Draft, now: datetime) -> i
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10, ?11)
         """,
         [
-            *(each.id, owner, each.marks[0], spec.type, state, spec.settings.priority),
-            *(next_position(cx), text_of(spec.settings), len(spec.files), made),
+            *(job.id, job.owner, each.marks[0], job.type, job.state, job.settings.priority),
+            *(place, text_of(job.settings), job.files_total, made),
             JOB_BYTES + weight_of(spec.files),
         ],
     ).lastrowid
-    job = int(number or 0)
-    append_files(cx, job, 0, spec.files)
-    put_credentials(cx, job, each.credentials)
+    append_files(cx, int(number or 0), 0, spec.files)
+    if each.credentials:
+        put_credentials(cx, int(number or 0), each.credentials)
     if each.headers is not None:
-        put_headers(cx, job, each.headers)
-    return job
+        put_headers(cx, int(number or 0), each.headers)
 
 
-def next_position(cx: sqlite3.Connection) -> int:
-    """Give the next place at the end of the queue."""
-    (last,) = cx.execute("UPDATE positions SET last = last + 1 RETURNING last").fetchone()
-    return int(last)
+def next_positions(cx: sqlite3.Connection, count: int) -> range:
+    """Give the next places at the end of the queue."""
+    query = "UPDATE positions SET last = last + ? RETURNING last"
+    (last,) = cx.execute(query, [count]).fetchone()
+    return range(last - count + 1, last + 1)
 
 
 def find(cx: sqlite3.Connection, job_id: JobId) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 _LONGEST = 64
 
 
+@lru_cache(64)
 def parse_http_date(text: str) -> datetime | None:
     """Read a date in any of the three formats of RFC 9110 5.6.7; None: it is not one."""
     if len(text) > _LONGEST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from transferd.model.job import File, Part
+from transferd.model.job import File, Part, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,28 @@ def cover(parts: Iterable[Part]) -> Coverage:
             joined.append(part)
     first, *others = joined
     return Coverage(offset=first.end, parts=tuple(part for part in others if part.start < part.end))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splitting:
+    """When a file is fetched over one more connection."""
+
+    #: How long the rate is measured, before and after.
+    period: Seconds = 1.0
+    #: Nobody begins with fewer bytes.
+    smallest: int = 8 * 1024 * 1024
+    #: What is left must take so long at the present rate.
+    rest: Seconds = 3.0
+    #: Each connection more must bring so much: else it is not connections that are missing.
+    gain: float = 1.15
+
+    def pays(self, left: int, rate: float) -> bool:
+        """Whether *left* bytes, at *rate* bytes a second, are worth another connection."""
+        return rate > 0 and left / rate >= self.rest
+
+    def paid(self, before: float, after: float) -> bool:
+        """Whether the last connection has made it faster, by the rates *before* and *after*."""
+        return after >= before * self.gain
 
 
 def halve(open_parts: Sequence[Part], smallest: int) -> tuple[int, int] | None:

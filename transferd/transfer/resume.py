@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from transferd.model.failures import Failure
-from transferd.model.job import File, Part, Validator
+from transferd.model.job import File, Part, Seconds, Validator
 from transferd.model.origins import readable
 from transferd.transfer.httpdate import parse_http_date
 from transferd.transfer.ranges import coverage_of
@@ -74,6 +74,14 @@ def condition(validator: Validator | None) -> str | None:
     if modified is None or sent is None or sent - modified < _SETTLED:
         return None
     return validator.last_modified
+
+
+def modified_at(validator: Validator | None) -> Seconds | None:
+    """Return the time of a version, for the file on disk (BITS.md F14)."""
+    if validator is None or validator.last_modified is None:
+        return None
+    moment = parse_http_date(validator.last_modified)
+    return None if moment is None else moment.timestamp()
 
 
 def plan(file: File) -> Plan:

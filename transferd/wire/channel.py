@@ -42,6 +42,7 @@ class Channel(Generic[In]):
         self._end = -1
         self._scanned = 0
         self._posted: list[bytes] = []
+        self._posted_bytes = 0
         self._sending = asyncio.Lock()
         #: Bytes of all lines that were taken.
         self.taken = 0
@@ -75,10 +76,27 @@ class Channel(Generic[In]):
 
     def post(self, message: Message) -> None:
         """Send *message* without waiting; nothing happens when the other end is gone."""
+        self._post(encode(message))
+
+    def offer(self, message: Message) -> bool:
+        """Send *message* without waiting if little is unsent with it; whether it is on its way.
+
+        False also where the other end is gone.
+        """
+        if self.behind or self._writer.is_closing():
+            return False
+        line = encode(message)
+        if self._posted_bytes + len(line) > _CHUNK:
+            return False
+        self._post(line)
+        return True
+
+    def _post(self, line: bytes) -> None:
         if not self._posted:
             # What is posted in one turn of the loop is one write.
             asyncio.get_running_loop().call_soon(self._flush)
-        self._posted.append(encode(message))
+        self._posted.append(line)
+        self._posted_bytes += len(line)
 
     @property
     def behind(self) -> bool:
@@ -86,7 +104,7 @@ class Channel(Generic[In]):
         return self._writer.transport.get_write_buffer_size() > 0
 
     def _flush(self) -> None:
-        posted, self._posted = self._posted, []
+        posted, self._posted, self._posted_bytes = self._posted, [], 0
         if posted and not self._writer.is_closing():
             self._writer.write(b"".join(posted))
 

@@ -101,7 +101,11 @@ class Answer:
             return None
         if self._broken is not None or not handler.body_waits or handler.transport is None:
             return None
-        flow = flow_of(handler.transport)
+        try:
+            flow = flow_of(handler.transport)
+        except OSError:
+            # No more descriptors are to be had.
+            return None
         return None if flow is None else (response.content.read_nowait(), flow)
 
     def taken(self) -> None:

@@ -17,6 +17,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -254,7 +255,7 @@ def _look_up(name: str, here: int | None) -> int:
 def _pseudo(directory: int) -> str | None:
     """Return the kind of a file system that holds no files."""
     kind = _file_system(directory)
-    if kind in _IN_MEMORY and _is_devtmpfs(os.fstat(directory).st_dev):
+    if kind in _IN_MEMORY and is_devtmpfs(os.fstat(directory).st_dev):
         return "devtmpfs"
     return _PSEUDO.get(kind)
 
@@ -268,7 +269,12 @@ def _file_system(descriptor: int) -> int:
     return int(kind) & 0xFFFFFFFF
 
 
-def _is_devtmpfs(device: int) -> bool:
+@lru_cache(64)
+def is_devtmpfs(device: int) -> bool:
+    """Whether that is the file system of devices.
+
+    There is one for as long as the machine runs, so that no other gets its number meanwhile.
+    """
     number = f"{os.major(device)}:{os.minor(device)}"
     return any(number == found and kind == "devtmpfs" for found, kind in _mounts())
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from transferd.model.job import Inode, JobId, Settings
 from transferd.wire.link import Message, WorkerSettings
+from transferd.worker.lanes import Lane
 from transferd.worker.shelf import Deposit
 
 
@@ -34,6 +35,14 @@ class Ledger(Protocol):
         Raises:
             TransferFailed: one that was given before could not be kept.
         """
+        ...
+
+    async def spare(self) -> Lane | None:
+        """Return a lane for a part of a file, if the job may have one more; see `give_back`."""
+        ...
+
+    def give_back(self, lane: Lane) -> None:
+        """Take that a spare lane is not used any more."""
         ...
 
     async def forget(self, file: int) -> None:

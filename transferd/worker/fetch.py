@@ -9,33 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from transferd.model.errors import TransferFailed
-from transferd.model.failures import Failure
-from transferd.model.job import File, Inode, Seconds, Validator
-from transferd.model.origins import readable
+from transferd.model.job import File, Inode, Seconds
 from transferd.model.paths import temporary_path
-from transferd.transfer.httpdate import parse_http_date
-from transferd.transfer.ranges import NOTHING, Coverage, coverage_of
+from transferd.transfer.ranges import NOTHING, Coverage, Splitting, coverage_of
 from transferd.transfer.resume import (
     Append,
     Complete,
     Fresh,
     RangeRequest,
     Refused,
+    Response,
     Restart,
     Whole,
     changed,
     condition,
     judge,
+    modified_at,
     plan,
     recheck,
 )
 from transferd.wire import bounds
-from transferd.wire.link import Durable, FileDone, Opened, Progress
+from transferd.wire.link import FileDone
+from transferd.worker.account import Account
 from transferd.worker.answer import Answer
 from transferd.worker.begun import Begun
 from transferd.worker.body import Measure, Mover
@@ -43,6 +44,8 @@ from transferd.worker.errand import Errand
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
 from transferd.worker.shelf import Deposit
 from transferd.worker.sink import Durability, Sink
+from transferd.worker.spread import Spread
+from transferd.worker.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ CHANGES = 3
 
 #: A file that is not larger, and comes in one go, is held in memory until it is whole.
 SMALL = 64 * 1024
+#: When a large file is fetched in several ranges.
+SPLITTING = Splitting()
 
 
 class Fetch:
@@ -68,9 +73,11 @@ class Fetch:
         self._inquiry = inquiry
         self._mover = mover
         self._loop = asyncio.get_running_loop()
-        self._next_progress: Seconds = 0.0
+        self._account = Account(file, errand)
         self._ranges = True
         self._begun: Begun | None = None
+        #: Whether other connections are no help.
+        self._alone = False
         self._status: int | None = None
         #: What the daemon holds to be durable.
         self._recorded = coverage_of(file)
@@ -100,22 +107,15 @@ class Fetch:
             finally:
                 await sink.leave()
         except TransferFailed as failed:
-            raise self._named(failed) from failed
+            raise self._account.named(failed) from failed
         finally:
             if begun is not None:
                 begun.answer.close()
         self._errand.ledger.tell(self._done(sink.received.size, sink.inode))
 
     def _done(self, size: int, inode: Inode) -> FileDone:
-        return FileDone(
-            self._errand.job,
-            self._errand.run,
-            self._file.index,
-            size,
-            inode,
-            self._file.length_unverified,
-            self._status,
-        )
+        unverified = self._file.length_unverified
+        return self._account.done(size, inode, self._status, unverified=unverified)
 
     # ── small files ────────────────────────────────────────────────────────────────────────
 
@@ -128,27 +128,28 @@ class Fetch:
         begun = Begun(await self._inquiry.ask(self._file.spec.remote, None), at)
         with contextlib.ExitStack() as undo:
             undo.callback(begun.answer.close)
-            match judge(self._file, None, read_response(begun.answer)):
+            response = read_response(begun.answer)
+            match judge(self._file, None, response):
                 case Fresh(total=int(total)) as verdict if total <= SMALL:
                     whole = await begun.read_whole(total, CHANGE_SECONDS)
                     if whole and begun.matches(self._file.spec.checksum):
-                        await self._keep_small(begun, verdict)
+                        await self._keep_small(begun.data, verdict, response)
                         return None
             undo.pop_all()
         return begun
 
-    async def _keep_small(self, begun: Begun, verdict: Fresh) -> None:
-        response, local, data = read_response(begun.answer), self._file.spec.local, begun.data
+    async def _keep_small(self, data: bytes, verdict: Fresh, response: Response) -> None:
+        local = self._file.spec.local
         self._status = response.status
         self._file = replace(self._file, bytes_total=verdict.total, validator=response.validator)
-        self._check_size(len(data))
+        self._account.check_size(len(data))
         await self._name_size()
         self._errand.ledger.connected()
         deposit = Deposit(
             local=local,
             temporary=temporary_path(local, self._errand.job),
             data=data,
-            mtime=_modified(response.validator),
+            mtime=modified_at(response.validator),
             wary=self._errand.settings.wary,
         )
         await self._errand.ledger.deposit(deposit, partial(self._done, len(data)))
@@ -157,7 +158,7 @@ class Fetch:
         try:
             await self._begin(sink)
             await self._fetch_sound(sink)
-            await sink.finish(_modified(self._file.validator))
+            await sink.finish(modified_at(self._file.validator))
         except TransferFailed:
             with contextlib.suppress(TransferFailed):
                 await sink.flush()
@@ -182,9 +183,7 @@ class Fetch:
     async def _begin(self, sink: Sink) -> None:
         if sink.kept != self._recorded:
             await self._restart(sink)
-        self._errand.ledger.tell(
-            Opened(self._errand.job, self._errand.run, self._file.index, sink.inode)
-        )
+        self._account.opened(sink.inode)
 
     async def _restart(self, sink: Sink) -> None:
         """Throw away what is on disk; in the queue file first, then here."""
@@ -213,17 +212,7 @@ class Fetch:
         if file.bytes_total is None or condition(file.validator) is None:
             return
         self._recorded = durable = durable.limited(bounds.PARTS)
-        self._errand.ledger.tell(
-            Durable(
-                self._errand.job,
-                self._errand.run,
-                file.index,
-                durable.offset,
-                file.bytes_total,
-                file.validator,
-                durable.parts,
-            )
-        )
+        self._account.durable(durable, file)
 
     # ── the remote file ────────────────────────────────────────────────────────────────────
 
@@ -240,7 +229,9 @@ class Fetch:
                 return
             await self._restart(sink)
             log.warning("checksum.mismatch", extra={"fields": self._fields(found=found)})
-        raise self._failed("checksum_mismatch", f"its checksum is {found}, twice, not {expected}")
+        raise self._account.failed(
+            "checksum_mismatch", f"its checksum is {found}, twice, not {expected}"
+        )
 
     async def _fetch_settled(self, sink: Sink) -> None:
         """Fetch until the file did not change meanwhile; a small one hardly can in a moment.
@@ -257,7 +248,9 @@ class Fetch:
                 return
             log.info("file.changed", extra={"fields": self._fields()})
             await self._restart(sink)
-        raise self._failed("remote_unstable", f"it changed {CHANGES} times while it was fetched")
+        raise self._account.failed(
+            "remote_unstable", f"it changed {CHANGES} times while it was fetched"
+        )
 
     async def _changed(self, *, last: bool) -> bool:
         """Ask whether the file is another version by now; unknown where that cannot be asked.
@@ -327,9 +320,7 @@ class Fetch:
             case Append() as verdict:
                 self._file = replace(self._file, bytes_total=verdict.total)
                 await self._receive(sink, begun, verdict.start, verdict.end - verdict.start)
-                there = sink.received
-                self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
-                return False
+                return self._count(sink)
             case Fresh() as verdict:
                 if sink.received.size or self._recorded.size:
                     await self._restart(sink)
@@ -340,10 +331,16 @@ class Fetch:
                     length_unverified=verdict.length_unverified,
                 )
                 await self._receive(sink, begun, 0, verdict.total)
-                return True
+                return self._count(sink)
             case Complete():
                 self._errand.ledger.connected()
                 return True
+
+    def _count(self, sink: Sink) -> bool:
+        """Take note of what is here; returns whether that is the whole file."""
+        there, total = sink.received, self._file.bytes_total
+        self._file = replace(self._file, bytes_transferred=there.offset, parts=there.parts)
+        return total is None or there.gap(total) is None
 
     async def _receive(self, sink: Sink, begun: Begun, start: int, length: int | None) -> None:
         await self._check_room(sink, self._file.bytes_total)
@@ -359,27 +356,33 @@ class Fetch:
             stall_window=limits.stall_window,
             stall_bytes=limits.stall_bytes,
         )
-        await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
+        async with self._helped(sink, stretch, measure):
+            await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
         await sink.end(stretch)
+
+    @contextlib.asynccontextmanager
+    async def _helped(self, sink: Sink, stretch: Stretch, measure: Measure) -> AsyncIterator[None]:
+        """Let other connections help with a body in the block, where the job may have some."""
+        file, length = self._file, measure.length or 0
+        small = length < 2 * SPLITTING.smallest
+        if small or self._alone or condition(file.validator) is None:
+            yield
+            return
+        spread = Spread(file, sink, self._errand, measure, SPLITTING)
+        async with spread.beside(stretch, stretch.received + length):
+            yield
+        self._alone = spread.in_vain
 
     async def _check_room(self, sink: Sink, total: int | None) -> None:
         """Raise TransferFailed if a file of that size is not wanted, or does not fit."""
         if total is None:
             return
-        self._check_size(total)
+        self._account.check_size(total)
         missing, free = total - sink.received.size, await sink.free_space()
         if missing > free:
-            raise self._failed(
+            raise self._account.failed(
                 "disk_full", f"{missing} bytes are missing, and {free} are free on its file system"
             )
-
-    def _check_size(self, total: int) -> None:
-        """Raise TransferFailed if a file of that size is not wanted."""
-        if total > bounds.BYTES:
-            raise self._failed("size_limit", f"it has {total} bytes, more than any file may have")
-        limit = self._errand.settings.max_size
-        if limit is not None and total > limit:
-            raise self._failed("size_limit", f"it has {total} bytes, and max_size is {limit}")
 
     async def _name_size(self) -> None:
         """Let the daemon hear of a new size before its body is fetched."""
@@ -389,34 +392,10 @@ class Fetch:
             self._sized = total
 
     def _moved(self, sink: Sink) -> None:
-        """Say how far it is, for people to look at."""
-        now = self._loop.time()
-        if now >= self._next_progress:
-            self._next_progress = now + self._errand.limits.progress_seconds
-            file, size = self._file, sink.received.size
-            self._errand.ledger.tell(
-                Progress(self._errand.job, self._errand.run, file.index, size, file.bytes_total)
-            )
+        self._account.moved(sink.received.size, self._file.bytes_total, self._loop.time())
 
     def _retry_after(self, answer: Answer) -> Seconds | None:
         return read_retry_after(answer, datetime.now(UTC), self._errand.limits.retry_after_cap)
 
-    def _failed(self, code: str, what: str) -> TransferFailed:
-        message = f"cannot fetch {readable(self._file.spec.remote)}: {what}"
-        return TransferFailed(Failure(code=code, message=message, file=self._file.spec.local))
-
-    def _named(self, failed: TransferFailed) -> TransferFailed:
-        """Return *failed* with the name of the file that it is about."""
-        file = failed.failure.file or self._file.spec.local
-        return TransferFailed(replace(failed.failure, file=file), failed.retry_after)
-
     def _fields(self, **more: object) -> dict[str, object]:
         return {"job": self._errand.job, "file": self._file.index, **more}
-
-
-def _modified(validator: Validator | None) -> Seconds | None:
-    """Return the time of a version, for the file on disk (BITS.md F14)."""
-    if validator is None or validator.last_modified is None:
-        return None
-    moment = parse_http_date(validator.last_modified)
-    return None if moment is None else moment.timestamp()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -19,6 +20,8 @@ from transferd.worker.secure import SecureTransport
 #: So much moves at once: what a pipe may hold without privileges (pipe(7)), and what a cache holds.
 PIPE = 1024 * 1024
 _BUFFER = 128 * 1024
+#: What the kernel says where there can be no more pipes.
+_PIPELESS = frozenset({errno.EMFILE, errno.ENFILE})
 #: A TLS record has so many bytes at most (RFC 8446 5.1).
 _RECORD = 16 * 1024
 
@@ -78,7 +81,7 @@ class PlainFlow:
         except BlockingIOError:
             return None
         except OSError as error:
-            if self._spliced and error.errno in UNSPLICED:
+            if self._spliced and error.errno in UNSPLICED | _PIPELESS:
                 self._spliced = False
                 return self.carry(cursor, most)
             raise

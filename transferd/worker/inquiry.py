@@ -17,7 +17,7 @@ from transferd.wire.link import LinkHeader
 from transferd.worker.answer import Answer
 from transferd.worker.authenticator import Authenticator
 from transferd.worker.door import OWNER, Hop
-from transferd.worker.proxy import choose_proxy
+from transferd.worker.proxy import Proxy, choose_proxy
 from transferd.worker.request import Request
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -44,6 +44,8 @@ class Inquiry:
         self._headers = headers
         self._secrets = secrets
         self._max_redirects = max_redirects
+        #: How each origin is reached; the environment does not change.
+        self._proxies: dict[Origin, Proxy | None] = {}
 
     async def ask(self, remote: str, part: RangeRequest | None) -> Answer:
         """Ask for *remote*, or for a part of it; returns the answer that is no redirect.
@@ -71,11 +73,14 @@ class Inquiry:
             hops += 1
 
     def _hop(self, url: str, home: Origin, part: RangeRequest | None) -> Hop:
-        own = origin(url) == home
+        place = origin(url)
+        own = place == home
         headers = [(header.name, header.value.reveal()) for header in self._headers if own]
         if part is not None:
             headers += part.headers.items()
-        proxy = choose_proxy(URL(url, encoded=True), self._settings.proxy)
+        if place not in self._proxies:
+            self._proxies[place] = choose_proxy(URL(url, encoded=True), self._settings.proxy)
+        proxy = self._proxies[place]
         request = Request(
             url=url,
             headers=tuple(headers),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import TransferFailed
@@ -24,8 +25,8 @@ from transferd.wire.link import (
     Stopped,
 )
 from transferd.worker.errand import Errand
-from transferd.worker.fetch import Fetch
-from transferd.worker.lanes import Equipment, Lanes
+from transferd.worker.fetch import FLUSH_SECONDS, Fetch
+from transferd.worker.lanes import Equipment, Lane, Lanes
 from transferd.worker.shelf import Deposit, Deposits
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Run:
         self._more = asyncio.Event()
         self._records: dict[int, asyncio.Future[None]] = {}
         self._connected = False
+        self._lanes: Lanes | None = None
         self._deposits = Deposits(equipment.shelf, _DEPOSITS)
         #: Set when a server has let somebody in.
         self._way_in = asyncio.Event()
@@ -114,6 +116,22 @@ class Run:
         """
         await self._deposits.put(deposit, lambda inode: self.tell(done(inode)))
 
+    async def spare(self) -> Lane | None:
+        """Return a lane for a part of a file: those of foreground jobs that wait for nothing else.
+
+        Raises:
+            TransferFailed: `tls_failed`, the CA file cannot be used.
+        """
+        front = self._start.settings.priority is Priority.FOREGROUND
+        if self._lanes is None or not front or self._files or self._lanes.busy >= self._streams:
+            return None
+        return await self._lanes.take()
+
+    def give_back(self, lane: Lane) -> None:
+        """Take that a spare lane is not used any more."""
+        if self._lanes is not None:
+            self._lanes.give(lane)
+
     async def forget(self, file: int) -> None:
         """Have the partial data of a file forgotten; returns when that is recorded."""
         await self._have_recorded(file, Reset(self.job, self.number, file))
@@ -166,7 +184,8 @@ class Run:
             threads=self._equipment.threads,
             ledger=self,
         )
-        async with Lanes(self._start, self._equipment, self._audit) as lanes:
+        async with Lanes(self._start, self._equipment, self._audit) as lanes, self._kept():
+            self._lanes = lanes
             while self._files or not self._finished:
                 await self._work_off(errand, lanes)
                 self.tell(Drained(self.job, self.number))
@@ -175,6 +194,14 @@ class Run:
                     self._more.clear()
             lanes.sound = True
         return None
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Let what is on its way to the disk arrive, and be told, however the block ends."""
+        try:
+            yield
+        finally:
+            await self._deposits.leave(FLUSH_SECONDS)
 
     async def _work_off(self, errand: Errand, lanes: Lanes) -> None:
         """Fetch every file that there is, over as many connections as the job may have."""

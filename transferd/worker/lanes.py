@@ -97,6 +97,11 @@ class Lanes:
         #: Whether every answer was read to its end.
         self.sound = False
 
+    @property
+    def busy(self) -> int:
+        """How many of them are used."""
+        return len(self._all) - len(self._idle)
+
     async def take(self) -> Lane:
         """Return a lane that nobody uses.
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from transferd.model.errors import TransferFailed
+from transferd.model.failures import Failure
 from transferd.model.job import Inode, Seconds
 from transferd.worker.partfile import PartFile
 
@@ -23,6 +24,8 @@ from transferd.worker.partfile import PartFile
 _BATCH = 128
 #: Fewer files of a file system are flushed one by one.
 _TOGETHER = 4
+#: Of all runs, in memory.
+_MOST_BYTES = 16 * 1024 * 1024
 #: Another thread begins when those at work have not kept a file for so long, up to so many.
 _SLOW: Seconds = 0.5
 _THREADS = 8
@@ -55,9 +58,18 @@ class Shelf:
         self._waiting: deque[tuple[Deposit, Kept]] = deque()
         self._working = 0
         self._moved_at: Seconds = 0.0
+        self._bytes = 0
+        self._fewer = asyncio.Event()
+
+    async def room(self) -> None:
+        """Wait until there are not too many bytes in memory."""
+        while self._bytes > _MOST_BYTES:
+            self._fewer.clear()
+            await self._fewer.wait()
 
     def put(self, deposit: Deposit, kept: Kept) -> None:
         """Keep a file; *kept* is called when it is durable, or cannot be."""
+        self._bytes += len(deposit.data)
         self._waiting.append((deposit, kept))
         self._staff()
 
@@ -70,16 +82,19 @@ class Shelf:
             work = self._loop.run_in_executor(self._threads, self._work)
             work.add_done_callback(self._leave)
 
-    def _leave(self, work: asyncio.Future[None]) -> None:
+    def _leave(self, _: object) -> None:
         self._working -= 1
-        if not work.cancelled() and (error := work.exception()) is not None:
-            raise error
         # Something may have come when the thread had looked for the last time.
         self._staff()
 
     def _work(self) -> None:
         while batch := self._take():
-            outcomes = keep([deposit for deposit, _ in batch])
+            outcomes: Sequence[Outcome]
+            try:
+                outcomes = keep([deposit for deposit, _ in batch])
+            except Exception as error:  # noqa: BLE001
+                # Whoever waits for a file hears of it, whatever fault of ours it was.
+                outcomes = [_fault(error)] * len(batch)
             self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
 
     def _take(self) -> list[tuple[Deposit, Kept]]:
@@ -91,8 +106,10 @@ class Shelf:
 
     def _settle(self, batch: Iterable[tuple[Deposit, Kept]], outcomes: Iterable[Outcome]) -> None:
         self._moved_at = self._loop.time()
-        for (_, kept), outcome in zip(batch, outcomes, strict=True):
+        for (deposit, kept), outcome in zip(batch, outcomes, strict=True):
+            self._bytes -= len(deposit.data)
             kept(outcome)
+        self._fewer.set()
 
 
 class Deposits:
@@ -104,6 +121,7 @@ class Deposits:
         self._open = 0
         self._fewer = asyncio.Event()
         self._failed: TransferFailed | None = None
+        self._left = False
 
     async def put(self, deposit: Deposit, kept: Callable[[Inode], None]) -> None:
         """Keep a file; waits while there are many. *kept* is called when it is durable.
@@ -114,6 +132,7 @@ class Deposits:
         self._open += 1
         self._shelf.put(deposit, partial(self._settle, kept))
         await self._until(self._most)
+        await self._shelf.room()
 
     async def settled(self) -> None:
         """Wait until all are kept.
@@ -122,6 +141,15 @@ class Deposits:
             TransferFailed: one could not be.
         """
         await self._until(1)
+
+    async def leave(self, patience: Seconds) -> None:
+        """Wait until the disk has them all, or *patience* is at its end; nothing is told then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:
+                    self._fewer.clear()
+                    await self._fewer.wait()
+        self._left = True
 
     async def _until(self, fewer: int) -> None:
         while self._open >= fewer and self._failed is None:
@@ -135,7 +163,7 @@ class Deposits:
         self._fewer.set()
         if isinstance(outcome, TransferFailed):
             self._failed = outcome
-        else:
+        elif not self._left:
             kept(outcome)
 
 
@@ -153,11 +181,14 @@ def keep(deposits: Sequence[Deposit]) -> list[Outcome]:
     return [outcomes[number] for number in range(len(deposits))]
 
 
+def _fault(error: Exception) -> TransferFailed:
+    message = f"cannot keep the file: the worker has a fault of its own ({type(error).__name__})"
+    return TransferFailed(Failure(code="worker_fault", message=message))
+
+
 def _write(deposit: Deposit, close: contextlib.ExitStack) -> PartFile:
     part = PartFile.open(deposit.local, deposit.temporary, wary=deposit.wary)
     close.callback(part.close)
-    if part.size:
-        part.truncate(0)
     part.cursor(0).write(deposit.data)
     if deposit.mtime is not None:
         part.set_time(deposit.mtime)
