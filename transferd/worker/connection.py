@@ -226,8 +226,13 @@ class Connector(aiohttp.TCPConnector):
             return await begin_layered_tls(base, handler, context, url, peer)
         host = _hostname(url)
         place = (host, url.port or 0)
+        session = None
+        if handler.identity is None:
+            # Not for who authenticates: a session shows the certificate of its beginning, and a
+            # channel binding must be that of the present one.
+            session = self._sessions.find(context, place)
         try:
-            secure = await shake_hands(base, context, host, self._sessions.find(context, place))
+            secure = await shake_hands(base, context, host, session)
         except (OSError, ValueError) as error:
             raise translate_handshake(error, peer) from error
         handler.on_proof = partial(self._keep_session, secure, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -165,10 +166,15 @@ class Lanes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        lanes, self._all, self._idle = self._all, [], []
-        for lane in lanes:
-            lane.authenticator.close()
-            if self.sound and self._anonymous:
-                await self._equipment.spares.give(self._key, lane.exchange)
-            else:
-                await lane.exchange.close()
+        # Each of them, also when the first wait is cancelled.
+        async with contextlib.AsyncExitStack() as closing:
+            for lane in self._all:
+                closing.push_async_callback(self._leave, lane)
+            self._all, self._idle = [], []
+
+    async def _leave(self, lane: Lane) -> None:
+        lane.authenticator.close()
+        if self.sound and self._anonymous:
+            await self._equipment.spares.give(self._key, lane.exchange)
+        else:
+            await lane.exchange.close()
