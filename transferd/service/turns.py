@@ -78,7 +78,7 @@ def wanted(
 
     *hidden* ones of them cannot start, whatever is chosen.
     """
-    limit = slots.foreground + slots.background + len(running)
+    limit = slots.foreground + slots.background + len(running) + hidden
     front = [job for job in running if job.front]
     back = [job for job in running if not job.front]
     level = min((job.priority for job in back), default=None)
