@@ -10,34 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
 
-from tests.support.servers import Server, public_directory, require_server, serving
+from tests.support.nginx import configured
+from tests.support.servers import Server
 
 MIB = 1024 * 1024
 SMALL_BYTES = 10 * 1024
 
 _CONFIGURATION = """
-daemon off;
 worker_processes 2;
-pid {state}/nginx.pid;
-error_log {state}/error.log warn;
-{user}
 events {{ worker_connections 2048; }}
 http {{
-    access_log off;
-    client_body_temp_path {state}/client_body;
-    proxy_temp_path {state}/proxy;
-    fastcgi_temp_path {state}/fastcgi;
-    scgi_temp_path {state}/scgi;
-    uwsgi_temp_path {state}/uwsgi;
-    types {{ }}
-    default_type application/octet-stream;
-    sendfile on;
+    {common}
     tcp_nopush on;
     keepalive_requests 10000000;
     ssl_session_cache shared:sessions:8m;
@@ -56,28 +45,10 @@ http {{
 @contextlib.contextmanager
 def nginx(root: Path) -> Iterator[Server]:
     """Serve *root*, also with TLS for `localhost`."""
-    program = require_server("nginx")
-    with public_directory() as state:
-        authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
-        authority.cert_pem.write_to_path(str(state / "ca.pem"))
-        identity = authority.issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
-        identity.private_key_and_cert_chain_pem.write_to_path(str(state / "server.pem"))
-
-        def command(ports: Sequence[int]) -> Sequence[str]:
-            configuration = _CONFIGURATION.format(
-                state=state,
-                root=root,
-                port=ports[0],
-                tls_port=ports[1],
-                # Workers of a root's nginx are www-data otherwise, and see no private directory.
-                user="user root;" if os.getuid() == 0 else "",
-            )
-            path = state / "nginx.conf"
-            path.write_text(configuration, encoding="utf-8")
-            return [program, "-e", f"{state}/error.log", "-c", str(path)]
-
-        with serving(command, root=root, log=state / "error.log", ports=2) as (port, tls_port):
-            yield Server(root=root, port=port, tls_port=tls_port, cacert=state / "ca.pem")
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    identity = authority.issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
+    with configured(_CONFIGURATION, root, authority, identity) as server:
+        yield server
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.exchanges import until
-from tests.support.origin import Fault, Seen, Wire
+from tests.support.origin import Fault, Fields, Page, Seen, Wire
 from tests.support.runs import BODY, failure, limits, size_limit
 from tests.support.ways import Way
 from tests.support.worker import Book, Desk
@@ -77,17 +77,24 @@ async def test_a_body_that_is_cut_off_keeps_every_byte(way: Way, tmp_path: Path,
         await gone_on_with(way, desk, book)
 
 
-async def test_a_connection_that_is_reset_in_a_body_was_lost(way: Way, tmp_path: Path) -> None:
-    """The bytes that had come before the reset was noticed are kept."""
+def reset_after(body: bytes, fields: Fields, came: asyncio.Event) -> Page:
+    """A page that sends a part of a body, and resets the connection when that has come."""
 
-    async def reset(seen: Seen, wire: Wire) -> None:
-        await wire.head(200, [("Content-Length", str(len(BODY))), ("ETag", '"v1"')])
-        await wire.raw(BODY[:2_000_000])
+    async def page(seen: Seen, wire: Wire) -> None:
+        await wire.head(200, fields)
+        await wire.raw(body)
         await came.wait()
         reset_connection(wire)
 
+    return page
+
+
+async def test_a_connection_that_is_reset_in_a_body_was_lost(way: Way, tmp_path: Path) -> None:
+    """The bytes that had come before the reset was noticed are kept."""
+
+    fields = [("Content-Length", str(len(BODY))), ("ETag", '"v1"')]
     came = asyncio.Event()
-    way.origin.pages["/f"] = reset
+    way.origin.pages["/f"] = reset_after(BODY[:2_000_000], fields, came)
     book = way.book(tmp_path)
     async with way.worker() as desk:
         await way.start(desk, book)
@@ -104,14 +111,8 @@ async def test_a_connection_that_is_reset_in_a_body_was_lost(way: Way, tmp_path:
 async def test_a_reset_is_no_end_of_a_body_without_a_length(way: Way, tmp_path: Path) -> None:
     """Only a connection that is closed in order says that the body was whole."""
 
-    async def reset(seen: Seen, wire: Wire) -> None:
-        await wire.head(200, [("Connection", "close")])
-        await wire.raw(BODY[:100_000])
-        await came.wait()
-        reset_connection(wire)
-
     came = asyncio.Event()
-    way.origin.pages["/f"] = reset
+    way.origin.pages["/f"] = reset_after(BODY[:100_000], [("Connection", "close")], came)
     book = way.book(tmp_path)
     async with way.worker() as desk:
         await way.start(desk, book)

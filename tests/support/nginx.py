@@ -34,14 +34,15 @@ from tests.support.servers import (
     write_htpasswd,
 )
 
-_CONFIGURATION = """
+#: What every configuration begins with…
+_BEGINNING = """
 daemon off;
-worker_processes 1;
 pid {state}/nginx.pid;
 error_log {state}/error.log warn;
 {user}
-events {{ worker_connections 1024; }}
-http {{
+"""
+#: …and what its `http` takes in as `{common}`.
+_COMMON = """
     access_log off;
     client_body_temp_path {state}/client_body;
     proxy_temp_path {state}/proxy;
@@ -51,6 +52,13 @@ http {{
     types {{ }}
     default_type application/octet-stream;
     sendfile on;
+"""
+
+_CONFIGURATION = """
+worker_processes 1;
+events {{ worker_connections 1024; }}
+http {{
+    {common}
     keepalive_requests 100000;
     server {{
         listen 127.0.0.1:{port};
@@ -93,16 +101,29 @@ http {{
 @contextlib.contextmanager
 def nginx(root: Path) -> Iterator[Server]:
     """Serve *root*, also with TLS for `localhost` and `127.0.0.1`."""
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost", "127.0.0.1")
+    with configured(_CONFIGURATION, root, authority, identity) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def configured(
+    configuration: str, root: Path, authority: trustme.CA, identity: trustme.LeafCert
+) -> Iterator[Server]:
+    """Serve *root* as a configuration says.
+
+    It may name `common`, `state`, `root`, `realm`, and what it listens on: `port` and `tls_port`.
+    """
     program = require_server("nginx")
     with public_directory() as state:
         write_htpasswd(state / "htpasswd")
-        authority = trustme.CA()
         authority.cert_pem.write_to_path(str(state / "ca.pem"))
-        identity = authority.issue_cert("localhost", "127.0.0.1")
         identity.private_key_and_cert_chain_pem.write_to_path(str(state / "server.pem"))
 
         def command(ports: Sequence[int]) -> Sequence[str]:
-            configuration = _CONFIGURATION.format(
+            text = (_BEGINNING + configuration).format(
+                common=_COMMON.format(state=state),
                 state=state,
                 root=root,
                 realm=REALM,
@@ -112,7 +133,7 @@ def nginx(root: Path) -> Iterator[Server]:
                 user="user root;" if os.getuid() == 0 else "",
             )
             path = state / "nginx.conf"
-            path.write_text(configuration, encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
             return [program, "-e", f"{state}/error.log", "-c", str(path)]
 
         with serving(command, root=root, log=state / "error.log", ports=2) as (port, tls_port):

@@ -170,3 +170,10 @@ class InstallationError(TransferdError):
 
 class NoDaemon(TransferdError):
     """Nobody answers on the socket."""
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Return what went wrong first, where *error* may be a group of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -118,15 +118,17 @@ class Closing:
         job = whole.job
         if advance(job.state, JobEvent.SUSPEND) is job.state and not self._runs.holds(job.id):
             return whole
-        self._tell(await self._store.apply(job.id, JobEvent.SUSPEND, self._clock.now()))
-        await self._runs.stop(job.id)
+        await self._still(job.id)
         return await self._whole(job.id)
+
+    async def _still(self, job_id: JobId) -> None:
+        self._tell(await self._store.apply(job_id, JobEvent.SUSPEND, self._clock.now()))
+        await self._runs.stop(job_id)
 
     async def _cancel(self, job: Job, change: Change | None) -> Job:
         if self._runs.holds(job.id):
             # A run that still writes could leave a temporary that nobody knows of.
-            self._tell(await self._store.apply(job.id, JobEvent.SUSPEND, self._clock.now()))
-            await self._runs.stop(job.id)
+            await self._still(job.id)
         async with self._gate.passing(job):
             moved = await self._store.apply(job.id, JobEvent.CANCEL, self._clock.now(), change)
         self._tell(moved)

@@ -8,7 +8,13 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
-from transferd.model.errors import InvalidTransition, NotFound, StoreDamaged, StoreError
+from transferd.model.errors import (
+    InvalidTransition,
+    NotFound,
+    StoreDamaged,
+    StoreError,
+    first_of,
+)
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
@@ -24,9 +30,7 @@ _PATIENCE: Seconds = 1.0
 
 
 def _log_failure(error: BaseException) -> None:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    log.error("store.failed", extra={"fields": {"reason": str(error)}})
+    log.error("store.failed", extra={"fields": {"reason": str(first_of(error))}})
 
 
 class Scheduler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from transferd.model.job import File, Part, Seconds
+from transferd.model.job import File, Part, Seconds, covered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Coverage:
     @property
     def size(self) -> int:
         """How many bytes are there."""
-        return self.offset + sum(part.end - part.start for part in self.parts)
+        return covered(self.offset, self.parts)
 
     @property
     def end(self) -> int:

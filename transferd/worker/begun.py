@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Checksum, Seconds
+from transferd.transfer.resume import Response
 from transferd.worker.answer import Answer
 
 
@@ -17,6 +18,8 @@ class Begun:
     """An answer, and what was read of its body already."""
 
     answer: Answer
+    #: What the answer says, but for its body.
+    response: Response
     #: When it was asked for, on the loop's clock.
     at: Seconds
     data: bytes = b""

@@ -151,9 +151,14 @@ def sync_file_system(descriptor: int) -> bool:
     if not _SYNCFS_TELLS:
         return False
     if _libc.syncfs(descriptor) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise last_error()
     return True
+
+
+def last_error() -> OSError:
+    """Return why a call of the C library in this thread has failed just now."""
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
 
 
 def _open(path: str, wary: bool) -> int:
@@ -195,9 +200,9 @@ def _openat2(path: str, flags: int) -> int:
         )
         if descriptor >= 0:
             return descriptor
-        code = ctypes.get_errno()
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
+        error = last_error()
+        if error.errno != errno.EINTR:
+            raise error
 
 
 def _walk_by_steps(path: str, flags: int, wary: bool) -> int:
@@ -263,8 +268,7 @@ def _pseudo(directory: int) -> str | None:
 def _file_system(descriptor: int) -> int:
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, found) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise last_error()
     (kind,) = _F_TYPE.unpack_from(found)
     return int(kind) & 0xFFFFFFFF
 

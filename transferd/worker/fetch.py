@@ -24,7 +24,6 @@ from transferd.transfer.resume import (
     Fresh,
     RangeRequest,
     Refused,
-    Response,
     Restart,
     Whole,
     changed,
@@ -56,8 +55,6 @@ CHANGE_BYTES = 4 * 1024 * 1024
 CHANGE_SECONDS: Seconds = 1.0
 #: …and a file that changes so often in a row is left alone for a while.
 CHANGES = 3
-
-
 #: A file that is not larger, and comes in one go, is held in memory until it is whole.
 SMALL = 64 * 1024
 #: When a large file is fetched in several ranges.
@@ -124,22 +121,20 @@ class Fetch:
 
         Else the answer, with what was read of its body, is to be gone on with.
         """
-        at = self._loop.time()
-        begun = Begun(await self._inquiry.ask(self._file.spec.remote, None), at)
+        begun = await self._ask(None)
         with contextlib.ExitStack() as undo:
             undo.callback(begun.answer.close)
-            response = read_response(begun.answer)
-            match judge(self._file, None, response):
+            match judge(self._file, None, begun.response):
                 case Fresh(total=int(total)) as verdict if total <= SMALL:
                     whole = await begun.read_whole(total, CHANGE_SECONDS)
                     if whole and begun.matches(self._file.spec.checksum):
-                        await self._keep_small(begun.data, verdict, response)
+                        await self._keep_small(begun, verdict)
                         return None
             undo.pop_all()
         return begun
 
-    async def _keep_small(self, data: bytes, verdict: Fresh, response: Response) -> None:
-        local = self._file.spec.local
+    async def _keep_small(self, begun: Begun, verdict: Fresh) -> None:
+        local, data, response = self._file.spec.local, begun.data, begun.response
         self._status = response.status
         self._file = replace(self._file, bytes_total=verdict.total, validator=response.validator)
         self._account.check_size(len(data))
@@ -295,17 +290,20 @@ class Fetch:
             await self._check_room(sink, self._file.bytes_total)
             begun, self._begun = self._begun, None
             if begun is None:
-                answer = await self._inquiry.ask(self._file.spec.remote, part)
-                begun = Begun(answer, self._loop.time())
+                begun = await self._ask(part)
             try:
                 whole = await self._heed(sink, begun, part)
             finally:
                 begun.answer.close()
 
+    async def _ask(self, part: RangeRequest | None) -> Begun:
+        at = self._loop.time()
+        answer = await self._inquiry.ask(self._file.spec.remote, part)
+        return Begun(answer, read_response(answer), at)
+
     async def _heed(self, sink: Sink, begun: Begun, part: RangeRequest | None) -> bool:
         """Do what an answer says; returns whether that was the last of the file."""
-        answer = begun.answer
-        response = read_response(answer)
+        answer, response = begun.answer, begun.response
         self._status = response.status
         match judge(self._file, part, response):
             case Refused(failure=failure):

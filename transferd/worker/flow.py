@@ -22,8 +22,6 @@ PIPE = 1024 * 1024
 _BUFFER = 128 * 1024
 #: What the kernel says where there can be no more pipes.
 _PIPELESS = frozenset({errno.EMFILE, errno.ENFILE})
-#: A TLS record has so many bytes at most (RFC 8446 5.1).
-_RECORD = 16 * 1024
 
 
 class Flow(Protocol):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from transferd.model.credentials import Scheme, Target
-from transferd.model.errors import TransferFailed
+from transferd.model.errors import TransferFailed, first_of
 from transferd.model.failures import Failure
 from transferd.model.job import File, Inode, JobId, Priority
 from transferd.wire.link import (
@@ -30,7 +30,6 @@ from transferd.worker.lanes import Equipment, Lane, Lanes
 from transferd.worker.shelf import Deposit, Deposits
 
 log = logging.getLogger(__name__)
-
 
 #: Connections of a job that says nothing of them.
 _STREAMS = 4
@@ -215,7 +214,7 @@ class Run:
             elif crew:
                 await self._fetch_files(errand, lanes)
         except BaseExceptionGroup as failed:
-            raise _first(failed) from failed
+            raise first_of(failed) from failed
         await self._deposits.settled()
 
     async def _join_in(self, errand: Errand, lanes: Lanes) -> None:
@@ -266,11 +265,3 @@ class Run:
             credential.password.wipe()
         for header in self._start.headers:
             header.value.wipe()
-
-
-def _first(failed: BaseExceptionGroup) -> BaseException:
-    """Return what has gone wrong first."""
-    error: BaseException = failed
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

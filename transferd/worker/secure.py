@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TypeAlias
+
+from transferd.worker.threads import Threads
 
 #: What a step of a handshake waits for.
 _Want: TypeAlias = type[ssl.SSLError]
@@ -76,9 +77,9 @@ def _close_after(undo: contextlib.ExitStack, _: object) -> None:
 
 
 @cache
-def _hands() -> ThreadPoolExecutor:
+def _hands() -> Threads:
     """Return threads of their own: those for names or disks may all wait for somebody."""
-    return ThreadPoolExecutor(2, "handshake")
+    return Threads(2, "handshake")
 
 
 def _step(secure: ssl.SSLSocket) -> _Want | None:

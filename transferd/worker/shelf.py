@@ -147,16 +147,18 @@ class Deposits:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while self._open:
-                    self._fewer.clear()
-                    await self._fewer.wait()
+                    await self._change()
         self._left = True
 
     async def _until(self, fewer: int) -> None:
         while self._open >= fewer and self._failed is None:
-            self._fewer.clear()
-            await self._fewer.wait()
+            await self._change()
         if self._failed is not None:
             raise self._failed
+
+    async def _change(self) -> None:
+        self._fewer.clear()
+        await self._fewer.wait()
 
     def _settle(self, kept: Callable[[Inode], None], outcome: Outcome) -> None:
         self._open -= 1

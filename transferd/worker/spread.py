@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import File, Part
@@ -155,12 +155,7 @@ class Spread:
         return task
 
     async def _carry(self, lane: Lane, answer: Answer, share: Share) -> None:
-        measure = Measure(
-            length=share.limit - share.stretch.start,
-            max_size=None,
-            stall_window=self._measure.stall_window,
-            stall_bytes=self._measure.stall_bytes,
-        )
+        measure = replace(self._measure, length=share.limit - share.stretch.start)
         try:
             await lane.mover.move(answer, share.stretch, measure, lambda: None)
         except TransferFailed as failed:
