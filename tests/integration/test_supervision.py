@@ -215,7 +215,7 @@ async def test_a_worker_that_starts_with_a_warning_starts_all_the_same(
     [
         ("time.sleep(1000)", "did not say Hello within"),
         ("print('hm', file=sys.stderr); time.sleep(1000)", "it wrote: hm"),
-        ("say('pong', request=1)", "something else than Hello"),
+        ("say('pong', request=1); time.sleep(1000)", "something else than Hello"),
         ("while True: raw(b'chatter chatter chatter' + bytes([10]))", "bytes before it said Hello"),
         ("raw(b'x' * 2_000_000)", "longer than"),
     ],

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+_SHA256 = hashes.SHA256()
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 
 #: Kind of certificate → type of the signing key, hash of the signature, its padding.
@@ -75,10 +76,7 @@ class Authority:
         if client_only:
             usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
             unsigned = unsigned.add_extension(usage, critical=True)
-        certificate = unsigned.sign(key if self_signed else signer, hashes.SHA256())
-        path = self._directory / "custom.pem"
-        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+        path = self._write("custom", key, unsigned, key if self_signed else signer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         return context
@@ -94,11 +92,24 @@ class Authority:
         signer = load_pem_private_key(authority.private_key_pem.bytes(), None)
         assert isinstance(signer, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP256R1())
-        unsigned = _unsigned(issuer.subject, key).add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-        certificate = unsigned.sign(signer, algorithm, rsa_padding=rsa_padding)
-        path = self._directory / f"{kind}.pem"
+        unsigned = _unsigned(issuer.subject, key)
+        return self._write(kind, key, unsigned, signer, algorithm, rsa_padding)
+
+    def _write(
+        self,
+        name: str,
+        key: ec.EllipticCurvePrivateKey,
+        unsigned: x509.CertificateBuilder,
+        signer: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+        algorithm: _Hash = _SHA256,
+        rsa_padding: padding.PSS | None = None,
+    ) -> Path:
+        """Sign a certificate, and write it and its key to a file for a server."""
+        # Who checks strictly, as Python does from 3.13 on, wants to hear whose signature that is.
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        named = unsigned.add_extension(issuer, critical=False)
+        certificate = named.sign(signer, algorithm, rsa_padding=rsa_padding)
+        path = self._directory / f"{name}.pem"
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
         return path
