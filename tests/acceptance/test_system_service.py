@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -321,6 +322,14 @@ def test_the_limits_are_the_owners(machine: Machine, service: SystemService, url
     assert line.split()[3:5] == ["300", "300"]  # the worker takes all that its owner may have
 
 
+def wait_for_end(pid: int) -> None:
+    """Wait until a process that is about to end has ended, and its parent has heard of it."""
+    deadline = monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert monotonic() < deadline, f"process {pid} goes on"
+        os.sched_yield()
+
+
 def test_a_limit_on_processes_makes_a_worker_slow_or_says_why(
     machine: Machine, service: SystemService, url: str
 ) -> None:
@@ -331,6 +340,8 @@ def test_a_limit_on_processes_makes_a_worker_slow_or_says_why(
     bob = service.client(machine.bob)
     status_code, body = create(bob, url, machine.bob.home / "none")
     assert (status_code, body["code"]) == (503, "worker_lost")
+    for pid in service.workers(machine.bob):
+        wait_for_end(pid)
     assert service.workers(machine.bob) == []
     assert "ulimit -u" in body["detail"]
 

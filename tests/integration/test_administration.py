@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.exchanges import until
 from tests.support.service import ME, ScriptedWorker, Service, one_by_one, running_service, spec
 from transferd.assembly import own_user
 from transferd.model.errors import Conflict, OwnerRefused, StoreDamaged
@@ -422,6 +423,8 @@ async def test_a_failure_is_written_down_with_code_and_context(
         await worker.fail(await worker.hears(link.Start), "connection_lost")
         await worker.fail(await worker.hears(link.Start, 2), "http_404")
         await service.next_notice(job, FAILED)
+        # The outbox has it first; then it is said.
+        await until(lambda: bool(events(caplog, "job.failed")))
     told = events(caplog, "job.stumbled", "job.failed")
     assert [(event, fields["code"], str(fields["context"])) for event, fields in told] == [
         ("job.stumbled", "connection_lost", "transport"),

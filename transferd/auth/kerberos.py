@@ -7,7 +7,6 @@ wait for a KDC or a name server.
 from __future__ import annotations
 
 import errno
-import importlib
 import ipaddress
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from types import MappingProxyType
 
 from transferd.auth.flow import AuthError, AuthRejected, CannotStart
 from transferd.auth.gss import Context, Service, Status, quieten, status_of
+from transferd.auth.libraries import load
 from transferd.auth.tickets import (
     CACHE_FORMAT,
     KEY_NOT_FOUND,
@@ -231,8 +231,7 @@ def _check_name(service: Service, target: Target) -> None:
 
 def _check_libraries() -> None:
     try:
-        for name in ("gssapi", "krb5"):
-            importlib.import_module(name)
+        load("gssapi", "krb5", "spnego")
     except (ImportError, OSError) as error:
         raise CannotStart(
             f"Kerberos is not installed: {error}",

@@ -30,6 +30,7 @@ from transferd.auth.gss import (
     written,
 )
 from transferd.auth.identity import password_bytes
+from transferd.auth.libraries import load
 from transferd.model.credentials import Credential, Scheme, Target
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def open_ntlm(
     Raises:
         CannotStart: the library cannot; nothing of the server's has part in it.
     """
+    load("spnego")
     import spnego
 
     quieten()
