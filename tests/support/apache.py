@@ -43,10 +43,11 @@ LogLevel warn
 User daemon
 Group daemon
 StartServers 1
-ServerLimit 2
-ThreadsPerChild 32
+ServerLimit 1
+ThreadsPerChild 64
 MaxRequestWorkers 64
 KeepAlive On
+KeepAliveTimeout 60
 MaxKeepAliveRequests 0
 Timeout 60
 AuthDigestShmemSize 1M
