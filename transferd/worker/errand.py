@@ -9,8 +9,8 @@ from typing import Protocol
 
 from transferd.model.job import Inode, JobId, Settings
 from transferd.wire.link import Message, WorkerSettings
+from transferd.worker.batch import Deposit
 from transferd.worker.lanes import Lane
-from transferd.worker.shelf import Deposit
 
 
 class Ledger(Protocol):

@@ -37,11 +37,11 @@ from transferd.wire import bounds
 from transferd.wire.link import FileDone
 from transferd.worker.account import Account
 from transferd.worker.answer import Answer
+from transferd.worker.batch import Deposit
 from transferd.worker.begun import Begun
 from transferd.worker.body import Measure, Mover
 from transferd.worker.errand import Errand
 from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
-from transferd.worker.shelf import Deposit
 from transferd.worker.sink import Durability, Sink
 from transferd.worker.spread import Spread
 from transferd.worker.stretch import Stretch

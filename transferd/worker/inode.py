@@ -18,13 +18,13 @@ _BTIME, _BTIME_OFFSET = struct.Struct("=qI"), 80
 _statx = getattr(ctypes.CDLL(None), "statx", None)
 
 
-def inode_of(descriptor: int) -> Inode:
-    """Return which file is open.
+def inode_of(descriptor: int, found: os.stat_result | None = None) -> Inode:
+    """Return which file is open; *found* is what fstat(2) says of it, where that is known.
 
     Raises:
         OSError: *descriptor* is not open, or the file system fails.
     """
-    found = os.fstat(descriptor)
+    found = os.fstat(descriptor) if found is None else found
     return Inode(device=found.st_dev, number=found.st_ino, born=_born(descriptor))
 
 

@@ -24,10 +24,11 @@ from transferd.wire.link import (
     Start,
     Stopped,
 )
+from transferd.worker.batch import Deposit
 from transferd.worker.errand import Errand
 from transferd.worker.fetch import FLUSH_SECONDS, Fetch
 from transferd.worker.lanes import Equipment, Lane, Lanes
-from transferd.worker.shelf import Deposit, Deposits
+from transferd.worker.shelf import Deposits
 
 log = logging.getLogger(__name__)
 

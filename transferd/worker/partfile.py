@@ -29,7 +29,8 @@ from transferd.model.job import Inode
 from transferd.transfer.ranges import NOTHING, Coverage
 from transferd.worker.cursor import Cursor
 from transferd.worker.destination import check_replaceable, find
-from transferd.worker.directory import flush_directory, open_directory, sync_file_system
+from transferd.worker.directory import sync_file_system
+from transferd.worker.folder import Folder
 from transferd.worker.inode import inode_of
 from transferd.worker.local_faults import refused_locally, translating
 
@@ -55,16 +56,18 @@ class PartFile:
     #: How long the file is, by what was kept, written and reserved, whatever others do to it.
     end: int
 
-    def __init__(self, directory: int, descriptor: int, path: str, local: str) -> None:
-        self._directory = directory
+    def __init__(
+        self, folder: Folder, inode: Inode, descriptor: int, names: tuple[str, str]
+    ) -> None:
+        self._folder = folder
+        self._own_folder = False
         self._descriptor = descriptor
-        self._path = path
-        self._local = local
+        self._path, self._local = names
         self._named_durably = False
         self._damaged = False
         #: Between a look at the file's size and what follows from it.
         self._sizing = threading.Lock()
-        self.inode = inode_of(descriptor)
+        self.inode = inode
         #: What could be kept: all that was asked for, or nothing when it is lost.
         self.kept = NOTHING
         self.end = 0
@@ -79,13 +82,34 @@ class PartFile:
         *,
         wary: bool = False,
     ) -> PartFile:
+        """Open the partial file of *local*, and its directory; *wary* as for `open_directory`.
+
+        See `open_in`.
+        """
+        folder = Folder.open(os.path.dirname(temporary), local, wary=wary)
+        with contextlib.ExitStack() as undo:
+            undo.callback(folder.close)
+            part = cls.open_in(folder, local, temporary, there, inode)
+            part._own_folder = True
+            undo.pop_all()
+        return part
+
+    @classmethod
+    def open_in(
+        cls,
+        folder: Folder,
+        local: str,
+        temporary: str,
+        there: Coverage = NOTHING,
+        inode: Inode | None = None,
+    ) -> PartFile:
         """Open the partial file of *local*, or make it, and keep the bytes that are *there*.
 
         What stands at *local* itself, and could not be replaced, is refused before a byte moves.
         Bytes behind the last of them are cut off: nobody knows whether they are sound. When the
         file ends before that, or *inode* says that this is another one, nothing is kept (`kept` is
-        empty) and the caller must have that recorded before it writes, as after every reset. *wary*
-        as for `open_directory`.
+        empty) and the caller must have that recorded before it writes, as after every reset.
+        *folder*, which holds both, is to be open for as long as the file is.
 
         Raises:
             TransferFailed: `local_directory_missing`, `local_access_denied`, `local_forbidden` (a
@@ -93,25 +117,20 @@ class PartFile:
                 owner's file), `local_hard_link` (a second name), `local_busy` (another process
                 writes to it; wait), `disk_full`, `local_io`.
         """
-        path, name = os.path.split(temporary)
         with contextlib.ExitStack() as undo:
-            with translating("open the directory", path, local):
-                directory = open_directory(path, wary=wary)
-            undo.callback(os.close, directory)
             with translating("look at", local, local):
-                check_replaceable(directory, os.path.basename(local), local)
+                check_replaceable(folder.descriptor, os.path.basename(local), local)
             with translating("open the partial file", temporary, local):
-                descriptor = _open_locked(directory, name, temporary, local)
+                descriptor, found = _open_locked(folder.descriptor, temporary, local)
                 undo.callback(os.close, descriptor)
-                part = cls(directory, descriptor, temporary, local)
+                part = cls(folder, inode_of(descriptor, found), descriptor, (temporary, local))
                 known = inode is not None and inode.same(part.inode)
-                check_ours(os.fstat(descriptor), known, temporary, local)
-                part._keep(there if known or inode is None else NOTHING)
+                check_ours(found, known, temporary, local)
+                part._keep(there if known or inode is None else NOTHING, found.st_size)
             undo.pop_all()
         return part
 
-    def _keep(self, there: Coverage) -> None:
-        size = self.size
+    def _keep(self, there: Coverage, size: int) -> None:
         self.kept = NOTHING if size < there.end else there
         self.end = self.kept.end
         if size != self.end:
@@ -130,10 +149,16 @@ class PartFile:
 
     def close(self) -> None:
         """Close the file and let go of its lock; doing it again is nothing."""
-        for descriptor in (self._descriptor, self._directory):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._descriptor = self._directory = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._own_folder:
+            self._folder.close()
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The path of its directory, and what it is to become."""
+        return self._folder.path, self._local
 
     @property
     def size(self) -> int:
@@ -182,17 +207,29 @@ class PartFile:
         if mtime is not None:
             self.set_time(mtime)
         self._flush(os.fsync)
-        self.confirm()
+        with contextlib.closing(Folder.open(self._folder.path, self._local)) as folder:
+            self.confirm(folder)
 
-    def confirm(self) -> None:
+    def confirm(self, folder: Folder) -> None:
         """Make sure that the file is as long as it should be, and there under its name.
+
+        Args:
+            folder: where its path leads now.
 
         Raises:
             TransferFailed: `local_lost`.
         """
         with translating("look at", self._path, self._local):
-            self.check_size()
-            self._check_name()
+            found = find(folder.descriptor, os.path.basename(self._path))
+            same = found is not None and self._is(found)
+            moved = not same and not folder.same(self._folder)
+        if found is not None and same:
+            return self._check_size(found.st_size)
+        if moved:
+            raise self._lost("its directory was replaced by another one meanwhile")
+        if found is None:
+            raise self._lost("it was removed meanwhile")
+        raise self._lost("another file is there in its place")
 
     def sync_file_system(self) -> bool:
         """Make everything durable that is on the file's file system; False: not to be had here."""
@@ -209,8 +246,11 @@ class PartFile:
 
     def check_size(self) -> None:
         """Raise TransferFailed(`local_lost`) if somebody else has cut or lengthened the file."""
+        self._check_size(None)
+
+    def _check_size(self, size: int | None) -> None:
         with self._sizing:
-            size, end = self.size, self.end
+            size, end = self.size if size is None else size, self.end
         if size != end:
             raise self._lost(f"it has {size} bytes, not the {end} that were written")
 
@@ -220,21 +260,8 @@ class PartFile:
             with self._sizing:
                 self.end = max(self.end, end)
 
-    def _check_name(self) -> None:
-        path, name = os.path.split(self._path)
-        directory = open_directory(path)
-        try:
-            moved = not os.path.sameopenfile(directory, self._directory)
-            found = find(directory, name)
-        finally:
-            os.close(directory)
-        if found is not None and os.path.samestat(found, os.fstat(self._descriptor)):
-            return
-        if moved:
-            raise self._lost("its directory was replaced by another one meanwhile")
-        if found is None:
-            raise self._lost("it was removed meanwhile")
-        raise self._lost("another file is there in its place")
+    def _is(self, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == (self.inode.device, self.inode.number)
 
     def _lost(self, what: str) -> TransferFailed:
         message = f"cannot go on with {self._path}: {what}"
@@ -248,7 +275,7 @@ class PartFile:
         with translating("flush", self._path, self._local):
             flush(self._descriptor)
             if not self._named_durably:
-                flush_directory(self._directory)
+                self._folder.flush()
         self._named_durably = True
         self._damaged = False
 
@@ -283,17 +310,18 @@ class PartFile:
         return found.f_bavail * found.f_frsize
 
 
-def _open_locked(directory: int, name: str, path: str, local: str) -> int:
+def _open_locked(directory: int, path: str, local: str) -> tuple[int, os.stat_result]:
     """Open or make the file and lock it; it still has its name when this returns."""
     while True:
         with contextlib.ExitStack() as undo:
-            descriptor = _open_any(directory, name, path, local)
+            descriptor = _open_any(directory, os.path.basename(path), path, local)
             undo.callback(os.close, descriptor)
             _lock(descriptor, path, local)
+            found = os.fstat(descriptor)
             # Without a name: published or discarded by the process that had the lock before.
-            if os.fstat(descriptor).st_nlink:
+            if found.st_nlink:
                 undo.pop_all()
-                return descriptor
+                return descriptor, found
 
 
 def _open_any(directory: int, name: str, path: str, local: str) -> int:

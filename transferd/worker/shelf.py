@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Inode, Seconds
-from transferd.worker.partfile import PartFile
+from transferd.worker.batch import Deposit, Outcome, keep
 
-#: Files that a thread takes at once: each needs two descriptors.
+#: Files that a thread takes at once: each needs a descriptor.
 _BATCH = 128
-#: Fewer files of a file system are flushed one by one.
-_TOGETHER = 4
 #: Of all runs, in memory.
 _MOST_BYTES = 16 * 1024 * 1024
 #: Another thread begins when those at work have not kept a file for so long, up to so many.
@@ -31,20 +28,6 @@ _SLOW: Seconds = 0.5
 _THREADS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deposit:
-    """A whole file."""
-
-    local: str
-    temporary: str
-    data: bytes
-    #: Its time of modification.
-    mtime: Seconds | None
-    wary: bool
-
-
-#: Which file it has become, or why it has not.
-Outcome: TypeAlias = Inode | TransferFailed
 #: Called with the outcome, in the loop's thread.
 Kept: TypeAlias = Callable[[Outcome], None]
 
@@ -169,50 +152,6 @@ class Deposits:
             kept(outcome)
 
 
-def keep(deposits: Sequence[Deposit]) -> list[Outcome]:
-    """Write files under their temporary names and make them durable; blocks."""
-    written: dict[int, PartFile] = {}
-    outcomes: dict[int, Outcome] = {}
-    with contextlib.ExitStack() as close:
-        for number, deposit in enumerate(deposits):
-            try:
-                written[number] = _write(deposit, close)
-            except TransferFailed as failed:
-                outcomes[number] = failed
-        outcomes |= _flush(written)
-    return [outcomes[number] for number in range(len(deposits))]
-
-
 def _fault(error: Exception) -> TransferFailed:
     message = f"cannot keep the file: the worker has a fault of its own ({type(error).__name__})"
     return TransferFailed(Failure(code="worker_fault", message=message))
-
-
-def _write(deposit: Deposit, close: contextlib.ExitStack) -> PartFile:
-    part = PartFile.open(deposit.local, deposit.temporary, wary=deposit.wary)
-    close.callback(part.close)
-    part.cursor(0).write(deposit.data)
-    if deposit.mtime is not None:
-        part.set_time(deposit.mtime)
-    return part
-
-
-def _flush(written: dict[int, PartFile]) -> dict[int, Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    devices: defaultdict[int, dict[int, PartFile]] = defaultdict(dict)
-    for number, part in written.items():
-        devices[part.inode.device][number] = part
-    for group in devices.values():
-        together = len(group) >= _TOGETHER
-        try:
-            durable = together and next(iter(group.values())).sync_file_system()
-        except TransferFailed as failed:
-            outcomes |= dict.fromkeys(group, failed)
-            continue
-        for number, part in group.items():
-            try:
-                part.confirm() if durable else part.finish(None)
-                outcomes[number] = part.inode
-            except TransferFailed as failed:
-                outcomes[number] = failed
-    return outcomes
