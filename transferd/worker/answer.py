@@ -64,7 +64,7 @@ class Answer:
     @property
     def transfer_coding(self) -> str | None:
         """How the body is wrapped for the journey, in lower case."""
-        values = self.values("Transfer-Encoding")
+        values = self.headers.getall("Transfer-Encoding", None)
         return ", ".join(values).strip().lower() if values else None
 
     async def read(self, most: int = DRAIN_BYTES) -> bytes:
@@ -88,6 +88,12 @@ class Answer:
             if not rescued:
                 raise self._broken from error
             return rescued
+
+    def read_now(self) -> bytes:
+        """Return what is here of the body already, without waiting for more."""
+        if self._response is None or self._response.content.exception() is not None:
+            return b""
+        return self._response.content.read_nowait()
 
     def lend(self) -> tuple[bytes, Flow] | None:
         """Give the rest of the body out of hand: what was read of it, and where more comes from.

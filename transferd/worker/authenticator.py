@@ -36,7 +36,16 @@ from transferd.model.job import Settings
 from transferd.model.origins import Origin
 from transferd.worker.answer import PINNED_DRAIN_BYTES, Answer
 from transferd.worker.cookies import Cookies
-from transferd.worker.door import Door, Doors, Hop, exposed, place_of, read_reply
+from transferd.worker.door import (
+    ASKING,
+    REPEATABLE,
+    Door,
+    Doors,
+    Hop,
+    exposed,
+    place_of,
+    read_reply,
+)
 from transferd.worker.exchange import Exchange
 from transferd.worker.proxy import Proxy, choose_proxy
 from transferd.worker.request import Request
@@ -100,8 +109,16 @@ class Authenticator:
                 `kdc_unreachable`; `connection_lost`: it was, again and again; and whatever
                 Exchange.send raises.
         """
-        deliver = partial(self._deliver, proxy=hop.proxy, cookies=hop.own and self._doors.cookies)
-        return await self._enter(self._doors.server(hop), deliver)
+        cookies = hop.own and self._doors.cookies
+        first = None
+        if hop.proxy is None and not cookies and not self._trusted:
+            # It carries nothing of a door's, and most doors are open.
+            send = partial(self._exchange.send, hop.request)
+            first = await _insist(send, repeatable=hop.request.method in REPEATABLE)
+            if first.status not in ASKING:
+                return first
+        deliver = partial(self._deliver, proxy=hop.proxy, cookies=cookies)
+        return await self._enter(self._doors.server(hop), deliver, first)
 
     def close(self) -> None:
         """Forget what servers said. The credentials are the run's to wipe."""
@@ -132,9 +149,9 @@ class Authenticator:
 
     # ── at a door ──────────────────────────────────────────────────────────────────────────
 
-    async def _enter(self, door: Door, send: Send) -> Answer:
-        """Send, and answer challenges until *door* asks no more."""
-        enter = partial(self._try_to_enter, Visit(door, send))
+    async def _enter(self, door: Door, send: Send, first: Answer | None = None) -> Answer:
+        """Send, and answer challenges until *door* asks no more; *first* came without any."""
+        enter = partial(self._try_to_enter, Visit(door, send, first))
         if door.request.connection is not None:
             # Pinned by the conversation with the server: if it is gone, that one begins anew.
             return await enter()
@@ -158,7 +175,8 @@ class Authenticator:
             answer = await self._converse(visit, talk)
             if answer is not None:
                 return answer
-        answer = await visit.send(door.request)
+        first, visit.first = visit.first, None
+        answer = await visit.send(door.request) if first is None else first
         if door.asks(answer):
             await answer.drain()
         return answer

@@ -29,6 +29,9 @@ class Begun:
 
         False: it is not here yet, or broken; reading on will tell.
         """
+        self.data = self.answer.read_now()
+        if len(self.data) == total:
+            return True
         with contextlib.suppress(TimeoutError, TransferFailed):
             async with asyncio.timeout_at(self.at + patience):
                 while len(self.data) < total and (data := await self.answer.read()):

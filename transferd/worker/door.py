@@ -29,7 +29,9 @@ _FIELDS = {
     Target.PROXY: ("Proxy-Authenticate", "Proxy-Authentication-Info"),
 }
 #: A request of these may be sent again when nobody knows whether it arrived (RFC 9110 9.2.2).
-_REPEATABLE = frozenset({"GET", "HEAD"})
+REPEATABLE = frozenset({"GET", "HEAD"})
+#: No other answer of a server is a challenge.
+ASKING = passport.PARTNER_STATUSES | {CHALLENGE_STATUS[Target.SERVER]}
 #: What a request line can hold.
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -73,7 +75,7 @@ class Door:
     @property
     def repeatable(self) -> bool:
         """Whether what it is asked for may be asked for twice."""
-        return self.tunnel or self.request.method in _REPEATABLE
+        return self.tunnel or self.request.method in REPEATABLE
 
     def asks(self, answer: Answer) -> bool:
         """Whether *answer* is a challenge of this door's own.

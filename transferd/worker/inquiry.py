@@ -75,7 +75,9 @@ class Inquiry:
     def _hop(self, url: str, home: Origin, part: RangeRequest | None) -> Hop:
         place = origin(url)
         own = place == home
-        headers = [(header.name, header.value.reveal()) for header in self._headers if own]
+        headers: list[tuple[str, str]] = []
+        if own:
+            headers += ((header.name, header.value.reveal()) for header in self._headers)
         if part is not None:
             headers += part.headers.items()
         if place not in self._proxies:
@@ -129,4 +131,6 @@ def _joined(answer: Answer, name: str) -> str | None:
     values = answer.values(name)
     if not values:
         return None
+    if len(values) == 1 and values[0].isascii():
+        return values[0]
     return ", ".join(values).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

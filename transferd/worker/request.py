@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from yarl import URL
 
@@ -31,7 +32,7 @@ class Request:
     @property
     def parsed(self) -> URL:
         """The URL in parts, never quoted again."""
-        return URL(self.url, encoded=True)
+        return parse(self.url)
 
     @property
     def peer(self) -> Peer:
@@ -55,6 +56,12 @@ class Request:
     def origin_form(self) -> str:
         """The request target as the server gets it, whatever stands between."""
         return self.parsed.raw_path_qs
+
+
+@lru_cache(64)
+def parse(url: str) -> URL:
+    """Return a URL in parts, never quoted again."""
+    return URL(url, encoded=True)
 
 
 def _place(url: URL) -> str:

@@ -21,6 +21,9 @@ from transferd.worker.batch import Deposit, Outcome, keep
 
 #: Files that a thread takes at once: each needs a descriptor.
 _BATCH = 128
+#: Waking a thread is worth so many; fewer wait for more, but not for long.
+_WORTH = 32
+_LATEST: Seconds = 0.02
 #: Of all runs, in memory.
 _MOST_BYTES = 16 * 1024 * 1024
 #: Another thread begins when those at work have not kept a file for so long, up to so many.
@@ -43,6 +46,8 @@ class Shelf:
         self._moved_at: Seconds = 0.0
         self._bytes = 0
         self._fewer = asyncio.Event()
+        #: Runs while what waits may wait for more.
+        self._latest: asyncio.TimerHandle | None = None
 
     async def room(self) -> None:
         """Wait until there are not too many bytes in memory."""
@@ -53,41 +58,44 @@ class Shelf:
     def put(self, deposit: Deposit, kept: Kept) -> None:
         """Keep a file; *kept* is called when it is durable, or cannot be."""
         self._bytes += len(deposit.data)
+        if not self._waiting and self._latest is None:
+            self._latest = self._loop.call_later(_LATEST, self.begin)
         self._waiting.append((deposit, kept))
         self._staff()
 
+    def begin(self) -> None:
+        """Begin to keep what waits: whoever put it has no more."""
+        if self._latest is not None:
+            self._latest.cancel()
+            self._latest = None
+        self._staff()
+
     def _staff(self) -> None:
+        if not self._waiting or (self._latest is not None and len(self._waiting) < _WORTH):
+            return
         slow = self._loop.time() - self._moved_at > _SLOW
-        if self._waiting and (not self._working or (slow and self._working < _THREADS)):
+        if not self._working or (slow and self._working < _THREADS):
             if not self._working:
                 self._moved_at = self._loop.time()
             self._working += 1
-            work = self._loop.run_in_executor(self._threads, self._work)
-            work.add_done_callback(self._leave)
-
-    def _leave(self, _: object) -> None:
-        self._working -= 1
-        # Something may have come when the thread had looked for the last time.
-        self._staff()
-
-    def _work(self) -> None:
-        while batch := self._take():
-            outcomes: Sequence[Outcome]
-            try:
-                outcomes = keep([deposit for deposit, _ in batch])
-            except Exception as error:  # noqa: BLE001
-                # Whoever waits for a file hears of it, whatever fault of ours it was.
-                outcomes = [_fault(error)] * len(batch)
-            self._loop.call_soon_threadsafe(self._settle, batch, outcomes)
+            batch = self._take()
+            work = self._loop.run_in_executor(self._threads, _work, [held for held, _ in batch])
+            work.add_done_callback(partial(self._settle, batch))
 
     def _take(self) -> list[tuple[Deposit, Kept]]:
-        batch: list[tuple[Deposit, Kept]] = []
-        with contextlib.suppress(IndexError):
-            while len(batch) < _BATCH:
-                batch.append(self._waiting.popleft())
+        batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        if self._waiting and self._latest is None:
+            self._latest = self._loop.call_later(_LATEST, self.begin)
         return batch
 
-    def _settle(self, batch: Iterable[tuple[Deposit, Kept]], outcomes: Iterable[Outcome]) -> None:
+    def _settle(
+        self, batch: Iterable[tuple[Deposit, Kept]], work: asyncio.Future[Sequence[Outcome]]
+    ) -> None:
+        self._working -= 1
+        self._tell(batch, work.result())
+        self._staff()
+
+    def _tell(self, batch: Iterable[tuple[Deposit, Kept]], outcomes: Iterable[Outcome]) -> None:
         self._moved_at = self._loop.time()
         for (deposit, kept), outcome in zip(batch, outcomes, strict=True):
             self._bytes -= len(deposit.data)
@@ -123,10 +131,12 @@ class Deposits:
         Raises:
             TransferFailed: one could not be.
         """
+        self._shelf.begin()
         await self._until(1)
 
     async def leave(self, patience: Seconds) -> None:
         """Wait until the disk has them all, or *patience* is at its end; nothing is told then."""
+        self._shelf.begin()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while self._open:
@@ -150,6 +160,14 @@ class Deposits:
             self._failed = outcome
         elif not self._left:
             kept(outcome)
+
+
+def _work(deposits: Sequence[Deposit]) -> Sequence[Outcome]:
+    try:
+        return keep(deposits)
+    except Exception as error:  # noqa: BLE001
+        # Whoever waits for a file hears of it, whatever fault of ours it was.
+        return [_fault(error)] * len(deposits)
 
 
 def _fault(error: Exception) -> TransferFailed:

@@ -102,6 +102,8 @@ class Visit:
 
     door: Door
     send: Send
+    #: What it answered already, without credentials.
+    first: Answer | None = None
     #: What there was to choose from when a scheme was chosen.
     offered: tuple[Challenge, ...] = ()
     #: Not to be chosen again.
