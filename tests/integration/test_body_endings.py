@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -239,14 +240,17 @@ class Allowance:
     def room(self, now: Seconds) -> tuple[int, Seconds]:
         left = self.granted - self.taken
         if left > 0:
-            return left, 0.0
+            return left, math.inf
         self._empty_since = since = self._empty_since or now
         if now - since > 2 * WINDOW:
             self.rested.set()
         return 0, 0.01
 
-    def took(self, count: int) -> None:
+    def took(self, now: Seconds, count: int) -> None:
         self.taken += count
+
+    def close(self) -> None:
+        pass
 
 
 async def test_a_pace_is_kept_and_is_no_stall(
@@ -256,7 +260,9 @@ async def test_a_pace_is_kept_and_is_no_stall(
     in which we do not read is not the server's.
     """
     pace = Allowance()
-    monkeypatch.setattr("transferd.worker.lanes.Mover", lambda bodies: Mover(bodies, lambda: pace))
+    monkeypatch.setattr(
+        "transferd.worker.lanes.Mover", lambda bodies, _: Mover(bodies, lambda _: pace)
+    )
     book = way.book(tmp_path)
     async with way.worker(limits(stall_window=WINDOW)) as desk:
         pace.grant(400_001)

@@ -77,6 +77,7 @@ class Stage:
             limits=msgspec.structs.replace(LIMITS, durable_seconds=0.0),
             threads=self._threads,
             bodies=Bodies(self._threads, self._way.bodies),
+            flows=Flows(),
             security=self._threads,
             trust=Trust(self._threads),
             shelf=Shelf(self._threads),

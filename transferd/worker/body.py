@@ -21,7 +21,7 @@ from transferd.model.job import Seconds
 from transferd.worker.answer import Answer
 from transferd.worker.faults import translate
 from transferd.worker.flow import Flow
-from transferd.worker.pace import Pace, Unpaced
+from transferd.worker.pace import Pace
 from transferd.worker.pump import Pump
 from transferd.worker.stretch import Stretch
 
@@ -54,8 +54,8 @@ class Bodies:
 class Mover:
     """Moves bodies, whichever way is best for each."""
 
-    def __init__(self, bodies: Bodies, pace: Callable[[], Pace] = Unpaced) -> None:
-        """Let each body move as fast as a *pace* of its own allows."""
+    def __init__(self, bodies: Bodies, pace: Callable[[Answer], Pace]) -> None:
+        """Let each body move as fast as the *pace* of its answer allows."""
         self._bodies = bodies
         self._pace = pace
 
@@ -70,12 +70,13 @@ class Mover:
             TransferFailed: `connection_lost`, `stalled`, `protocol_error`, `size_limit`, and the
                 local codes.
         """
-        pace = self._pace()
-        free = self._bodies.moving < self._bodies.most
-        lent = answer.lend() if free and measure.length is not None else None
-        if lent is None:
-            return await _read(answer, stretch, measure, moved, pace)
         with contextlib.ExitStack() as taken:
+            pace = self._pace(answer)
+            taken.callback(pace.close)
+            free = self._bodies.moving < self._bodies.most
+            lent = answer.lend() if free and measure.length is not None else None
+            if lent is None:
+                return await _read(answer, stretch, measure, moved, pace)
             # Taken before the first wait: a body without a thread would be moved by nobody.
             self._bodies.moving += 1
             taken.callback(self._left)
@@ -125,7 +126,7 @@ async def _prime(
         undo.callback(flow.close)
         _check_room(answer, stretch.received + len(data), end, None)
         if data:
-            pace.took(len(data))
+            pace.took(monotonic(), len(data))
             await stretch.take(data)
         await stretch.drain()
         pump = Pump(flow, stretch.cursor, end, pace)
@@ -169,14 +170,14 @@ async def _read(
         if room > 0:
             began = loop.time()
             # A look now and then: while bytes are on their way to the disk, nothing else is due.
-            look = min(_LOOK, watch.left(waited), stretch.due - began)
+            look = min(_LOOK, watch.left(waited), stretch.due - began, pause)
             data = await _read_until(answer, room, began + look)
             waited += loop.time() - began
             if data == b"":
                 break
             if data is not None:
                 _check_room(answer, stretch.received + len(data), end, measure.max_size)
-                pace.took(len(data))
+                pace.took(monotonic(), len(data))
                 await stretch.take(data)
                 moved()
             watch.check(answer, stretch.received, waited)

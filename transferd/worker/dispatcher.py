@@ -43,6 +43,7 @@ from transferd.wire.link import (
 )
 from transferd.worker.body import Bodies
 from transferd.worker.command import run_command
+from transferd.worker.deference import Flows
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
@@ -74,6 +75,7 @@ class Dispatcher:
         self._bodies = bodies
         self._shelf = Shelf(threads)
         self._spares = Spares()
+        self._flows = Flows()
         self._limits = WorkerSettings(user_agent="transferd")
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,6 +142,7 @@ class Dispatcher:
             limits=self._limits,
             threads=self._threads,
             bodies=self._bodies,
+            flows=self._flows,
             security=self._security,
             trust=self._trust,
             shelf=self._shelf,

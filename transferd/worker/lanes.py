@@ -14,6 +14,7 @@ from transferd.wire.link import Message, Start, WorkerSettings
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
 from transferd.worker.connection import Connector
+from transferd.worker.deference import Flows, Manners
 from transferd.worker.exchange import Exchange
 from transferd.worker.inquiry import Inquiry
 from transferd.worker.security import Steps
@@ -36,6 +37,8 @@ class Equipment:
     threads: Executor
     #: For bodies, and nothing else.
     bodies: Bodies
+    #: Background bodies on their way.
+    flows: Flows
     #: For security libraries alone, which may wait for a KDC.
     security: Executor
     trust: Trust
@@ -150,7 +153,8 @@ class Lanes:
             secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
         )
-        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies))
+        manners = Manners(limits.delay(settings.priority), equipment.flows, equipment.randomness)
+        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies, manners.pace))
 
     @property
     def _anonymous(self) -> bool:

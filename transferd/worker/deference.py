@@ -1,0 +1,143 @@
+"""How background bodies leave the line to others: each connection advertises what it may take."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from time import monotonic
+
+from transferd.auth.flow import Randomness
+from transferd.model.job import Seconds
+from transferd.transfer.pacing import INTERVAL, Advice, Pacing
+from transferd.worker.answer import Answer
+from transferd.worker.flow import PIPE
+from transferd.worker.line import Line
+from transferd.worker.pace import Pace, Unpaced
+from transferd.worker.window import Window
+
+log = logging.getLogger(__name__)
+
+#: A flow that is held to a rate may read the bytes of so long at once.
+_BURST: Seconds = 0.1
+
+
+class Flows:
+    """The background flows of this machine."""
+
+    def __init__(self) -> None:
+        self._own = 0
+        #: Those of other workers.
+        self.others = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._own + self.others
+
+    def come(self) -> None:
+        """Take that there is one more of this worker."""
+        self._own += 1
+
+    def go(self) -> None:
+        """Take that there is one less."""
+        self._own -= 1
+
+
+class Manners:
+    """How the bodies of one run behave beside other traffic."""
+
+    def __init__(self, target: Seconds | None, flows: Flows, randomness: Randomness) -> None:
+        """Take the queueing delay that they may cause in seconds; None: they do not yield."""
+        self._target = target
+        self._flows = flows
+        self._randomness = randomness
+
+    def pace(self, answer: Answer) -> Pace:
+        """Return the pace of the body of *answer*, to be closed after it."""
+        handler = answer.handler
+        if self._target is None or handler is None or handler.transport is None:
+            return Unpaced()
+        try:
+            window = Window(handler.transport.get_extra_info("socket").fileno())
+        except OSError:
+            # No more descriptors are to be had, or no connection: it is about to fail.
+            return Unpaced()
+        with contextlib.ExitStack() as undo:
+            undo.callback(window.close)
+            try:
+                line = handler.line = handler.line or self._meet(window, self._target)
+            except OSError:
+                return Unpaced()
+            undo.pop_all()
+        return Deference(line, window, self._flows)
+
+    def _meet(self, window: Window, target: Seconds) -> Line:
+        path = window.path()
+        spread = int.from_bytes(self._randomness(4), "big") / 2**32
+        return Line(
+            Pacing(
+                target=target,
+                now=monotonic(),
+                handshake=path.rtt,
+                segment=path.segment,
+                scale=path.scale,
+                spread=spread,
+            )
+        )
+
+
+class Deference:
+    """The pace of one body on a line. Fits `pace.Pace`."""
+
+    def __init__(self, line: Line, window: Window, flows: Flows) -> None:
+        self._line = line
+        self._window = window
+        self._flows = flows
+        flows.come()
+        self._clamped: int | None = None
+        self._next: Seconds = 0.0
+        self._rate: float | None = None
+        #: Of a flow that is held to a rate: what it may read, as of when.
+        self._allowance = 0.0
+        self._counted: Seconds = 0.0
+
+    def room(self, now: Seconds) -> tuple[int, Seconds]:
+        """See Pace.room."""
+        if now >= self._next:
+            self._step(now)
+        if self._rate is None:
+            return PIPE, self._next - now
+        self._allowance += self._rate * (now - self._counted)
+        self._allowance = min(self._allowance, max(self._rate * _BURST, 1.0))
+        self._counted = now
+        return int(self._allowance), min(self._next - now, 1 / self._rate + _BURST / 2)
+
+    def took(self, now: Seconds, count: int) -> None:
+        """See Pace.took."""
+        self._allowance -= count
+        self._line.received += count
+        self._line.pacing.saw(now, self._line.received)
+
+    def close(self) -> None:
+        """See Pace.close."""
+        self._flows.go()
+        self._window.close()
+
+    def _step(self, now: Seconds) -> None:
+        self._next = now + INTERVAL
+        with contextlib.suppress(OSError):  # gone: the next read tells
+            advice = self._line.pacing.step(
+                now, self._line.received, limited=self._held(), flows=self._flows.count
+            )
+            # Said again each time: the kernel raises it as its buffer grows.
+            self._window.clamp(advice.window)
+            self._clamped = advice.window
+            self._heed(now, advice)
+
+    def _held(self) -> bool:
+        """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
+        return self._clamped is None or self._window.unread() > self._clamped / 2
+
+    def _heed(self, now: Seconds, advice: Advice) -> None:
+        if advice.rate != self._rate:
+            self._rate, self._allowance, self._counted = advice.rate, 0.0, now

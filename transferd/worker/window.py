@@ -1,0 +1,73 @@
+"""The window that the kernel advertises for one connection, and what it knows of the path."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+from dataclasses import dataclass
+
+from transferd.model.job import Seconds
+
+_INFO_BYTES = 160
+#: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs.
+_SCALES, _SEGMENT, _RTT, _LEAST_RTT = 6, 20, 68, 148
+_UNKNOWN = 0xFFFFFFFF
+_NUMBER = struct.Struct("=I")
+_INT = struct.Struct("@i")
+#: Of paths that tell nothing.
+_USUAL_SEGMENT = 536
+_USUAL_RTT: Seconds = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """What the kernel has learned of a path by now."""
+
+    #: The smallest RTT of the last minutes, the handshake's at first.
+    rtt: Seconds
+    #: Bytes of a full segment that comes.
+    segment: int
+    #: The scale of the windows that are advertised (RFC 7323 2.3).
+    scale: int
+
+
+class Window:
+    """Steers what a connected TCP socket advertises (tcp(7), TCP_WINDOW_CLAMP).
+
+    What was advertised is not taken back: a smaller window takes effect as bytes come in. All
+    methods raise OSError when the connection is gone.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Use a copy of *descriptor*, whatever becomes of that."""
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+
+    def path(self) -> Path:
+        """Ask the kernel for what it knows."""
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        info = info.ljust(_INFO_BYTES, b"\0")  # an older kernel tells less
+        (rtt,), (least,) = _NUMBER.unpack_from(info, _RTT), _NUMBER.unpack_from(info, _LEAST_RTT)
+        known = rtt if least in (0, _UNKNOWN) else least
+        (segment,) = _NUMBER.unpack_from(info, _SEGMENT)
+        return Path(
+            rtt=known / 1e6 or _USUAL_RTT,
+            segment=segment or _USUAL_SEGMENT,
+            scale=info[_SCALES] >> 4 if sys.byteorder == "little" else info[_SCALES] & 15,
+        )
+
+    def unread(self) -> int:
+        """Return how many bytes have come that nobody has read."""
+        (count,) = _INT.unpack(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(_INT.size)))
+        return int(count)
+
+    def clamp(self, size: int) -> None:
+        """Advertise no more than *size* bytes from now on."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._socket.close()
