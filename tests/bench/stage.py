@@ -26,7 +26,7 @@ _MEMORY = Path("/dev/shm")
 #: What is measured; a worker, which starts in `/`, would find an installed transferd before it.
 CHECKOUT = Path(__file__).parents[2]
 #: A worker that leaves between two runs would have to start within one.
-_STAYS = "[worker]\nidle_seconds = 3600\n"
+STAYS = "[worker]\nidle_seconds = 3600\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Stage:
         return self.server.tls_url(name) if tls else self.server.url(name, host="localhost")
 
     @contextlib.contextmanager
-    def daemon(self, config: str = _STAYS) -> Iterator[DaemonProcess]:
+    def daemon(self, config: str = STAYS) -> Iterator[DaemonProcess]:
         """Run a daemon whose queue is on disk, where queues are."""
         with self.directory() as directory, daemon_in(directory, config) as daemon:
             yield daemon.start()
