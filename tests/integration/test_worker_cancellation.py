@@ -23,6 +23,7 @@ from transferd.model.job import Checksum
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
 from transferd.worker.body import Bodies
+from transferd.worker.deference import Flows
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.partfile import PartFile
