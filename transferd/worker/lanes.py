@@ -10,6 +10,7 @@ from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
 from transferd.model.credentials import Credential
+from transferd.model.job import Priority
 from transferd.wire.link import Message, Start, WorkerSettings
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
@@ -128,7 +129,9 @@ class Lanes:
         exchange = equipment.spares.take(self._key) if self._anonymous else None
         if exchange is None:
             context = await equipment.trust.context(settings.cacert)
-            exchange = Exchange(Connector(equipment.trust.sessions), context, limits)
+            exchange = Exchange(
+                Connector(equipment.trust.sessions, paced=self._paced), context, limits
+            )
         authenticator = Authenticator(
             exchange,
             (
@@ -164,7 +167,11 @@ class Lanes:
 
     @property
     def _key(self) -> Key:
-        return self._start.settings.proxy, self._equipment.limits
+        return self._start.settings.proxy, self._equipment.limits, self._paced
+
+    @property
+    def _paced(self) -> bool:
+        return self._start.settings.priority is not Priority.FOREGROUND
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,5 +12,3 @@ class Line:
     """One connection, from one body to the next."""
 
     pacing: Pacing
-    #: Bytes of all its bodies.
-    received: int = 0
