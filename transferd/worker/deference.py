@@ -78,6 +78,7 @@ class Manners:
             Pacing(
                 target=target,
                 now=monotonic(),
+                received=window.received(),
                 handshake=path.rtt,
                 segment=path.segment,
                 scale=path.scale,
@@ -115,8 +116,11 @@ class Deference:
     def took(self, now: Seconds, count: int) -> None:
         """See Pace.took."""
         self._allowance -= count
-        self._line.received += count
-        self._line.pacing.saw(now, self._line.received)
+        with contextlib.suppress(OSError):  # gone: the next read tells
+            self._line.pacing.saw(now, self._window.received())
+            # Said again each time: the kernel grows its buffer, and what it advertises, as it is
+            # read from.
+            self._clamp(self._line.pacing.advice.window)
 
     def close(self) -> None:
         """See Pace.close."""
@@ -127,16 +131,18 @@ class Deference:
         self._next = now + INTERVAL
         with contextlib.suppress(OSError):  # gone: the next read tells
             advice = self._line.pacing.step(
-                now, self._line.received, limited=self._held(), flows=self._flows.count
+                now, self._window.received(), limited=self._held(), flows=self._flows.count
             )
-            # Said again each time: the kernel raises it as its buffer grows.
-            self._window.clamp(advice.window)
-            self._clamped = advice.window
+            self._clamp(advice.window)
             self._heed(now, advice)
 
     def _held(self) -> bool:
         """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
         return self._clamped is None or self._window.unread() > self._clamped / 2
+
+    def _clamp(self, size: int) -> None:
+        self._window.clamp(size)
+        self._clamped = size
 
     def _heed(self, now: Seconds, advice: Advice) -> None:
         if advice.rate != self._rate:

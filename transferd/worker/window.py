@@ -31,9 +31,7 @@ _LARGEST = 32 * 1024 * 1024
 
 
 def open_steerable(
-    place: tuple[
-        socket.AddressFamily | int, socket.SocketKind | int, int, str, tuple[object, ...]
-    ],
+    place: tuple[socket.AddressFamily | int, socket.SocketKind | int, int, str, tuple[object, ...]],
 ) -> socket.socket:
     """Open a TCP socket, to be connected, whose window can be steered; *place* is its address."""
     family, kind, protocol, _, _ = place
