@@ -15,6 +15,7 @@ from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
+from transferd.service.breakers import Breakers
 from transferd.service.carrier import Carrier
 from transferd.service.chronicle import Chronicle
 from transferd.service.closing import Closing
@@ -32,8 +33,10 @@ from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.stagger import Stagger
 from transferd.service.turns import Slots
 from transferd.service.workers import Launch, Workers
+from transferd.transfer.breaker import BreakerPolicy
 from transferd.wire import link
 from transferd.wire.answers import Answers
 
@@ -53,6 +56,8 @@ class Parts:
     carrier: Carrier
     quotas: Quotas
     outcomes: Outcomes
+    breakers: Breakers
+    stagger: Stagger
 
     def reconfigure(self, config: Config) -> None:
         """Give every organ its part of another configuration.
@@ -63,6 +68,8 @@ class Parts:
         limits = config.limits.limits()
         self.workers.configure(worker_settings(config), config.worker.idle_seconds)
         self.carrier.configure(_retry_times(config), config.passport.options())
+        self.breakers.configure(_breaker_policy(config))
+        self.stagger.configure(config.fleet.start_spread_seconds)
         self.quotas.configure(limits, _membership(config))
         self.scheduler.configure(_slots(config))
         self.notifier.configure(_delivery(config))
@@ -94,7 +101,11 @@ def assemble(
 
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
-    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
+    jitter = random.random
+    breakers = Breakers(clock, jitter, _breaker_policy(config))
+    stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
+    times = _retry_times(config)
+    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas)
     runs = Runs(carrier, chronicle)
     workers.listen(runs)
 
@@ -111,10 +122,10 @@ def assemble(
         meter,
         owner_of,
     )
-    scheduler = Scheduler(jobs, runs, _slots(config), clock)
+    scheduler = Scheduler(jobs, runs, _slots(config), clock, stagger)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
-    outcomes = Outcomes(notifier, scheduler, closing, runs, meter)
+    outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
     organs = Organs(
@@ -125,8 +136,14 @@ def assemble(
         outcomes=outcomes,
         locks=locks,
         quotas=quotas,
+        stagger=stagger,
         clock=clock,
     )
+
+    async def network_back() -> None:
+        breakers.network_back()
+        await scheduler.retry_all()
+
     return Parts(
         jobs=Jobs(organs, limits, owner_of),
         notifier=notifier,
@@ -135,10 +152,12 @@ def assemble(
         scheduler=scheduler,
         closing=closing,
         housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
-        network=NetworkWatch(scheduler.retry_all, clock),
+        network=NetworkWatch(network_back, clock),
         carrier=carrier,
         quotas=quotas,
         outcomes=outcomes,
+        breakers=breakers,
+        stagger=stagger,
     )
 
 
@@ -150,7 +169,21 @@ def _membership(config: Config) -> Callable[[int], bool]:
 def _retry_times(config: Config) -> RetryTimes:
     queue = config.queue
     return RetryTimes(
-        cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
+        cap=queue.max_retry_delay_seconds,
+        soon=queue.soon_seconds,
+        space=queue.space_seconds,
+        spread=config.fleet.retry_spread,
+    )
+
+
+def _breaker_policy(config: Config) -> BreakerPolicy:
+    fleet = config.fleet
+    return BreakerPolicy(
+        failures=fleet.rest_failures,
+        window=fleet.rest_window_seconds,
+        first=fleet.rest_seconds,
+        cap=fleet.max_rest_seconds,
+        spread=fleet.retry_spread,
     )
 
 

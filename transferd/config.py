@@ -60,6 +60,24 @@ class Queue(Section, frozen=True):
     inactivity_days: Days = 90.0
 
 
+class Fleet(Section, frozen=True):
+    """What keeps many machines from asking one server at one moment."""
+
+    #: Background jobs begin at a random moment within this time after a start, and are tried again
+    #: within it when the network is back.
+    start_spread_seconds: NotNegative = 300.0
+    #: A wait after a failure is longer by up to this part of itself, Retry-After's, too.
+    retry_spread: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
+    #: So many failures of one user's jobs in a row that are a server's…
+    rest_failures: Count = 5
+    #: …within this time, and it is left alone by them…
+    rest_window_seconds: Positive = 600.0
+    #: …for this long, and twice as long each time that it has not come back…
+    rest_seconds: Positive = 60.0
+    #: …up to this.
+    max_rest_seconds: Positive = 3600.0
+
+
 class Notices(Section, frozen=True):
     """Delivery of notices."""
 
@@ -164,6 +182,7 @@ class Config(Section, frozen=True):
 
     api: Api = Api()
     queue: Queue = Queue()
+    fleet: Fleet = Fleet()
     notices: Notices = Notices()
     network: Network = Network()
     passport: Passport = Passport()

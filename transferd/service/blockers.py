@@ -8,13 +8,20 @@ from transferd.model.job import Blocker, Job, Priority, Seconds
 from transferd.model.states import JobState
 
 
-def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]:
-    """Return the reasons why *job* does not move; none when it does, or has left the queue."""
+def blockers_of(
+    job: Job, now: datetime, steady: Seconds, held: Seconds | None
+) -> tuple[Blocker, ...]:
+    """Return the reasons why *job* does not move; none when it does, or has left the queue.
+
+    A queued job is *held* back until that moment; None: it is not.
+    """
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
             return (_blocker(job, "empty", "the job has no files", "add a file, then resume"),)
         case JobState.SUSPENDED:
             return (_blocker(job, "suspended", "the job is suspended", "resume it"),)
+        case JobState.QUEUED if held is not None:
+            return (_held(job, now + timedelta(seconds=max(0.0, held - steady))),)
         case JobState.QUEUED:
             return (_queued(job),)
         case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
@@ -36,6 +43,16 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
             return (_blocker(job, "not_completed", text, "complete the job"),)
         case _:
             return ()
+
+
+def _held(job: Job, until: datetime) -> Blocker:
+    return Blocker(
+        code="start_spread",
+        text="background jobs start a little later, each machine at a random moment",
+        since=job.modified,
+        until=until,
+        remedy="wait, or suspend and resume it to start at once",
+    )
 
 
 def _queued(job: Job) -> Blocker:

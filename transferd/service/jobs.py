@@ -37,6 +37,7 @@ class Jobs:
         self._closing = organs.closing
         self._outcomes = organs.outcomes
         self._quotas = organs.quotas
+        self._stagger = organs.stagger
         self._clock = organs.clock
         self._limits = limits
         self._owner_of = owner_of
@@ -184,7 +185,8 @@ class Jobs:
 
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
-        return blockers_of(job, self._clock.now(), self._clock.steady())
+        held = self._stagger.until if self._stagger.holds(job) else None
+        return blockers_of(job, self._clock.now(), self._clock.steady(), held)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""

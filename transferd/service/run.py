@@ -8,6 +8,7 @@ from dataclasses import replace
 from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
 from transferd.model.limits import Quota
+from transferd.model.origins import Origin, origin
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Inbox
 from transferd.service.ports import Runnable, Secrets
@@ -25,6 +26,8 @@ class Run:
         self.claim = claim
         self.chronicle = chronicle
         self.inbox = Inbox()
+        #: Those that its worker was told of last, or is to be told of.
+        self.files: tuple[File, ...] = ()
         #: What its worker may speak of.
         self.record = Record()
         self.progress = Progress.fresh()
@@ -39,6 +42,18 @@ class Run:
         self.waiting = False
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
+
+    def origin_of(self, file: File | None) -> Origin:
+        """Return where a file comes from; None: the next one."""
+        return origin((file or self.files[0]).spec.remote)
+
+    def file_at(self, local: str | None) -> File | None:
+        """Return the file with a destination, where its worker was told of it."""
+        return next((file for file in self.files if file.spec.local == local), None)
+
+    def file_numbered(self, index: int) -> File | None:
+        """Return the file with an index, where its worker was told of it."""
+        return next((file for file in self.files if file.index == index), None)
 
 
 def start_message(

@@ -273,6 +273,12 @@ class SqliteJobStore:
         """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction."""
         return await self._database.write(partial(moves.retry, steady=steady, now=now, limit=limit))
 
+    async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
+        """Bring waits in TRANSIENT_ERROR forward."""
+        return await self._database.write(
+            partial(moves.hasten, front=front, back=back, after=after, limit=limit)
+        )
+
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""
         return await self._database.read(
