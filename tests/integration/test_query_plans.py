@@ -162,6 +162,7 @@ QUESTIONS: dict[str, Question] = {
     "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE),
     "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
     "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
+    "hasten": lambda p: p.jobs.hasten(1.0, 2.0, after=0, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),

@@ -51,7 +51,7 @@ def _held(job: Job, until: datetime) -> Blocker:
         text="background jobs start a little later, each machine at a random moment",
         since=job.modified,
         until=until,
-        remedy="wait, or suspend and resume it to start at once",
+        remedy="wait, or resume it to start at once",
     )
 
 

@@ -63,6 +63,9 @@ class Outcomes:
             if job.state not in _RUN_THEIR_COURSE:
                 self._scheduler.wake()
             self._closing.consider(job)
+        elif job.state is JobState.QUEUED:  # resumed once more: it is to start now
+            self._stagger.call(job, asked=True)
+            self._scheduler.wake()
         self._notifier.raised(moved.notices)
         self._notifier.modified(job.owner, job.id)
 

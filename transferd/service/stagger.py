@@ -53,12 +53,15 @@ class Stagger:
         background = job.settings.priority is not Priority.FOREGROUND
         return background and self.until is not None and job.id not in self._called
 
-    def call(self, job: Job) -> None:
-        """Take that a job is queued, or another one; by its owner, unless it has been retried."""
+    def call(self, job: Job, *, asked: bool = False) -> None:
+        """Take that a job is queued, or another one; by its owner, unless it has been retried.
+
+        With *asked* it was by its owner in any case.
+        """
         if self.until is None:
             return
         self._called.pop(job.id, None)
-        asked = job.state is JobState.QUEUED and job.retry_delay <= 0
+        asked = asked or (job.state is JobState.QUEUED and job.retry_delay <= 0)
         if asked and len(self._called) < _MOST:
             priority = job.settings.priority
             self._called[job.id] = Runnable(job_id=job.id, owner=job.owner, priority=priority)

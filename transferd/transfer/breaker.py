@@ -23,6 +23,8 @@ def blames_server(failure: Failure) -> bool | None:
     An answer that is no sign of distress (404) is as good as a success: somebody is there.
     """
     status = failure.http_status
+    if status == 407:
+        return None  # its proxy's
     if status is not None:
         return status == 429 or 500 <= status < 600
     return True if failure.code in _SERVERS else None
