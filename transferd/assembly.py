@@ -67,8 +67,8 @@ class Parts:
         """
         limits = config.limits.limits()
         self.workers.configure(worker_settings(config), config.worker.idle_seconds)
-        self.carrier.configure(_retry_times(config), config.passport.options())
-        self.breakers.configure(_breaker_policy(config))
+        self.carrier.configure(retry_times(config), config.passport.options())
+        self.breakers.configure(breaker_policy(config))
         self.stagger.configure(config.fleet.start_spread_seconds)
         self.quotas.configure(limits, _membership(config))
         self.scheduler.configure(_slots(config))
@@ -102,9 +102,9 @@ def assemble(
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
     jitter = random.random
-    breakers = Breakers(clock, jitter, _breaker_policy(config))
+    breakers = Breakers(clock, jitter, breaker_policy(config))
     stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
-    times = _retry_times(config)
+    times = retry_times(config)
     carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas)
     runs = Runs(carrier, chronicle)
     workers.listen(runs)
@@ -166,7 +166,8 @@ def _membership(config: Config) -> Callable[[int], bool]:
     return partial(is_member, group=config.api.admin_group)
 
 
-def _retry_times(config: Config) -> RetryTimes:
+def retry_times(config: Config) -> RetryTimes:
+    """Return how patient the daemon is."""
     queue = config.queue
     return RetryTimes(
         cap=queue.max_retry_delay_seconds,
@@ -176,7 +177,8 @@ def _retry_times(config: Config) -> RetryTimes:
     )
 
 
-def _breaker_policy(config: Config) -> BreakerPolicy:
+def breaker_policy(config: Config) -> BreakerPolicy:
+    """Return when servers are left alone."""
     fleet = config.fleet
     return BreakerPolicy(
         failures=fleet.rest_failures,

@@ -61,7 +61,17 @@ class Queue(Section, frozen=True):
 
 
 class Fleet(Section, frozen=True):
-    """What keeps many machines from asking one server at one moment."""
+    """What keeps many machines from asking one server at one moment.
+
+    The defaults were chosen with `python -m tests.bench.fleet --vary`. `retry_spread`: at 1 the
+    second wave after a Retry-After has a hundredth of its peak, at 0.5 a fiftieth; 2 brings half of
+    that again, and lets a lone machine wait for up to thrice as long. `start_spread_seconds`: of
+    what lets a server that needs five minutes for all serve them with no second request (1.01 for
+    each download; 2.0 at 120), the shortest. `rest_failures`: as many as a machine has background
+    slots, and one, so that one hiccup of a server does not make it rest; fewer save a twelfth of
+    the requests in an outage, without rests there are a fifth more. `rest_seconds`: 300 saves a
+    tenth of the requests, and all are done a fifth later.
+    """
 
     #: Background jobs begin at a random moment within this time after a start, and are tried again
     #: within it when the network is back.
