@@ -137,3 +137,16 @@ async def test_when_the_network_is_back_people_do_not_wait_for_the_fleet(tmp_pat
         assert (await worker.hears(link.Start, 3)).job == jobs[0].id
         waiting = await service.parts.jobs.get(ME, jobs[1].id)
         assert waiting.state is JobState.TRANSIENT_ERROR
+
+
+async def test_when_the_network_is_back_a_server_that_did_not_answer_is_asked(
+    tmp_path: Path,
+) -> None:
+    """It may have been the network that failed, and not the server."""
+    async with running_service(tmp_path, RESTING) as service:
+        worker = await fail_twice(service)
+        job = await service.create(spec("/c", settings=PATIENT))
+        await service.until(job, in_state(JobState.TRANSIENT_ERROR, "server_resting"))
+        await service.parts.network._on_route()
+        again = {(await worker.hears(link.Start, number)).job for number in (3, 4, 5)}
+        assert job.id in again

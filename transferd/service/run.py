@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from dataclasses import replace
 
 from transferd.model.credentials import PassportOptions
@@ -26,7 +27,7 @@ class Run:
         self.claim = claim
         self.chronicle = chronicle
         self.inbox = Inbox()
-        #: Those that its worker was told of last, or is to be told of.
+        #: Those that its worker was told of last, or is to be told of, by index.
         self.files: tuple[File, ...] = ()
         #: What its worker may speak of.
         self.record = Record()
@@ -53,7 +54,9 @@ class Run:
 
     def file_numbered(self, index: int) -> File | None:
         """Return the file with an index, where its worker was told of it."""
-        return next((file for file in self.files if file.index == index), None)
+        place = bisect_left(self.files, index, key=lambda file: file.index)
+        found = self.files[place : place + 1]
+        return found[0] if found and found[0].index == index else None
 
 
 def start_message(
