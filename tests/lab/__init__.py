@@ -26,5 +26,5 @@ How it is made:
   learned of the path is not kept for the next one. Foreground and background have addresses of
   their own at the server, and by those its congestion control.
 - Figures count bytes at the client's interfaces, behind the bottleneck, with a header for each
-  packet as the kernel merges them: a full link shows between 95.6 and 97 % of its rate.
+  packet as the kernel merges them: a full link shows between 95.6 and 98 % of its rate.
 """

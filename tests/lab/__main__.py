@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -21,6 +22,9 @@ from tests.lab.downloads import TOOLS
 from tests.lab.picture import draw
 from tests.lab.scenarios import Outcome
 from tests.lab.scene import MEMORY, scene
+
+#: Cell → tool → its runs so far.
+Book: TypeAlias = dict[Cell, dict[str, list[Outcome]]]
 
 
 async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
@@ -35,19 +39,15 @@ async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
 
 
 async def run(
-    chosen: Sequence[Cell], players: Sequence[str], runs: int, lock: Path | None
-) -> report.Results:
-    """Play cells so often, tools in turn, and print each run when it is done."""
-    results: dict[Cell, dict[str, list[Outcome]]] = {}
+    chosen: Sequence[Cell], players: Sequence[str], runs: int, lock: Path | None, book: Book
+) -> None:
+    """Play cells so often, tools in turn; each run is printed, and put into *book*."""
     for cell in chosen:
-        mine = [tool for tool in players if tool in cell.kind.tools]
-        results[cell] = {tool: [] for tool in mine}
         for _ in range(runs):
-            for tool in mine:
+            for tool in [tool for tool in players if tool in cell.kind.tools]:
                 outcome = await measure(cell, tool, lock)
-                results[cell][tool].append(outcome)
+                book.setdefault(cell, {}).setdefault(tool, []).append(outcome)
                 print(report.text(cell, tool, outcome), flush=True)
-    return {cell: each for cell, each in results.items() if each}
 
 
 @contextlib.contextmanager
@@ -94,8 +94,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in [name for name in os.environ if "proxy" in name.lower()]:
         del os.environ[name]
-    results = asyncio.run(run(chosen, players, asked.runs, asked.lock))
-    _write(results, asked.output)
+    book: Book = {}
+    try:
+        asyncio.run(run(chosen, players, asked.runs, asked.lock, book))
+    finally:
+        # However far it has come: it takes hours.
+        _write(book, asked.output)
 
 
 def _write(results: report.Results, output: Path) -> None:

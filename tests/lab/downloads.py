@@ -114,7 +114,7 @@ class OwnersDownload:
         url, place = self._scene.site.long(role), str(person.home / "long")
         words = ("get", url, place, "--detach", "--priority", self._priority)
         made = await asyncio.to_thread(self._service.client(person).json, *words)
-        self._jobs.append((person, made["id"]))
+        self._jobs.append((person, made["job"]["id"]))
 
     async def stop(self) -> None:
         """See Download.stop."""
