@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
 from tests.bench import machine
+from tests.bench.stage import quiet
 from tests.lab import report
 from tests.lab.cells import CELLS, USUAL, Cell, cells, tools
 from tests.lab.downloads import TOOLS
@@ -33,9 +32,8 @@ async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
     with scene(
         cell.link, foreground=kind.foreground, background=kind.background, tls=kind.tls
     ) as built:
-        async with kind.maker(tool, built) as download:
-            with _quiet(lock):
-                return await kind.scenario(built, download)
+        async with kind.maker(tool, built) as download, quiet(lock):
+            return await kind.scenario(built, download)
 
 
 async def run(
@@ -50,17 +48,6 @@ async def run(
                 print(report.text(cell, tool, outcome), flush=True)
 
 
-@contextlib.contextmanager
-def _quiet(lock: Path | None) -> Iterator[None]:
-    """Keep others from measuring meanwhile."""
-    if lock is None:
-        yield
-        return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.lab", description="How background downloads behave at a bottleneck."
@@ -69,7 +56,7 @@ def _arguments() -> argparse.Namespace:
         "--cells", nargs="+", default=USUAL, metavar="PATTERN", help="as in a shell"
     )
     parser.add_argument("--list", action="store_true", help="print the names of all cells")
-    parser.add_argument("--runs", type=int, default=5, help="how often everything is repeated")
+    parser.add_argument("--runs", type=int, default=1, help="how often everything is repeated")
     parser.add_argument(
         "--tools", type=lambda names: names.split(","), default=TOOLS, metavar="NAME,NAME…"
     )

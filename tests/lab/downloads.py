@@ -144,7 +144,7 @@ async def owners(tool: str, scene: Scene) -> AsyncIterator[Download]:
     path = f"[worker]\nenvironment = {{ PYTHONPATH = '{CHECKOUT}' }}\n"
     with people() as machine:
         service = SystemService(machine, path, network=scene.topology.client)
-        with service.start(before=["env", f"PYTHONPATH={CHECKOUT}"]):
+        with service.start(before=[*until_parent_ends(), "env", f"PYTHONPATH={CHECKOUT}"]):
             yield OwnersDownload(scene, service, PRIORITIES[tool])
 
 

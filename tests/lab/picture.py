@@ -48,13 +48,13 @@ def _panel(axes: Axes, cell: Cell, tool: str, outcome: Outcome) -> None:
         rates = [rate * 8 / 1e6 for rate in series.rates(role)]
         if max(rates) > _SHOWN:
             axes.plot(series.times, rates, color=color, linewidth=1.3, label=role.interface)
-    for when, what in series.marks:
+    for number, (when, what) in enumerate(series.marks):
         axes.axvline(when, color=_FAINT, linewidth=0.8, linestyle=":")
         axes.annotate(
             what,
             (when, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(2, -9),
+            xytext=(2, -9 - 8 * (number % 2)),
             textcoords="offset points",
             fontsize=6,
             color="#555555",
