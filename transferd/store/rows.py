@@ -100,6 +100,15 @@ def text_of(value: Settings | Failure | Validator | tuple[Part, ...] | Job) -> s
     return _encode(value).decode()
 
 
+def listed(values: Iterable[int | str]) -> str:
+    """Return values as the JSON that `json_each` takes apart: one statement serves all of them.
+
+    Between any two statements the other threads of the interpreter have their turn, so that a group
+    of jobs is read and written by few of them.
+    """
+    return _encode(list(values)).decode()
+
+
 def signed(number: int) -> int:
     """Return an unsigned number of 64 bits as SQLite's signed one."""
     return number - _UNSIGNED if number >= _SIGN else number
