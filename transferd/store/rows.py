@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,8 @@ _UNSIGNED: Final = 1 << 64
 _SIGN: Final = 1 << 63
 
 _encode = msgspec.json.Encoder().encode
-_settings = msgspec.json.Decoder(Settings).decode
+#: Jobs that are made together have the same ones, mostly; and each job is read several times.
+_settings = functools.lru_cache(maxsize=256)(msgspec.json.Decoder(Settings).decode)
 _failure = msgspec.json.Decoder(Failure).decode
 _validator = msgspec.json.Decoder(Validator).decode
 _parts = msgspec.json.Decoder(tuple[Part, ...]).decode
