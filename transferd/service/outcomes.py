@@ -76,7 +76,7 @@ class Outcomes:
             self._notifier.modified(owner, job_id)
 
     def ended(self, job_id: JobId) -> None:
-        """A run is over; its slot is free."""
+        """A run gives its slot back, or is over."""
         self._scheduler.wake()
 
     def _count(self, job: Job) -> None:

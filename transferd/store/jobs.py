@@ -243,7 +243,10 @@ class SqliteJobStore:
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""
-        await self._write(job_id, partial(file_rows.publish_files, files=files))
+        await self._write(
+            job_id,
+            lambda cx, number: file_rows.publish_files(cx, [(number, file) for file in files]),
+        )
 
     async def complete(
         self, ended: Sequence[Ending], now: datetime

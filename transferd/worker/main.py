@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from transferd.process import DESCRIPTORS
+from transferd.process import DESCRIPTORS, collect_seldom
 from transferd.wire.channel import Channel
 from transferd.wire.codec import decode_to_worker
 from transferd.worker.body import Bodies
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.warning("worker.session", extra={"fields": {"reason": complaint}})
     # Not before the session, which may set it.
     DESCRIPTORS.lift()
+    collect_seldom()
     runner = asyncio.Runner()
     status = runner.run(serve(link, report))
     logging.shutdown()
