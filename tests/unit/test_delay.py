@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transferd.transfer.delay import BASE_HISTORY, BaseDelay, Rounds
+from transferd.transfer.delay import BASE_HISTORY, BaseDelay, Look, Rounds
 
 SEGMENT = 1000
 
@@ -23,32 +23,32 @@ def rtt(measured: Rounds) -> float | None:
 def test_a_round_lasts_from_the_edge_to_its_byte() -> None:
     """The last byte of a window can leave only after the window was told."""
     measured = rounds()
-    measured.saw(1.0, 5000, 0.0)
-    measured.saw(1.03, 14_999, 9.0)
+    measured.saw(1.0, Look(received=5000), 0.0)
+    measured.saw(1.03, Look(received=14_999), 9.0)
     assert rtt(measured) is None
-    measured.saw(1.05, 15_000, 9.0)
+    measured.saw(1.05, Look(received=15_000), 9.0)
     assert rtt(measured) == pytest.approx(0.05)
 
 
 def test_no_round_begins_while_a_shrunk_window_stands_still() -> None:
     """A receiver cannot take back what it advertised (RFC 9293 3.8.6)."""
     measured = rounds()
-    measured.saw(1.0, 5000, 0.0)
+    measured.saw(1.0, Look(received=5000), 0.0)
     measured.advertise(4000)
-    measured.saw(1.01, 8000, 0.0)
-    measured.saw(1.02, 15_000, 0.0)
+    measured.saw(1.01, Look(received=8000), 0.0)
+    measured.saw(1.02, Look(received=15_000), 0.0)
     assert rtt(measured) == pytest.approx(0.02)
-    measured.saw(1.06, 19_000, 0.0)
+    measured.saw(1.06, Look(received=19_000), 0.0)
     assert rtt(measured) == pytest.approx(0.04)
 
 
 def test_the_shortest_round_counts_with_its_window() -> None:
     """The last of a bunch has waited for the first: only the minimum is the queue that stands."""
     measured = rounds(3000)
-    measured.saw(1.00, 1000, 0.0)
-    measured.saw(1.01, 2000, 0.0)
-    measured.saw(1.04, 4000, 0.0)
-    measured.saw(1.041, 5000, 0.0)
+    measured.saw(1.00, Look(received=1000), 0.0)
+    measured.saw(1.01, Look(received=2000), 0.0)
+    measured.saw(1.04, Look(received=4000), 0.0)
+    measured.saw(1.041, Look(received=5000), 0.0)
     sample = measured.take()
     assert sample is not None
     assert sample.rtt == pytest.approx(0.031)
@@ -59,12 +59,12 @@ def test_the_shortest_round_counts_with_its_window() -> None:
 def test_an_interruption_drops_what_was_under_way() -> None:
     """After it, nobody knows when the present edge was told."""
     measured = rounds()
-    measured.saw(1.0, 5000, 0.0)
+    measured.saw(1.0, Look(received=5000), 0.0)
     measured.interrupt()
-    measured.saw(2.0, 9000, 0.0)
-    measured.saw(2.01, 19_000, 0.0)
+    measured.saw(2.0, Look(received=9000), 0.0)
+    measured.saw(2.01, Look(received=19_000), 0.0)
     assert rtt(measured) is None
-    measured.saw(2.05, 29_000, 0.0)
+    measured.saw(2.05, Look(received=29_000), 0.0)
     assert rtt(measured) == pytest.approx(0.04)
 
 
@@ -72,7 +72,7 @@ def test_who_waits_knows_how_long_the_round_trip_is_at_least() -> None:
     """A queue that grows shows before the round ends."""
     measured = rounds()
     assert measured.waiting(1.0) == 0.0
-    measured.saw(1.0, 5000, 0.0)
+    measured.saw(1.0, Look(received=5000), 0.0)
     assert measured.waiting(1.5) == pytest.approx(0.5)
 
 

@@ -15,6 +15,7 @@ from tests.support.bottleneck import Bottleneck, Flow
 from tests.support.congestion import Bbr, Capped, Cubic
 from tests.support.yielding import Yielding
 from transferd.model.job import Priority
+from transferd.transfer.delay import Look
 from transferd.transfer.pacing import INTERVAL, TARGETS, TRICKLE, Pacing, Phase
 
 MEGABIT = 125_000.0
@@ -214,9 +215,9 @@ class TestThePathChanges:
             delay = before if now < 5.0 else after
             now += delay
             received += pacing.advice.window
-            pacing.saw(now, received)
+            pacing.saw(now, Look(received=received))
             if pacing.due(now):
-                pacing.step(now, received)
+                pacing.step(now, Look(received=received))
         assert pacing.base == pytest.approx(after, rel=0.02)
 
 
@@ -253,15 +254,15 @@ class TestTheWindowIsNotTheLimit:
         pacing = Pacing(target=NORMAL, now=0.0, handshake=0.02)
         window = pacing.advice.window
         for step in range(1, 200):
-            pacing.step(step * INTERVAL, step, limited=True)
+            pacing.step(step * INTERVAL, Look(received=step), limited=True)
         assert pacing.advice.window == window
         assert pacing.base == 0.02
 
     def test_the_kernels_own_sample_counts_for_the_base(self) -> None:
         """Who knows better is believed."""
         pacing = Pacing(target=NORMAL, now=0.0, handshake=0.02)
-        pacing.step(INTERVAL, 0, limited=True, rtt=0.013)
-        pacing.step(2 * INTERVAL, 0, limited=True, rtt=0.013)
+        pacing.step(INTERVAL, Look(received=0), limited=True, rtt=0.013)
+        pacing.step(2 * INTERVAL, Look(received=0), limited=True, rtt=0.013)
         assert pacing.base == 0.013
 
 
@@ -294,9 +295,9 @@ class TestTheWindow:
         for past, part, limited, flows in arrivals:
             now += past
             received += int(part * pacing.advice.window)
-            pacing.saw(now, received)
+            pacing.saw(now, Look(received=received))
             if pacing.due(now):
-                pacing.step(now, received, limited=limited, flows=flows)
+                pacing.step(now, Look(received=received), limited=limited, flows=flows)
             assert pacing.advice.window >= FLOOR
             assert pacing.advice.window % (1 << scale) == 0
 
@@ -307,8 +308,8 @@ class TestTheWindow:
         for step in range(1, 200):
             now = step * INTERVAL
             received += 1448 if step % 4 == 0 else 0
-            pacing.saw(now, received)
-            windows.append(pacing.step(now, received).window)
+            pacing.saw(now, Look(received=received))
+            windows.append(pacing.step(now, Look(received=received)).window)
         assert windows[-1] <= FLOOR + 128
         assert all(after >= before / 2 - 128 for before, after in pairwise(windows))
 

@@ -17,8 +17,22 @@ from transferd.model.units import Seconds
 BASE_HISTORY = 5
 
 _MINUTE: Seconds = 60.0
+#: A kernel's clock may be that coarse.
+_FRESH: Seconds = 0.004
 #: A flow at its smallest window believes a delay that has not moved for so long.
 _STEADY: Seconds = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a receiver sees of a connection at a moment."""
+
+    #: Bytes that have come in all, read or not.
+    received: int
+    #: How long ago the newest of them came.
+    age: Seconds = 0.0
+    #: How many more the sender was told that it may send; None: that is not known.
+    advertised: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +68,22 @@ class Rounds:
         """Have *window* advertised with the next bytes that are read."""
         self._window = window
 
-    def saw(self, now: Seconds, received: int, spacing: Seconds) -> None:
-        """Take note of *received* bytes in all; begin a round if none began for *spacing*."""
-        marks = self._marks
+    def saw(self, now: Seconds, look: Look, spacing: Seconds) -> None:
+        """Take note of what has come; begin a round if none began for *spacing*."""
+        received, marks = look.received, self._marks
         while marks and received >= marks[0][1]:
             begun, _, window = marks.popleft()
             if self._best is None or now - begun < self._best.rtt:
                 self._best = Sample(now - begun, window)
-        edge = received + self._window
+        if look.advertised is not None and look.advertised > self._window:
+            # Not taken back yet; each ACK rounds it up, so that its edge moves all the same.
+            self._edge = max(self._edge, received + look.advertised)
+            return
+        # Nobody sends the beginning of a segment whose end the window does not allow.
+        edge = received + self._window // self._segment * self._segment
         if edge <= self._edge:
             return
-        if self._resumed:
+        if self._resumed or look.age > _FRESH:
             # Who knows when this edge was advertised.
             self._resumed = False
             self._edge = self._marked = edge

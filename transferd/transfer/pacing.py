@@ -18,7 +18,7 @@ from enum import Enum
 
 from transferd.model.job import Priority
 from transferd.model.units import Seconds
-from transferd.transfer.delay import BaseDelay, Rounds, Sample
+from transferd.transfer.delay import BaseDelay, Look, Rounds, Sample
 from transferd.transfer.line import RISEN, Line
 
 #: The queueing delay that a class may cause; the foreground is not paced.
@@ -185,25 +185,26 @@ class Pacing:
         """Tell whether it is time for a step."""
         return now - self._now >= INTERVAL - _TOLERANCE
 
-    def saw(self, now: Seconds, received: int) -> Advice:
-        """Take note of *received* bytes in all; to be called after every read.
+    def saw(self, now: Seconds, look: Look) -> Advice:
+        """Take note of what has come; to be called after every read.
 
         The window moves little by little, as bytes arrive, so that the sender neither sends much
         more than what has just left the queue nor leaves a gap (as in RFC 6937, proportional rate
         reduction).
         """
+        received = look.received
         if self._phase is not Phase.RESTING:
             if self._current != self._window:
                 part = min(1.0, (received - self._aimed) / self._span)
                 self._current = self._start + (self._window - self._start) * part
                 self._rounds.advertise(self.advice.window)
-            self._rounds.saw(now, received, self._rtt / _MARKS)
+            self._rounds.saw(now, look, self._rtt / _MARKS)
         return self.advice
 
     def step(
         self,
         now: Seconds,
-        received: int,
+        look: Look,
         *,
         limited: bool = False,
         flows: int = 1,
@@ -213,7 +214,7 @@ class Pacing:
 
         Args:
             now: the time.
-            received: bytes received in all.
+            look: what has come.
             limited: whether since the last step something other than the network held the flow
                 back: it was idle, the disk was slow, a cap was reached.
             flows: background flows that share the path, this one included.
@@ -227,7 +228,8 @@ class Pacing:
             # All of them look at the path anew, at the same full second.
             self._next_slow = math.floor(now) + 2.0
         limited = limited or self._phase is Phase.RESTING
-        measured = self._measure(now, received, limited)
+        received = look.received
+        measured = self._measure(now, look, limited)
         self._now, self._received = now, received
         if measured or self._phase is Phase.RESTING:
             before = self._window
@@ -235,7 +237,7 @@ class Pacing:
             if self._window != before:
                 self._aim(received)
         self._rounds.advertise(self.advice.window)
-        self._rounds.saw(now, received, self._rtt / _MARKS)
+        self._rounds.saw(now, look, self._rtt / _MARKS)
         return self.advice
 
     def _aim(self, received: int) -> None:
@@ -246,13 +248,13 @@ class Pacing:
         else:
             self._span = 2 * (self._start - self._window) + 1
 
-    def _measure(self, now: Seconds, received: int, limited: bool) -> bool:
+    def _measure(self, now: Seconds, look: Look, limited: bool) -> bool:
         """Learn the delay from the rounds that have ended; False when nothing is known of it."""
         if limited or now <= self._now:
             self._rounds.interrupt()
             self._line.forget()
             return False
-        self._rounds.saw(now, received, self._rtt / _MARKS)
+        self._rounds.saw(now, look, self._rtt / _MARKS)
         sample = self._rounds.take()
         if sample is not None:
             self._recent.append((now, sample.rtt))
@@ -270,7 +272,7 @@ class Pacing:
             self._base.settle(now, self._rtt, self._little)
         self._rate = self._window / self._rtt
         self._queue = self._rtt - self._base.value
-        self._look_at_line(now, received, sample)
+        self._look_at_line(now, look.received, sample)
         return True
 
     def _look_at_line(self, now: Seconds, received: int, sample: Sample | None) -> None:
