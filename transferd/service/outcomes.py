@@ -59,7 +59,8 @@ class Outcomes:
 
     def changed(self, job: Job) -> None:
         """A job was made, or something about it that is not its state is new."""
-        self._scheduler.wake()
+        if job.state is not JobState.SUSPENDED:
+            self._scheduler.wake()
         self._closing.consider(job)
         self._notifier.modified(job.owner, job.id)
 

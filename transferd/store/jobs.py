@@ -75,6 +75,8 @@ class SqliteJobStore:
 
     async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
         """Return those that `create` would make new jobs of."""
+        if all(spec.id is None for spec in specs):
+            return tuple(specs)
         asked = [(spec, self._vault.marks(spec.fingerprint)) for spec in specs]
         return await self._database.read(partial(queue.unmade, owner=owner, asked=asked))
 

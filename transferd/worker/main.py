@@ -20,7 +20,7 @@ from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.report import Report, set_up_report
 from transferd.worker.security import open_security_threads
 from transferd.worker.session import open_session
-from transferd.worker.threads import Threads
+from transferd.worker.threads import Threads, stand_back
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads, Th
         loop.set_default_executor(Threads(NAME_THREADS, "names"))
         return (
             Threads(DISK_THREADS, "disk"),
-            Threads(BODY_THREADS, "bodies"),
+            Threads(BODY_THREADS, "bodies", stand_back),
             open_security_threads(),
         )
     except RuntimeError as error:
