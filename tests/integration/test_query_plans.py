@@ -47,8 +47,9 @@ FULL = Quota(
     bytes_per_machine=999,
     stored_bytes_per_user=99_999,
 )
-#: Small by nature: a row for each owner and state, one row, one row for each table.
-_SMALL = ("tallies", "machine", "positions", "sqlite_sequence")
+#: Small by nature: a row for each owner and state, one row, one row for each table, and what the
+#: question itself names.
+_SMALL = ("tallies", "machine", "positions", "sqlite_sequence", "json_each")
 _PARTIAL = (" jobs_waiting", " notices_open")
 
 

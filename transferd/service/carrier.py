@@ -56,7 +56,7 @@ class Outcome(Protocol):
         ...
 
     def ended(self, job_id: JobId) -> None:
-        """A run is over; its slot is free."""
+        """A run gives its slot back, or is over."""
         ...
 
 
@@ -260,7 +260,7 @@ class Carrier:
         run.chronicle.take(start.files)
         for file in start.files:
             run.progress.kept(file.index, file.bytes_covered)
-        run.record.give(start.files)
+        self._give(run, start.files)
         run.live = True
         await self._reply(run, start)
 
@@ -273,9 +273,13 @@ class Carrier:
             return True
         run.files = files
         run.chronicle.take(files)
-        run.record.give(files)
+        self._give(run, files)
         await self._reply(run, link.Extend(job_id, run.number, files))
         return False
+
+    def _give(self, run: Run, files: Sequence[File]) -> None:
+        run.record.give(files)
+        run.complete, run.finishing = len(files) < BATCH, False
 
     async def _halt_and_fail(self, run: Run, error: Exception, started: Seconds) -> None:
         await self.halt(run)

@@ -72,7 +72,8 @@ class Outcomes:
     def changed(self, job: Job) -> None:
         """A job was made, or something about it that is not its state is new."""
         self._stagger.call(job)
-        self._scheduler.wake()
+        if job.state is not JobState.SUSPENDED:
+            self._scheduler.wake()
         self._closing.consider(job)
         self._notifier.modified(job.owner, job.id)
 
@@ -89,7 +90,7 @@ class Outcomes:
             self._notifier.modified(owner, job_id)
 
     def ended(self, job_id: JobId) -> None:
-        """A run is over; its slot is free."""
+        """A run gives its slot back, or is over."""
         self._scheduler.wake()
 
     def _count(self, job: Job) -> None:

@@ -36,6 +36,10 @@ class Run:
         self.quota = Quota()
         self.moved_bytes = False
         self.stopping = False
+        #: Whether its worker was given all files that there were.
+        self.complete = False
+        #: Whether its worker has done them all: the slot is free before that is written down.
+        self.finishing = False
         #: Whether the worker still has something to say of it.
         self.live = False
         self.worker: Worker | None = None

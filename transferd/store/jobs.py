@@ -75,6 +75,8 @@ class SqliteJobStore:
 
     async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
         """Return those that `create` would make new jobs of."""
+        if all(spec.id is None for spec in specs):
+            return tuple(specs)
         asked = [(spec, self._vault.marks(spec.fingerprint)) for spec in specs]
         return await self._database.read(partial(queue.unmade, owner=owner, asked=asked))
 
@@ -243,7 +245,10 @@ class SqliteJobStore:
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""
-        await self._write(job_id, partial(file_rows.publish_files, files=files))
+        await self._write(
+            job_id,
+            lambda cx, number: file_rows.publish_files(cx, [(number, file) for file in files]),
+        )
 
     async def complete(
         self, ended: Sequence[Ending], now: datetime
