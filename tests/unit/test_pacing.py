@@ -109,7 +109,7 @@ class TestAlone:
         own, _ = background(0.1)
         line.add(own)
         line.run(25)
-        assert own.between(10, 25, line.step) >= 0.94 * line.rate
+        assert own.between(10, 25, line.step) >= 0.91 * line.rate
 
     def test_it_bears_a_line_whose_rate_flickers(self) -> None:
         """A real line is not even; ten per cent either way are no rival."""
@@ -258,11 +258,11 @@ class TestTheWindowIsNotTheLimit:
         assert pacing.advice.window == window
         assert pacing.base == 0.02
 
-    def test_the_kernels_own_sample_counts_for_the_base(self) -> None:
-        """Who knows better is believed."""
+    def test_the_kernel_is_believed_where_it_measures(self) -> None:
+        """Who looks late sees rounds too long or too short; the kernel does not look late."""
         pacing = Pacing(target=NORMAL, now=0.0, handshake=0.02)
-        pacing.step(INTERVAL, Look(received=0), limited=True, rtt=0.013)
-        pacing.step(2 * INTERVAL, Look(received=0), limited=True, rtt=0.013)
+        for step in (1, 2):
+            pacing.step(step * INTERVAL, Look(received=step, rtt=0.013))
         assert pacing.base == 0.013
 
 

@@ -33,6 +33,8 @@ class Look:
     age: Seconds = 0.0
     #: How many more the sender was told that it may send; None: that is not known.
     advertised: int | None = None
+    #: The round trip as the kernel measures it, by timestamps (RFC 7323 4); None: it does not.
+    rtt: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ _LITTLE = 0.2
 _NOISE: Seconds = 0.002
 #: A queue that stayed small for so long lets the window double again.
 _CALM: Seconds = 0.3
-_CALM_AMONG_RIVALS: Seconds = 1.2
+_CALM_AMONG_RIVALS: Seconds = 0.7
 #: A flow at rest looks from time to time, long enough for a round, whether the queue has gone.
 _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
@@ -208,7 +208,6 @@ class Pacing:
         *,
         limited: bool = False,
         flows: int = 1,
-        rtt: Seconds | None = None,
     ) -> Advice:
         """Decide anew.
 
@@ -218,10 +217,7 @@ class Pacing:
             limited: whether since the last step something other than the network held the flow
                 back: it was idle, the disk was slow, a cap was reached.
             flows: background flows that share the path, this one included.
-            rtt: the kernel's own sample of the round trip, if it has one.
         """
-        if rtt is not None:
-            self._base.learn(now, rtt)
         flows = max(flows, 1)
         if flows != self._flows:
             self._flows = flows
@@ -255,7 +251,7 @@ class Pacing:
             self._line.forget()
             return False
         self._rounds.saw(now, look, self._rtt / _MARKS)
-        sample = self._rounds.take()
+        sample = self._sample(look)
         if sample is not None:
             self._recent.append((now, sample.rtt))
             while self._recent[0][0] < now - self._rtt:
@@ -274,6 +270,13 @@ class Pacing:
         self._queue = self._rtt - self._base.value
         self._look_at_line(now, look.received, sample)
         return True
+
+    def _sample(self, look: Look) -> Sample | None:
+        """Return how long a round took: the kernel's word counts, since it never looks late."""
+        sample = self._rounds.take()
+        if look.rtt is None or look.received <= self._received:
+            return sample
+        return Sample(look.rtt, self.advice.window if sample is None else sample.window)
 
     def _look_at_line(self, now: Seconds, received: int, sample: Sample | None) -> None:
         """Tell whether somebody else is there; flows of one machine count as one."""

@@ -17,8 +17,9 @@ from transferd.transfer.delay import Look
 _INFO_BYTES = 236
 #: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs…
 _SCALES, _SEGMENT, _RTT, _LEAST_RTT = 6, 20, 68, 148
-#: …how long ago the last bytes came, in ms, how many have come, and how many may come.
-_AGE, _RECEIVED, _ADVERTISED = 52, 128, 232
+#: …how long ago bytes came, in ms, the receiver's RTT in µs, how many came, how many may come.
+_AGE, _ROUND, _RECEIVED, _ADVERTISED = 52, 92, 128, 232
+_OPTIONS, _TIMESTAMPS = 5, 1
 _UNKNOWN = 0xFFFFFFFF
 _NUMBER = struct.Struct("=I")
 _LONG = struct.Struct("=Q")
@@ -84,11 +85,14 @@ class Window:
         """Ask the kernel what has come."""
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
         (count,), (age,) = _LONG.unpack_from(info, _RECEIVED), _NUMBER.unpack_from(info, _AGE)
+        (rtt,) = _NUMBER.unpack_from(info, _ROUND)
         told = len(info) >= _ADVERTISED + _NUMBER.size
         return Look(
             received=count,
             age=age / 1000,
             advertised=_NUMBER.unpack_from(info, _ADVERTISED)[0] if told else None,
+            # Without timestamps it is the least that was ever seen, which says nothing of now.
+            rtt=rtt / 1e6 if rtt and info[_OPTIONS] & _TIMESTAMPS else None,
         )
 
     def unread(self) -> int:
