@@ -39,6 +39,10 @@ INTERVAL: Seconds = 0.05
 #: make that longer than this.
 _LONGEST: Seconds = 0.25
 _TOLERANCE: Seconds = 0.001
+#: The rate that bounds the round trip is measured over no less than this time.
+_SPAN: Seconds = 0.2
+_UNLIKELY = 1.3
+_DOUBTS = 5
 #: Rounds that are measured at once.
 _MARKS = 8
 _FIRST_SEGMENTS = 10
@@ -140,6 +144,9 @@ class Pacing:
         self._line = Line(self._little)
         self._over = 0
         self._recent: deque[tuple[Seconds, Seconds]] = deque()
+        #: How often in a row the round trip was longer than possible.
+        self._doubts = 0
+        self._past: deque[tuple[Seconds, int, int]] = deque()
         self._flows = 1
         self._before = math.inf
         self._calm_since = now
@@ -249,6 +256,7 @@ class Pacing:
         if limited or now <= self._now:
             self._rounds.interrupt()
             self._line.forget()
+            self._past.clear()
             return False
         self._rounds.saw(now, look, self._rtt / _MARKS)
         sample = self._sample(look)
@@ -264,12 +272,35 @@ class Pacing:
             self._rtt = waiting
         else:
             return False
+        self._doubt(self._longest(now, look.received))
         if self._window <= self._floor and sample is not None:
             self._base.settle(now, self._rtt, self._little)
         self._rate = self._window / self._rtt
         self._queue = self._rtt - self._base.value
         self._look_at_line(now, look.received, sample)
         return True
+
+    def _doubt(self, longest: Seconds) -> None:
+        """Believe no round trip that has been longer than possible for a while.
+
+        A server that has nothing to send lets rounds seem long. Then the window comes down to what
+        its rate needs, and no further: the rate stays.
+        """
+        self._doubts = self._doubts + 1 if self._rtt > _UNLIKELY * longest else 0
+        if self._doubts >= _DOUBTS:
+            self._rtt = max(longest, self._base.value)
+
+    def _longest(self, now: Seconds, received: int) -> Seconds:
+        """Return how long the round trip was at most: no more than a window comes in each."""
+        past, span = self._past, max(_SPAN, self._rtt)
+        past.append((now, received, self.advice.window))
+        # What came was allowed by windows of a round before.
+        while past[0][0] < now - span - self._rtt - INTERVAL:
+            past.popleft()
+        began, before = next((at, came) for at, came, _ in past if at >= now - span - _TOLERANCE)
+        if received == before:
+            return math.inf
+        return max(window for _, _, window in past) * (now - began) / (received - before)
 
     def _sample(self, look: Look) -> Sample | None:
         """Return how long a round took: the kernel's word counts, since it never looks late."""
@@ -333,7 +364,7 @@ class Pacing:
             halve = self._line.part < RISEN
         else:
             halve = self._over > 2 and self._queue > 1.2 * target
-        if not halve:
+        if not halve or self._doubts:
             wanted = before * (self._base.value + target) / self._rtt
         self._window = max(self._floor, before / 2, wanted)
         # Nothing that begins before the edge moves again tells of the new window.
