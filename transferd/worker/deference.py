@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from time import monotonic
 
 from transferd.auth.flow import Randomness
 from transferd.model.job import Seconds
+from transferd.model.origins import is_loopback
 from transferd.transfer.pacing import INTERVAL, Advice, Pacing
 from transferd.worker.answer import Answer
 from transferd.worker.flow import PIPE
@@ -43,6 +45,15 @@ class Flows:
         self._own -= 1
 
 
+def within_machine(connection: socket.socket) -> bool:
+    """Whether the other end is on this machine: there is no line to share then.
+
+    Raises:
+        OSError: the connection is gone.
+    """
+    return is_loopback(connection.getpeername()[0])
+
+
 class Manners:
     """How the bodies of one run behave beside other traffic."""
 
@@ -57,8 +68,11 @@ class Manners:
         handler = answer.handler
         if self._target is None or handler is None or handler.transport is None:
             return Unpaced()
+        connection = handler.transport.get_extra_info("socket")
         try:
-            window = Window(handler.transport.get_extra_info("socket").fileno())
+            if within_machine(connection):
+                return Unpaced()
+            window = Window(connection.fileno())
         except OSError:
             # No more descriptors are to be had, or no connection: it is about to fail.
             return Unpaced()
