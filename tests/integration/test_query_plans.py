@@ -14,6 +14,8 @@ import pytest_asyncio
 
 from tests.support.store import (
     ALICE,
+    EVERY_COST,
+    EVERYBODY,
     NOW,
     credential,
     done,
@@ -158,8 +160,8 @@ Question = Callable[[Plans], Awaitable[object]]
 _EVERY = frozenset(JobState)
 
 QUESTIONS: dict[str, Question] = {
-    "agenda": lambda p: p.jobs.agenda(NINE, NINE),
-    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE),
+    "agenda": lambda p: p.jobs.agenda(NINE, NINE, EVERYBODY),
+    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE, EVERY_COST),
     "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
     "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),

@@ -13,6 +13,7 @@ from pathlib import Path
 PACKAGES = {
     "apache2": "apache2-bin",
     "curl": "curl",
+    "dbus-daemon": "dbus",
     "debootstrap": "debootstrap",
     "dpkg-buildpackage": "dpkg-dev",
     "lighttpd": "lighttpd",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from transferd.model.admission import Admission
 from transferd.model.job import Blocker, Job, Priority, Seconds
 from transferd.model.states import JobState
 
 
-def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]:
+def blockers_of(
+    job: Job, admission: Admission, now: datetime, steady: Seconds
+) -> tuple[Blocker, ...]:
     """Return the reasons why *job* does not move; none when it does, or has left the queue."""
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
@@ -16,7 +19,8 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
         case JobState.SUSPENDED:
             return (_blocker(job, "suspended", "the job is suspended", "resume it"),)
         case JobState.QUEUED:
-            return (_queued(job),)
+            settings = job.settings
+            return (admission.may_run(settings.priority, settings.cost) or _no_slot(job),)
         case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
             until = None
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is not None:
@@ -38,7 +42,7 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
             return ()
 
 
-def _queued(job: Job) -> Blocker:
+def _no_slot(job: Job) -> Blocker:
     if job.settings.priority is Priority.FOREGROUND:
         text, remedy = "other foreground jobs hold all slots", "wait, or suspend one of them"
     else:
