@@ -19,6 +19,7 @@ PACKAGES = {
     "lighttpd": "lighttpd",
     "nginx": "nginx",
     "gcc": "gcc",
+    "ip": "iproute2",
     "kadmin.local": "krb5-admin-server",
     "kdb5_util": "krb5-kdc",
     "kinit": "krb5-user",

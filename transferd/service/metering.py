@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from transferd.model.costs import LinkCost
+from transferd.model.costs import UNKNOWN, LinkCost
 from transferd.model.job import Seconds
 from transferd.service.ports import Clock
 
@@ -41,7 +41,7 @@ class Metering:
                 log.info("network.unmetered", extra={"fields": {"reason": str(error)}})
             self.asked.set()
             await self._clock.sleep(_PATIENCE)
-        self.asked.set()
+        self._heard(UNKNOWN)
 
     def _heard(self, cost: LinkCost) -> None:
         self._tell(cost)
