@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 
-from transferd.model.admission import Admission, Link, Rules
+from transferd.model.admission import Admission, Rules
 from transferd.model.costs import LinkCost
 from transferd.model.job import Priority, Seconds
+from transferd.model.rates import Rates
 from transferd.model.schedule import Schedule
 from transferd.service.ports import Admitted, Clock, RateLimiter
 
@@ -108,24 +109,28 @@ class Windows:
     def _become(self, admission: Admission) -> None:
         before, self._admission = self._admission, admission
         if admission.rates != before.rates:
-            log.info("schedule.changed", extra={"fields": _shown(admission)})
-            for limiter in self._limiters:
-                limiter.limit(admission.rates)
+            self._tell(admission.rates)
         if admission.link != before.link:
-            log.info("network.changed", extra={"fields": _linked(admission.link)})
+            link = admission.link
+            fields = {
+                "cost": link.cost.name or "UNKNOWN",
+                "interfaces": ",".join(sorted(link.interfaces)),
+            }
+            log.info("network.changed", extra={"fields": fields})
         if admission == before:
             return
         self._admitted = admission.admitted()
         if self._wake is not None:
             self._wake()
 
-
-def _shown(admission: Admission) -> dict[str, object]:
-    """Return the limits as they are logged; None where there is none."""
-    rates = admission.rates
-    own = {priority.label: rate for priority, rate in rates.by_priority.items()}
-    return {"total": rates.total, **own}
-
-
-def _linked(link: Link) -> dict[str, object]:
-    return {"cost": link.cost.name or "UNKNOWN", "interfaces": ",".join(sorted(link.interfaces))}
+    def _tell(self, rates: Rates) -> None:
+        own = rates.by_priority
+        fields = {
+            "total": rates.total,
+            "high": own.get(Priority.HIGH),
+            "normal": own.get(Priority.NORMAL),
+            "low": own.get(Priority.LOW),
+        }
+        log.info("schedule.changed", extra={"fields": fields})
+        for limiter in self._limiters:
+            limiter.limit(rates)

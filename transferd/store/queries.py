@@ -18,6 +18,9 @@ from transferd.model.states import FINAL, JobState
 from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, take_page
 
 _IN_QUEUE = frozenset(JobState) - FINAL
+#: Behind every position: all jobs of a queue are skipped by one step, since SQLite starts at the
+#: first entry that is not less, and passes over equal ones one by one.
+_LAST = 2**63 - 1
 
 
 def page_of_jobs(
@@ -149,10 +152,10 @@ def _queues(
     while row := cx.execute(
         """
         SELECT id, owner, cost, position FROM jobs INDEXED BY jobs_queued
-        WHERE state = 0 AND priority = ? AND (owner, cost) > (?, ?)
+        WHERE state = 0 AND priority = ? AND (owner, cost, position) > (?, ?, ?)
         ORDER BY owner, cost, position LIMIT 1
         """,
-        [priority, owner, cost],
+        [priority, owner, cost, _LAST],
     ).fetchone():
         owner, cost = row["owner"], row["cost"]
         if cost in costs:
