@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from transferd.model.job import Seconds
 
@@ -17,7 +17,9 @@ _LOCAL = Path("/etc/localtime")
 
 def local_zone() -> tzinfo:
     """Return the zone of the machine's wall clocks at this moment; UTC where none is set."""
-    with suppress(OSError, ValueError):  # nobody is refused his downloads for a wrong zone
+    with suppress(
+        OSError, ValueError, ZoneInfoNotFoundError
+    ):  # nobody is refused his downloads for a wrong zone
         if name := os.environ.get("TZ", "").removeprefix(":"):
             return ZoneInfo(name)
     with suppress(OSError, ValueError), _LOCAL.open("rb") as file:
