@@ -14,7 +14,7 @@ from transferd.config import Source
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
 from transferd.model.errors import ConfigError, StoreLocked, TransferdError
-from transferd.process import DESCRIPTORS, hide_memory, leave_session_keyring
+from transferd.process import DESCRIPTORS, collect_seldom, hide_memory, leave_session_keyring
 from transferd.wire.paths import (
     SOCKET_VARIABLE,
     configuration_file,
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         # The threads of the queue file must not keep the loop waiting for longer.
         sys.setswitchinterval(_SWITCH)
+        collect_seldom()
         set_up_logging(config.log.format, config.log.level, environ, sys.stderr)
         # Whoever started it may want to remove or unmount the directory it was started in.
         os.chdir("/")

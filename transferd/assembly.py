@@ -16,6 +16,7 @@ from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.job import Job, JobId, Timers
 from transferd.service.announcement import announce
+from transferd.service.breakers import Breakers
 from transferd.service.carrier import Carrier
 from transferd.service.chronicle import Chronicle
 from transferd.service.clock import local_zone
@@ -35,9 +36,11 @@ from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.stagger import Stagger
 from transferd.service.turns import Slots
 from transferd.service.windows import Policy, Windows
 from transferd.service.workers import Launch, Workers
+from transferd.transfer.breaker import BreakerPolicy
 from transferd.wire import link
 from transferd.wire.answers import Answers
 
@@ -59,6 +62,8 @@ class Parts:
     carrier: Carrier
     quotas: Quotas
     outcomes: Outcomes
+    breakers: Breakers
+    stagger: Stagger
 
     def reconfigure(self, config: Config) -> None:
         """Give every organ its part of another configuration.
@@ -68,7 +73,9 @@ class Parts:
         """
         limits = config.limits.limits()
         self.workers.configure(worker_settings(config), config.worker.idle_seconds)
-        self.carrier.configure(_retry_times(config), config.passport.options())
+        self.carrier.configure(retry_times(config), config.passport.options())
+        self.breakers.configure(breaker_policy(config))
+        self.stagger.configure(config.fleet.start_spread_seconds)
         self.quotas.configure(limits, _membership(config))
         self.windows.configure(_policy(config))
         self.scheduler.configure(_slots(config))
@@ -105,7 +112,11 @@ def assemble(
 
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
-    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
+    jitter = random.random
+    breakers = Breakers(clock, jitter, breaker_policy(config))
+    stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
+    times = retry_times(config)
+    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas)
     runs = Runs(carrier, chronicle)
     workers.listen(runs)
 
@@ -123,11 +134,11 @@ def assemble(
         owner_of,
     )
     windows = Windows(_policy(config), clock)
-    scheduler = Scheduler(jobs, runs, _slots(config), windows, clock)
+    scheduler = Scheduler(jobs, runs, _slots(config), windows, clock, stagger)
     windows.report_to(scheduler.wake)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
-    outcomes = Outcomes(notifier, scheduler, closing, runs, meter)
+    outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
     organs = Organs(
@@ -139,8 +150,14 @@ def assemble(
         locks=locks,
         quotas=quotas,
         windows=windows,
+        stagger=stagger,
         clock=clock,
     )
+
+    async def network_back() -> None:
+        breakers.network_back()
+        await scheduler.retry_all()
+
     return Parts(
         jobs=Jobs(organs, limits, owner_of),
         notifier=notifier,
@@ -149,12 +166,14 @@ def assemble(
         scheduler=scheduler,
         closing=closing,
         housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
-        network=NetworkWatch(scheduler.retry_all, windows.leads_over, clock),
+        network=NetworkWatch(network_back, windows.leads_over, clock),
         metering=Metering(windows.costs, clock, bus),
         windows=windows,
         carrier=carrier,
         quotas=quotas,
         outcomes=outcomes,
+        breakers=breakers,
+        stagger=stagger,
     )
 
 
@@ -163,10 +182,26 @@ def _membership(config: Config) -> Callable[[int], bool]:
     return partial(is_member, group=config.api.admin_group)
 
 
-def _retry_times(config: Config) -> RetryTimes:
+def retry_times(config: Config) -> RetryTimes:
+    """Return how patient the daemon is."""
     queue = config.queue
     return RetryTimes(
-        cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
+        cap=queue.max_retry_delay_seconds,
+        soon=queue.soon_seconds,
+        space=queue.space_seconds,
+        spread=config.fleet.retry_spread,
+    )
+
+
+def breaker_policy(config: Config) -> BreakerPolicy:
+    """Return when servers are left alone."""
+    fleet = config.fleet
+    return BreakerPolicy(
+        failures=fleet.rest_failures,
+        window=fleet.rest_window_seconds,
+        first=fleet.rest_seconds,
+        cap=fleet.max_rest_seconds,
+        spread=fleet.retry_spread,
     )
 
 

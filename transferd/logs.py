@@ -48,6 +48,12 @@ _REDACTED = "…"
 #: Ids, codes and paths, mostly: without one of `:= ` no secret can be told from the rest.
 _HARMLESS = re.compile(r"[^\s:=]*")
 
+#: Without one of these in it, an ASCII text is what is left of it.
+_SIGNS = (
+    *("@", "?", "#", "authorization", "cookie", "x-api-key", "password", "passwd", "secret"),
+    *("token", "basic", "bearer", "digest", "negotiate", "ntlm"),
+)
+
 #: A text in quotes, which may themselves be escaped: in a repr of a repr, in JSON within JSON.
 _IN_QUOTES = r"(?P<quote>\\*[\"']).*?(?<!\\)(?P=quote)"
 
@@ -79,6 +85,10 @@ def redact(text: str) -> str:
     """
     if _HARMLESS.fullmatch(text):
         return text
+    if text.isascii():
+        lower = text.lower()
+        if not any([sign in lower for sign in _SIGNS]):
+            return text
     for pattern in _SECRET_TEXTS:
         text = pattern.sub(rf"\1{_REDACTED}", text)
     return _URL.sub(lambda url: url[1] + (url[2] and _REDACTED), text)
@@ -243,8 +253,13 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
-    return f"{moment.isoformat(timespec='milliseconds')}Z"
+    milliseconds = round(record.created * 1_000_000) // 1000
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def _level(record: logging.LogRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -14,6 +15,8 @@ _MOST = 65536
 #: So many can be opened while the limit is lowered: to start a process, and by other threads.
 _SPARE = 64
 _PR_SET_DUMPABLE = 4
+#: Objects, and collections of a generation, before the next one is searched (gc.set_threshold).
+_COLLECTIONS = 20_000, 10, 10
 #: The number of keyctl(2), whose library few machines have, and <linux/keyctl.h>.
 _SYS_KEYCTL = {
     "x86_64": 250,
@@ -26,6 +29,15 @@ _SYS_KEYCTL = {
     "s390x": 280,
 }
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+
+
+def collect_seldom() -> None:
+    """Look for unreachable cycles less often; after everything is imported.
+
+    Nearly all that a job leaves behind is freed at once, without a search; cycles come of errors.
+    """
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
 
 
 def hide_memory() -> None:

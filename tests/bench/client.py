@@ -14,7 +14,14 @@ from uuid import uuid4
 
 import msgspec
 
-from transferd.wire.api import FileBody, JobBody, JobsBody
+from transferd.wire.api import (
+    MOST_NOTICES,
+    AcknowledgementAnswer,
+    AcknowledgementBody,
+    FileBody,
+    JobBody,
+    JobsBody,
+)
 
 #: Seconds between two looks at what nobody tells.
 _LOOK = 0.01
@@ -44,6 +51,7 @@ class _Health(msgspec.Struct):
 
 
 _NOTICE = msgspec.json.Decoder(Notice)
+_SETTLED = msgspec.json.Decoder(AcknowledgementAnswer)
 
 
 class Line:
@@ -111,6 +119,9 @@ class Client:
         self._socket = socket
         self._lines = lines
         self._awaited: dict[str, asyncio.Future[Notice]] = {}
+        #: Notices to acknowledge with the next request; there is one at a time.
+        self._heard: list[int] = []
+        self._settling = asyncio.Lock()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -165,9 +176,19 @@ class Client:
         return await asyncio.gather(*outcomes)
 
     async def acknowledge(self, notices: Sequence[Notice]) -> None:
-        """Say that notices have been dealt with."""
-        for notice in notices:
-            await self.ask("POST", f"/v1/notices/{notice.number}/ack")
+        """Say that notices have been dealt with: as the library does it, all that wait together.
+
+        Raises:
+            RuntimeError: one of them could not be.
+        """
+        self._heard += [notice.number for notice in notices if notice.number is not None]
+        async with self._settling:
+            while self._heard:
+                numbers, self._heard = self._heard[:MOST_NOTICES], self._heard[MOST_NOTICES:]
+                body = msgspec.json.encode(AcknowledgementBody(numbers=numbers))
+                answer = _SETTLED.decode(await self.ask("POST", "/v1/notices/ack", body))
+                if answer.refused:
+                    raise RuntimeError(f"not acknowledged: {answer.refused[0]}")
 
     async def act(self, job_id: str, verb: str) -> None:
         """Complete a job, cancel it, and so on."""

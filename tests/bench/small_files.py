@@ -23,8 +23,6 @@ COUNT = 10_000
 _STREAMS = 16
 #: As many as the daemon takes.
 _JOBS_IN_REQUEST = 1000
-#: Acknowledgements under way at once: more of them share a commit.
-_LINES = 64
 #: Without competitors nothing is paired, and it takes long.
 _REPETITIONS = 3
 
@@ -123,7 +121,7 @@ async def many_jobs(stage: Stage) -> Result:
     """Make a job for each file, hear of every one and acknowledge it, until the queue is empty."""
     downloads = _Downloads(stage, stage.memory / "small")
     runs: list[Run] = []
-    async with stage.subject(lines=_LINES) as subject:
+    async with stage.subject() as subject:
         contenders = {OURS: _jobs(subject, downloads)}
         repetitions = min(_REPETITIONS, stage.extent.pairs)
         runs = await alternate(contenders, repetitions, stage.quiet)

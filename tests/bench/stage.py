@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +51,9 @@ class Stage:
     memory: Path
     disk: Path
 
-    @contextlib.asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
+    def quiet(self) -> AbstractAsyncContextManager[None]:
         """Keep others from measuring meanwhile."""
-        if self.extent.lock is None:
-            yield
-            return
-        with self.extent.lock.open("a") as file:
-            await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
-            yield
+        return quiet(self.extent.lock)
 
     def body(self) -> Path:
         """Return the large file."""
@@ -106,6 +101,17 @@ def daemon_in(directory: Path, config: str = "") -> Iterator[DaemonProcess]:
         except Exception:
             print(daemon.logged()[-4000:], file=sys.stderr)
             raise
+
+
+@contextlib.asynccontextmanager
+async def quiet(lock: Path | None) -> AsyncIterator[None]:
+    """Hold a file's lock, if there is a file, so that others who take it do not measure."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
 
 
 class Subject:

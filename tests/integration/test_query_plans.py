@@ -51,8 +51,9 @@ FULL = Quota(
     bytes_per_machine=999,
     stored_bytes_per_user=99_999,
 )
-#: Small by nature: a row for each owner and state, one row, one row for each table.
-_SMALL = ("tallies", "machine", "positions", "sqlite_sequence")
+#: Small by nature: a row for each owner and state, one row, one row for each table, and what the
+#: question itself names.
+_SMALL = ("tallies", "machine", "positions", "sqlite_sequence", "json_each")
 _PARTIAL = (" jobs_waiting", " notices_open")
 
 
@@ -178,6 +179,7 @@ QUESTIONS: dict[str, Question] = {
     "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE, EVERY_COST),
     "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
     "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
+    "hasten": lambda p: p.jobs.hasten(1.0, 2.0, after=0, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),

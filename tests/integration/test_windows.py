@@ -160,3 +160,19 @@ async def test_a_policy_sets_what_jobs_mean_that_do_not_say(service: Service) ->
     worker = await service.worker()
     await started(worker, 1, job)
     assert await codes(service, held) == await codes(service, own) == ["metered"]
+
+
+async def test_a_job_that_somebody_has_asked_for_waits_for_its_link_all_the_same(
+    service: Service,
+) -> None:
+    """Whoever starts at once while others are held back is not above the rules."""
+    service.parts.reconfigure(changed(fleet={"start_spread_seconds": 1000}))
+    service.parts.stagger.hold()
+    service.parts.windows.costs(METERED)
+    job = await service.create(wish("/a"))
+    front = await service.create(wish("/front", Priority.FOREGROUND))
+    worker = await service.worker()
+    await started(worker, 1, front)
+    assert await codes(service, job) == ["metered"]
+    service.parts.windows.costs(UNMETERED)
+    await started(worker, 2, job)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from tests.bench import machine
+from tests.bench.stage import quiet
 from tests.lab import report
 from tests.lab.cells import CELLS, USUAL, Cell, cells, tools
 from tests.lab.downloads import TOOLS
 from tests.lab.picture import draw
 from tests.lab.scenarios import Outcome
 from tests.lab.scene import MEMORY, scene
+
+#: Cell → tool → its runs so far.
+Book: TypeAlias = dict[Cell, dict[str, list[Outcome]]]
 
 
 async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
@@ -29,36 +32,20 @@ async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
     with scene(
         cell.link, foreground=kind.foreground, background=kind.background, tls=kind.tls
     ) as built:
-        async with kind.maker(tool, built) as download:
-            with _quiet(lock):
-                return await kind.scenario(built, download)
+        async with kind.maker(tool, built) as download, quiet(lock):
+            return await kind.scenario(built, download)
 
 
 async def run(
-    chosen: Sequence[Cell], players: Sequence[str], runs: int, lock: Path | None
-) -> report.Results:
-    """Play cells so often, tools in turn, and print each run when it is done."""
-    results: dict[Cell, dict[str, list[Outcome]]] = {}
+    chosen: Sequence[Cell], players: Sequence[str], runs: int, lock: Path | None, book: Book
+) -> None:
+    """Play cells so often, tools in turn; each run is printed, and put into *book*."""
     for cell in chosen:
-        mine = [tool for tool in players if tool in cell.kind.tools]
-        results[cell] = {tool: [] for tool in mine}
         for _ in range(runs):
-            for tool in mine:
+            for tool in [tool for tool in players if tool in cell.kind.tools]:
                 outcome = await measure(cell, tool, lock)
-                results[cell][tool].append(outcome)
+                book.setdefault(cell, {}).setdefault(tool, []).append(outcome)
                 print(report.text(cell, tool, outcome), flush=True)
-    return {cell: each for cell, each in results.items() if each}
-
-
-@contextlib.contextmanager
-def _quiet(lock: Path | None) -> Iterator[None]:
-    """Keep others from measuring meanwhile."""
-    if lock is None:
-        yield
-        return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _arguments() -> argparse.Namespace:
@@ -69,7 +56,7 @@ def _arguments() -> argparse.Namespace:
         "--cells", nargs="+", default=USUAL, metavar="PATTERN", help="as in a shell"
     )
     parser.add_argument("--list", action="store_true", help="print the names of all cells")
-    parser.add_argument("--runs", type=int, default=5, help="how often everything is repeated")
+    parser.add_argument("--runs", type=int, default=1, help="how often everything is repeated")
     parser.add_argument(
         "--tools", type=lambda names: names.split(","), default=TOOLS, metavar="NAME,NAME…"
     )
@@ -94,8 +81,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in [name for name in os.environ if "proxy" in name.lower()]:
         del os.environ[name]
-    results = asyncio.run(run(chosen, players, asked.runs, asked.lock))
-    _write(results, asked.output)
+    book: Book = {}
+    try:
+        asyncio.run(run(chosen, players, asked.runs, asked.lock, book))
+    finally:
+        # However far it has come: it takes hours.
+        _write(book, asked.output)
 
 
 def _write(results: report.Results, output: Path) -> None:

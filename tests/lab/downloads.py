@@ -114,7 +114,7 @@ class OwnersDownload:
         url, place = self._scene.site.long(role), str(person.home / "long")
         words = ("get", url, place, "--detach", "--priority", self._priority)
         made = await asyncio.to_thread(self._service.client(person).json, *words)
-        self._jobs.append((person, made["id"]))
+        self._jobs.append((person, made["job"]["id"]))
 
     async def stop(self) -> None:
         """See Download.stop."""
@@ -144,7 +144,7 @@ async def owners(tool: str, scene: Scene) -> AsyncIterator[Download]:
     path = f"[worker]\nenvironment = {{ PYTHONPATH = '{CHECKOUT}' }}\n"
     with people() as machine:
         service = SystemService(machine, path, network=scene.topology.client)
-        with service.start(before=["env", f"PYTHONPATH={CHECKOUT}"]):
+        with service.start(before=[*until_parent_ends(), "env", f"PYTHONPATH={CHECKOUT}"]):
             yield OwnersDownload(scene, service, PRIORITIES[tool])
 
 

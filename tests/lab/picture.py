@@ -21,6 +21,8 @@ _COLORS = {
     Role.SECOND: "#8a4fa0",
 }
 _DELAY, _FAINT = "#777777", "#bbbbbb"
+#: Mbit/s; a neighbour who asks for an address is no traffic.
+_SHOWN = 0.1
 
 
 def draw(
@@ -32,7 +34,9 @@ def draw(
         rows = canvas.subplots(len(tools), 1, squeeze=False, sharex=True)
         for (axes,), (tool, runs) in zip(rows, tools.items(), strict=True):
             _panel(axes, cell, tool, runs[0])
-        rows[0][0].legend(loc="upper left", ncols=3, fontsize=8)
+        canvas.legend(
+            *rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
+        )
         rows[-1][0].set_xlabel("seconds")
         canvas.suptitle(f"{cell.name}\n{headline(machine)}", fontsize=10)
         canvas.savefig(path, format="png", metadata={"Software": None})
@@ -42,15 +46,15 @@ def _panel(axes: Axes, cell: Cell, tool: str, outcome: Outcome) -> None:
     series = outcome.series
     for role, color in _COLORS.items():
         rates = [rate * 8 / 1e6 for rate in series.rates(role)]
-        if any(rates):
+        if max(rates) > _SHOWN:
             axes.plot(series.times, rates, color=color, linewidth=1.3, label=role.interface)
-    for when, what in series.marks:
+    for number, (when, what) in enumerate(series.marks):
         axes.axvline(when, color=_FAINT, linewidth=0.8, linestyle=":")
         axes.annotate(
             what,
             (when, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(2, -9),
+            xytext=(2, -9 - 8 * (number % 2)),
             textcoords="offset points",
             fontsize=6,
             color="#555555",

@@ -23,16 +23,13 @@ def text(cell: Cell, tool: str, outcome: Outcome) -> str:
 
 def figures(runs: Sequence[Outcome]) -> list[Figure]:
     """Return the medians of some runs."""
-    return [
-        median(what, [run.figures[what] for run in runs])
-        for what in (runs[0].figures if runs else ())
-    ]
+    return [median(what, [run.figures[what] for run in runs]) for what in runs[0].figures]
 
 
 def markdown(results: Results, machine: Mapping[str, str]) -> str:
     """Return a table for each cell: tools as columns, figures as rows."""
     tables = ["\n".join(_table(cell, tools)) for cell, tools in results.items()]
-    return "\n\n".join([*tables, f"{headline(machine)}; never: not within the run."])
+    return "\n\n".join([*tables, f"{headline(machine)}; never: not within the run, or lost."])
 
 
 def document(results: Results, machine: Mapping[str, str]) -> dict[str, Any]:

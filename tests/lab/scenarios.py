@@ -9,7 +9,9 @@
 | `owners` | two downloads of two owners at once |
 | `cpu` | a foreground job of transferd, then one of another priority |
 
-Rates are in Mbit/s, delays in ms and more than on the empty link, other times in s.
+Rates are in Mbit/s; delays are medians of echoes, in ms, and what they are more than on the empty
+link; requests take ms, other times are in s. A download has yielded when it has less than a tenth
+of the link, from the first bytes of the foreground on, and is back when it has nine tenths.
 """
 
 from __future__ import annotations

@@ -23,11 +23,13 @@ class Cubic:
     _least: float = float("inf")
     _dropped: float = 0.0
     _recovered: float = 0.0
+    _rtt: float = 0.0
     _round: float = 0.0
 
     def acked(self, now: float, size: float, rtt: float) -> None:
         """Grow."""
         self._least = min(self._least, rtt)
+        self._rtt = rtt
         if self.cwnd < self._ssthresh:
             self._start(size, rtt)
             return
@@ -58,6 +60,7 @@ class Cubic:
         if self._dropped < SEGMENT or now < self._recovered:
             return
         self._dropped = 0.0
+        self._recovered = now + self._rtt
         self._peak = self.cwnd * (0.85 if self.cwnd < self._peak else 1.0)
         self.cwnd = max(self.cwnd * 0.7, 2.0 * SEGMENT)
         self._ssthresh = self.cwnd
@@ -110,7 +113,6 @@ class Bbr:
     _probe_until: float = 0.0
     _round_at: float = 0.0
     _round: float = 0.0
-    _credit: float = _INITIAL
 
     def acked(self, now: float, size: float, rtt: float) -> None:
         """Take a sample of the rate in each round, and of the delay always."""
@@ -146,8 +148,7 @@ class Bbr:
     def allowance(self, now: float, sent: float, inflight: float, step: float) -> float:
         """Keep to the pace, and to two BDP in flight."""
         if not self._bandwidth:
-            sent, self._credit = self._credit, 0.0
-            return sent
+            return _INITIAL - inflight
         bdp = self._bandwidth * self._least
         if self._mode == "probe_rtt":
             return 4 * SEGMENT - inflight

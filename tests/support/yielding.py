@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tests.support.bottleneck import SEGMENT
+from transferd.transfer.delay import Look
 from transferd.transfer.pacing import Pacing
 
 
@@ -40,9 +42,9 @@ class Yielding:
             )
         pacing = self.pacing
         if size:
-            pacing.saw(now, int(self._received))
+            pacing.saw(now, Look(received=int(self._received)))
         if pacing.due(now):
-            pacing.step(now, int(self._received), flows=self.flows)
+            pacing.step(now, Look(received=int(self._received)), flows=self.flows)
             self.history.append((now, pacing.base, pacing.queue, pacing.advice.window))
         advice = pacing.advice
         if advice.rate is None:
@@ -51,4 +53,5 @@ class Yielding:
             more = self._read + advice.rate * (now - self._read_at)
             self._read = min(self._received, more)
         self._read_at = now
-        self.edge = max(self.edge, self._read + advice.window)
+        # No server sends a part of a segment.
+        self.edge = max(self.edge, self._read + advice.window // SEGMENT * SEGMENT)

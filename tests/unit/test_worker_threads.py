@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
-from transferd.worker.threads import Threads
+from transferd.worker.threads import Threads, stand_back
 
 
 def refuse(_: threading.Thread) -> None:
@@ -35,3 +36,12 @@ def test_a_worker_without_any_thread_does_not_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         Threads(8, "test")
+
+
+def test_threads_that_stand_back_leave_the_processors_to_others() -> None:
+    """Bodies at full speed keep no answer waiting; whoever started the threads is as before."""
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    with Threads(1, "test", stand_back) as threads:
+        there = threads.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+    assert there == min(here + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == here

@@ -43,6 +43,10 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "job.stumbled": _event("a job was interrupted, and is tried again", _FAILURE),
         "job.expired": _event("nobody had touched a job for too long", "job"),
         "job.close_delayed": _event("a job could not close by itself yet", "job reason"),
+        "server.resting": _event(
+            "a server failed several jobs of an owner in a row, and is left alone by them",
+            "owner server code seconds",
+        ),
         "file.start": _event("a file is being fetched", "job owner file url offset"),
         "file.stop": _event(
             "a file is whole (`done`), or why it stopped",

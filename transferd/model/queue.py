@@ -58,8 +58,10 @@ class Change:
     failure: Failure | None = None
     #: Whether the failure counts in error_count (a lost network or a full disk does not, J11).
     counts: bool = True
-    #: Sets retry_at and retry_delay, and raises attempts by one.
+    #: Sets retry_at and retry_delay, and raises attempts by one…
     retry: Retry | None = None
+    #: …unless nobody has tried.
+    tried: bool = True
     #: Added to active_seconds.
     active: Seconds = 0.0
     #: Added to stuck_seconds.

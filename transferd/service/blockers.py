@@ -10,17 +10,25 @@ from transferd.model.states import JobState
 
 
 def blockers_of(
-    job: Job, admission: Admission, now: datetime, steady: Seconds
+    job: Job, admission: Admission, now: datetime, steady: Seconds, held: Seconds | None
 ) -> tuple[Blocker, ...]:
-    """Return the reasons why *job* does not move; none when it does, or has left the queue."""
+    """Return the reasons why *job* does not move; none when it does, or has left the queue.
+
+    A queued job is *held* back until that moment; None: it is not.
+    """
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
             return (_blocker(job, "empty", "the job has no files", "add a file, then resume"),)
         case JobState.SUSPENDED:
             return (_blocker(job, "suspended", "the job is suspended", "resume it"),)
+        case JobState.QUEUED if blocker := admission.may_run(
+            job.settings.priority, job.settings.cost
+        ):
+            return (blocker,)
+        case JobState.QUEUED if held is not None:
+            return (_held(job, now + timedelta(seconds=max(0.0, held - steady))),)
         case JobState.QUEUED:
-            settings = job.settings
-            return (admission.may_run(settings.priority, settings.cost) or _no_slot(job),)
+            return (_no_slot(job),)
         case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
             until = None
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is not None:
@@ -40,6 +48,16 @@ def blockers_of(
             return (_blocker(job, "not_completed", text, "complete the job"),)
         case _:
             return ()
+
+
+def _held(job: Job, until: datetime) -> Blocker:
+    return Blocker(
+        code="start_spread",
+        text="background jobs start a little later, each machine at a random moment",
+        since=job.modified,
+        until=until,
+        remedy="wait, or resume it to start at once",
+    )
 
 
 def _no_slot(job: Job) -> Blocker:

@@ -22,8 +22,9 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import File, JobId, Seconds
+from transferd.model.job import File, Job, JobId, Seconds
 from transferd.service.bookkeeper import Bookkeeper
+from transferd.service.breakers import Breakers
 from transferd.service.inbox import Batch, Lost
 from transferd.service.mishaps import Mishaps, worker_lost
 from transferd.service.ports import Clock, Dispatched, JobStore, Moved, Secrets
@@ -55,7 +56,7 @@ class Outcome(Protocol):
         ...
 
     def ended(self, job_id: JobId) -> None:
-        """A run is over; its slot is free."""
+        """A run gives its slot back, or is over."""
         ...
 
 
@@ -69,6 +70,7 @@ class Carrier:
         clock: Clock,
         times: RetryTimes,
         jitter: Callable[[], float],
+        breakers: Breakers,
         passport: PassportOptions,
         quotas: Quotas,
     ) -> None:
@@ -76,10 +78,13 @@ class Carrier:
         self._store = store
         self._workers = workers
         self._clock = clock
-        self._mishaps = Mishaps(store, clock, times, jitter, self._tell)
+        self._mishaps = Mishaps(store, clock, times, jitter, breakers, self._tell)
+        self._breakers = breakers
         self._passport = passport
         self._quotas = quotas
-        self._bookkeeper = Bookkeeper(store, workers, clock, self._tell, self._tell_progress)
+        self._bookkeeper = Bookkeeper(
+            store, workers, clock, breakers, self._tell, self._tell_progress
+        )
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -117,14 +122,22 @@ class Carrier:
     async def carry(self, run: Run, dispatched: Dispatched) -> None:
         """See a dispatched job through."""
         started = self._clock.steady()
+        run.files = dispatched.files
         try:
-            await self._see_through(run, dispatched, started)
+            if not await self._rest(run, dispatched.moved.job):
+                await self._see_through(run, dispatched, started)
         except StoreError as error:
             await self._give_back(run, str(error), started)
         finally:
+            self._breakers.ended(run)
             run.chronicle.close("stopped")
             if run.worker is not None:
                 self._workers.release(run.worker, run.number)
+
+    async def _rest(self, run: Run, job: Job) -> bool:
+        """Put a job off whose next server is left alone; whether it is."""
+        rest = self._breakers.admit(run, job)
+        return rest is not None and await self._mishaps.rest(run, job, rest)
 
     async def _see_through(self, run: Run, dispatched: Dispatched, started: Seconds) -> None:
         """Serve a run, and note how it ended.
@@ -247,7 +260,7 @@ class Carrier:
         run.chronicle.take(start.files)
         for file in start.files:
             run.progress.kept(file.index, file.bytes_covered)
-        run.record.give(start.files)
+        self._give(run, start.files)
         run.live = True
         await self._reply(run, start)
 
@@ -258,10 +271,15 @@ class Carrier:
             run.live = False
             await self._reply(run, link.Finish(job_id, run.number))
             return True
+        run.files = files
         run.chronicle.take(files)
-        run.record.give(files)
+        self._give(run, files)
         await self._reply(run, link.Extend(job_id, run.number, files))
         return False
+
+    def _give(self, run: Run, files: Sequence[File]) -> None:
+        run.record.give(files)
+        run.complete, run.finishing = len(files) < BATCH, False
 
     async def _halt_and_fail(self, run: Run, error: Exception, started: Seconds) -> None:
         await self.halt(run)

@@ -9,7 +9,13 @@ from functools import partial
 
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.model.errors import BadRequest, InvalidTransition, NotAllowed, Unavailable
+from transferd.model.errors import (
+    BadRequest,
+    CallerError,
+    InvalidTransition,
+    NotAllowed,
+    Unavailable,
+)
 from transferd.model.job import Blocker, File, FileSpec, Job, JobId, JobSpec, Settings
 from transferd.model.limits import Limits
 from transferd.model.states import JobEvent, JobState
@@ -38,6 +44,7 @@ class Jobs:
         self._outcomes = organs.outcomes
         self._quotas = organs.quotas
         self._windows = organs.windows
+        self._stagger = organs.stagger
         self._clock = organs.clock
         self._limits = limits
         self._owner_of = owner_of
@@ -50,20 +57,12 @@ class Jobs:
     async def create(self, caller: Caller, specs: Sequence[JobSpec]) -> tuple[Created, ...]:
         """Make jobs, all or none. Destinations are inspected as their owner first."""
         owner = self._owner_of(caller)
-        # Of a job that is there already, whoever repeats the request wants to hear, not of files.
-        new = await self._store.unmade(owner, specs)
-        if new:
-            await self._inspect(owner, [file.local for spec in new for file in spec.files])
+        await self._look_beforehand(owner, specs)
         made = await self._store.create(
             owner, specs, self._clock.now(), quota=self._quotas.of_caller(caller)
         )
-        for number, created in enumerate(made):
-            if created.new:
-                fields = {"job": created.job.id, "owner": owner, "files": created.job.files_total}
-                log.info("job.created", extra={"fields": fields})
-                self._outcomes.changed(created.job)
-            if number % _TURN == _TURN - 1:
-                await asyncio.sleep(0)  # others are not to wait for all of it
+        # The caller is answered first.
+        asyncio.get_running_loop().call_soon(self._tell, [each.job for each in made if each.new])
         return made
 
     async def get(self, caller: Caller, job_id: JobId) -> Job:
@@ -112,7 +111,8 @@ class Jobs:
         """Append files, all or none; a running job goes on with them."""
         job = await self._ownership.visible(caller, job_id)
         self._ownership.check_own(caller, job, "add files to")
-        await self._inspect(job.owner, [spec.local for spec in specs])
+        if refused := await self._inspect(job.owner, specs):
+            raise refused
         async with self._ownership.holding(caller, job_id) as job:
             self._ownership.check_own(caller, job, "add files to")
             files = await self._store.add_files(
@@ -186,7 +186,8 @@ class Jobs:
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
         now, steady = self._clock.now(), self._clock.steady()
-        return blockers_of(job, self._windows.admission, now, steady)
+        held = self._stagger.until if self._stagger.holds(job) else None
+        return blockers_of(job, self._windows.admission, now, steady, held)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""
@@ -206,29 +207,59 @@ class Jobs:
         """Return how many worker processes there are for the caller's jobs."""
         return int(self._owner_of(caller) in self._workers.pids)
 
-    async def _inspect(self, owner: int, paths: Sequence[str]) -> None:
+    async def _look_beforehand(self, owner: int, specs: Sequence[JobSpec]) -> None:
+        """Make sure that jobs can be made, as far as that can be told before.
+
+        Of a job that is there already, whoever repeats the request wants to hear, not of its files
+        nor of a worker that hangs. Few requests are repeated ones: both look at the same time.
+
+        Raises: what `_inspect` returns, for new jobs.
+        """
+        inspection = asyncio.create_task(self._inspect(owner, _files(specs)))
+        try:
+            new = await self._store.unmade(owner, specs)
+            refused = await inspection if len(new) == len(specs) else None
+        finally:
+            inspection.cancel()
+        if 0 < len(new) < len(specs):
+            refused = await self._inspect(owner, _files(new))
+        if refused is not None:
+            raise refused
+
+    async def _inspect(self, owner: int, files: Sequence[FileSpec]) -> CallerError | None:
         """Ask the owner's worker whether files may be written there; without any, whether it runs.
 
         In a user namespace somebody may be thousands of uids that are no user's. None of them has
         jobs, or he would fill the queue with them.
 
-        Raises:
+        Returns:
             BadRequest: the first refusal.
             NotAllowed: `owner_refused`.
             Unavailable: there is no worker to ask.
         """
+        paths = [file.local for file in files]
         for batch in list(questions(paths, lambda path: len(path.encode()))) or [()]:
             question = partial(link.Inspect, paths=tuple(batch))
             try:
                 answer = await self._workers.ask(owner, question, link.Inspected)
             except WorkerRefused as error:
-                raise NotAllowed("owner_refused", f"cannot make files: {error}") from error
+                return NotAllowed("owner_refused", f"cannot make files: {error}")
             except WorkerGone as error:
-                raise Unavailable(
+                return Unavailable(
                     "worker_lost", f"cannot look at the destinations: {error}; try again"
-                ) from error
+                )
             for refusal in answer.refusals[:1]:
-                raise BadRequest(refusal.code, refusal.message)
+                return BadRequest(refusal.code, refusal.message)
+        return None
+
+    def _tell(self, made: Sequence[Job]) -> None:
+        """Tell of new jobs, in turns: others are not to wait for all of them."""
+        for job in made[:_TURN]:
+            fields = {"job": job.id, "owner": job.owner, "files": job.files_total}
+            log.info("job.created", extra={"fields": fields})
+            self._outcomes.changed(job)
+        if len(made) > _TURN:
+            asyncio.get_running_loop().call_soon(self._tell, made[_TURN:])
 
     async def _restart(self, job_id: JobId) -> None:
         """Let a running job begin anew with what has been changed, from its durable offsets."""
@@ -246,6 +277,10 @@ class Jobs:
             fields = {"job": moved.job.id, "owner": moved.job.owner}
             log.info(event, extra={"fields": fields})
         self._outcomes.moved(moved)
+
+
+def _files(specs: Sequence[JobSpec]) -> list[FileSpec]:
+    return [file for spec in specs for file in spec.files]
 
 
 def _notify(settings: Settings) -> tuple[int, tuple[str, ...] | None]:

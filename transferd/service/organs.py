@@ -10,6 +10,7 @@ from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
+from transferd.service.stagger import Stagger
 from transferd.service.windows import Windows
 from transferd.service.workers import Workers
 
@@ -26,4 +27,5 @@ class Organs:
     locks: JobLocks
     quotas: Quotas
     windows: Windows
+    stagger: Stagger
     clock: Clock

@@ -355,6 +355,15 @@ class JobStore(Protocol):
         """
         ...
 
+    async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
+        """Bring retry_at of jobs in TRANSIENT_ERROR forward: of foreground jobs to *front*.
+
+        Of others to *back*; none is put off, and none moves whose server has answered, or that
+        waits without a time. Up to *limit* jobs are looked at, in an order of their own, from the
+        beginning (0) or *after* what the last call has returned; None: that were all.
+        """
+        ...
+
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""
         ...

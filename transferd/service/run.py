@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from dataclasses import replace
 
 from transferd.model.credentials import PassportOptions
 from transferd.model.job import File, Job
 from transferd.model.limits import Quota
+from transferd.model.origins import Origin, origin
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Inbox
 from transferd.service.ports import Runnable, Secrets
@@ -25,6 +27,8 @@ class Run:
         self.claim = claim
         self.chronicle = chronicle
         self.inbox = Inbox()
+        #: Those that its worker was told of last, or is to be told of, by index.
+        self.files: tuple[File, ...] = ()
         #: What its worker may speak of.
         self.record = Record()
         self.progress = Progress.fresh()
@@ -32,6 +36,10 @@ class Run:
         self.quota = Quota()
         self.moved_bytes = False
         self.stopping = False
+        #: Whether its worker was given all files that there were.
+        self.complete = False
+        #: Whether its worker has done them all: the slot is free before that is written down.
+        self.finishing = False
         #: Whether the worker still has something to say of it.
         self.live = False
         self.worker: Worker | None = None
@@ -39,6 +47,20 @@ class Run:
         self.waiting = False
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
+
+    def origin_of(self, file: File | None) -> Origin:
+        """Return where a file comes from; None: the next one."""
+        return origin((file or self.files[0]).spec.remote)
+
+    def file_at(self, local: str | None) -> File | None:
+        """Return the file with a destination, where its worker was told of it."""
+        return next((file for file in self.files if file.spec.local == local), None)
+
+    def file_numbered(self, index: int) -> File | None:
+        """Return the file with an index, where its worker was told of it."""
+        place = bisect_left(self.files, index, key=lambda file: file.index)
+        found = self.files[place : place + 1]
+        return found[0] if found and found[0].index == index else None
 
 
 def start_message(

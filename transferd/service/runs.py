@@ -45,8 +45,8 @@ class Runs:
 
     @property
     def running(self) -> tuple[Runnable, ...]:
-        """The claims of all runs."""
-        return tuple(run.claim for run in self._runs.values())
+        """The claims of all runs that hold a slot: their workers have something to do."""
+        return tuple(run.claim for run in self._runs.values() if not run.finishing)
 
     @property
     def hidden(self) -> int:
@@ -65,8 +65,7 @@ class Runs:
             yield
         finally:
             self._barred.discard(job_id)
-            if self._outcome is not None:
-                self._outcome.ended(job_id)
+            self._tell_ended(job_id)
 
     def barred_until(self, owner: int) -> Seconds | None:
         """Return until when no job of the owner's can run, since his workers fell; None: now."""
@@ -191,6 +190,10 @@ class Runs:
             self._tell_progress(run)
         else:
             run.inbox.put(message)
+        if isinstance(message, link.Drained) and run.complete:
+            # The next job is dispatched while this one's end is written down.
+            run.finishing = True
+            self._tell_ended(message.job)
         return heed
 
     async def caught_up(self, worker: Worker) -> None:
@@ -215,6 +218,9 @@ class Runs:
         error = None if run.task is None or run.task.cancelled() else run.task.exception()
         if error is not None:
             log.error("run.broken", extra={"fields": {"job": job_id}}, exc_info=error)
+        self._tell_ended(job_id)
+
+    def _tell_ended(self, job_id: JobId) -> None:
         if self._outcome is not None:
             self._outcome.ended(job_id)
 

@@ -11,20 +11,21 @@ from transferd.model.queue import Change, Dispatched, Moved, Runnable
 from transferd.model.states import JobEvent
 from transferd.store.files import open_files
 from transferd.store.moves import give_notice, moved, write_move
-from transferd.store.rows import SELECT_JOB, Row, job_of
+from transferd.store.queue import rows_of
+from transferd.store.rows import Row, job_of
 
 
 def dispatch(
     cx: sqlite3.Connection, claims: Sequence[Runnable], now: datetime, files: int
 ) -> tuple[Dispatched | StoreDamaged | None, ...]:
     """Move claimed jobs; see service.ports.JobStore.dispatch."""
-    return tuple(_dispatch(cx, claim, now, files) for claim in claims)
+    rows = rows_of(cx, [claim.job_id for claim in claims])
+    return tuple(_dispatch(cx, claim, rows.get(claim.job_id), now, files) for claim in claims)
 
 
 def _dispatch(
-    cx: sqlite3.Connection, claim: Runnable, now: datetime, files: int
+    cx: sqlite3.Connection, claim: Runnable, row: Row | None, now: datetime, files: int
 ) -> Dispatched | StoreDamaged | None:
-    row: Row | None = cx.execute(SELECT_JOB + "WHERE id = ?", [claim.job_id]).fetchone()
     if row is None or row["owner"] != claim.owner:
         return None
     try:

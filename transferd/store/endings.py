@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from transferd.model.errors import CallerError
+from transferd.model.errors import CallerError, job_not_found
 from transferd.model.job import JobId
-from transferd.model.queue import Ending, Moved, Whole
+from transferd.model.queue import Change, Ending, Moved, Whole
 from transferd.model.states import JobEvent
 from transferd.store.files import publish_files, publishable_files
-from transferd.store.moves import apply
-from transferd.store.queue import find, load
+from transferd.store.moves import give_notice, moved, remove
+from transferd.store.outbox import settle_job
+from transferd.store.queue import rows_of
+from transferd.store.rows import Row, job_of
 
 
 def whole(cx: sqlite3.Connection, job_ids: Sequence[JobId]) -> tuple[Whole, ...]:
     """Return jobs with their files that are whole but have not got their names."""
-    query = "SELECT number FROM jobs WHERE id = ?"
-    rows = (cx.execute(query, [job_id]).fetchone() for job_id in job_ids)
+    rows = rows_of(cx, job_ids)
     return tuple(
-        Whole(job=load(cx, row["number"]), files=publishable_files(cx, row["number"]))
-        for row in rows
-        if row is not None
+        Whole(job=job_of(row), files=publishable_files(cx, row["number"]))
+        for job_id in job_ids
+        if (row := rows.get(job_id)) is not None
     )
 
 
@@ -30,13 +32,40 @@ def complete(
     cx: sqlite3.Connection, ended: Sequence[Ending], now: datetime
 ) -> tuple[Moved | CallerError, ...]:
     """Mark files as published and complete their jobs; one that cannot be stays."""
-    return tuple(_complete(cx, each, now) for each in ended)
+    rows = rows_of(cx, [each.job_id for each in ended])
+    # Whatever becomes of a job, its files have their names.
+    publish_files(
+        cx,
+        [
+            (rows[each.job_id]["number"], file)
+            for each in ended
+            if each.job_id in rows
+            for file in each.published
+        ],
+    )
+    numbers = {job_id: int(row["number"]) for job_id, row in rows.items()}
+    # Nobody leaves twice.
+    outcomes = [_judge(each, rows.pop(each.job_id, None), now) for each in ended]
+    leaving = [outcome.job for outcome in outcomes if isinstance(outcome, Moved)]
+    remove(cx, {numbers[job.id]: job for job in leaving}, now)
+    return tuple(
+        _tell(cx, outcome, each.change, now) if isinstance(outcome, Moved) else outcome
+        for each, outcome in zip(ended, outcomes, strict=True)
+    )
 
 
-def _complete(cx: sqlite3.Connection, each: Ending, now: datetime) -> Moved | CallerError:
+def _judge(each: Ending, row: Row | None, now: datetime) -> Moved | CallerError:
+    if row is None:
+        return job_not_found(each.job_id)
+    job = job_of(row)
     try:
-        # Whatever becomes of the job, its files have their names.
-        publish_files(cx, find(cx, each.job_id), each.published)
-        return apply(cx, each.job_id, JobEvent.COMPLETE, now, each.change)
+        after = moved(job, JobEvent.COMPLETE, now, each.change or Change())
     except CallerError as error:
         return error.with_traceback(None)  # it would keep the connection
+    return Moved(job=after, before=job.state, notices=())
+
+
+def _tell(cx: sqlite3.Connection, moved: Moved, change: Change | None, now: datetime) -> Moved:
+    if change is None:
+        settle_job(cx, moved.job)
+    return replace(moved, notices=give_notice(cx, moved.job, now))

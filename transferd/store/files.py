@@ -116,9 +116,8 @@ def publishable_files(cx: sqlite3.Connection, job: int) -> tuple[File, ...]:
     return tuple(map(file_of, cx.execute(query, [job])))
 
 
-def publish_files(cx: sqlite3.Connection, job: int, files: Sequence[int]) -> None:
-    """Mark files as published."""
+def publish_files(cx: sqlite3.Connection, files: Sequence[tuple[int, int]]) -> None:
+    """Mark files as published, each by the number of its job and its own."""
     cx.executemany(
-        "UPDATE files SET published = 1 WHERE job = ? AND file = ? AND completed = 1",
-        [(job, file) for file in files],
+        "UPDATE files SET published = 1 WHERE job = ? AND file = ? AND completed = 1", files
     )

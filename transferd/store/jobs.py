@@ -77,6 +77,8 @@ class SqliteJobStore:
 
     async def unmade(self, owner: int, specs: Sequence[JobSpec]) -> tuple[JobSpec, ...]:
         """Return those that `create` would make new jobs of."""
+        if all(spec.id is None for spec in specs):
+            return tuple(specs)
         asked = [(spec, self._vault.marks(spec.fingerprint)) for spec in specs]
         return await self._database.read(partial(queue.unmade, owner=owner, asked=asked))
 
@@ -245,7 +247,10 @@ class SqliteJobStore:
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
         """Mark files as published."""
-        await self._write(job_id, partial(file_rows.publish_files, files=files))
+        await self._write(
+            job_id,
+            lambda cx, number: file_rows.publish_files(cx, [(number, file) for file in files]),
+        )
 
     async def complete(
         self, ended: Sequence[Ending], now: datetime
@@ -278,6 +283,12 @@ class SqliteJobStore:
     async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
         """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction."""
         return await self._database.write(partial(moves.retry, steady=steady, now=now, limit=limit))
+
+    async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
+        """Bring waits in TRANSIENT_ERROR forward."""
+        return await self._database.write(
+            partial(moves.hasten, front=front, back=back, after=after, limit=limit)
+        )
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from transferd.model.queue import Change, Moved
 from transferd.model.states import RUNNING, JobEvent, JobState, advance
 from transferd.store.outbox import kind_due, settle_job, write_notice
 from transferd.store.queue import find, load, next_positions
-from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, text_of
+from transferd.store.rows import SELECT_JOB, Row, job_of, listed, microseconds, text_of
 
 #: The owner takes the job up again: what held it up before is forgotten.
 _TAKEN_UP = frozenset({JobEvent.RESUME, JobEvent.REOPEN})
@@ -42,7 +42,7 @@ def moved(job: Job, event: JobEvent, now: datetime, change: Change) -> Job:
         transferred_at=now if finished else None if again else job.transferred_at,
         error=None if finished else change.failure or job.error,
         error_count=job.error_count + (change.failure is not None and change.counts),
-        attempts=0 if again else job.attempts + (retry is not None),
+        attempts=0 if again else job.attempts + (retry is not None and change.tried),
         retry_at=None if retry is None else retry.at,
         retry_delay=0.0 if again else job.retry_delay if retry is None else retry.delay,
         active_seconds=0.0 if again else job.active_seconds + change.active,
@@ -67,7 +67,7 @@ def apply(
     if event in _TAKEN_UP or (event in _ENDING and change is None):
         settle_job(cx, after)
     if after.state.final:
-        _remove(cx, number, after, now)
+        remove(cx, {number: after}, now)
     else:
         write_move(cx, number, after, event)
     return Moved(job=after, before=before.state, notices=give_notice(cx, after, now))
@@ -115,20 +115,41 @@ def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -
     )
 
 
-def _remove(cx: sqlite3.Connection, number: int, job: Job, now: datetime) -> None:
-    """Take a job out of the queue with its files and secrets; remember what others may need."""
+def remove(cx: sqlite3.Connection, jobs: Mapping[int, Job], now: datetime) -> None:
+    """Take jobs by their numbers out of the queue, with their files and secrets.
+
+    What others may need of them is remembered.
+    """
+    numbers = listed(jobs)
+    unnamed = cx.execute(
+        """
+        SELECT value FROM json_each(?)
+        WHERE EXISTS (SELECT 1 FROM files WHERE job = value AND published = 0)
+        """,
+        [numbers],
+    )
     cx.executemany(
         "INSERT INTO strays (owner, temporary) VALUES (?, ?)",
-        [(job.owner, temporary_path(local, job.id)) for local in _temporaries(cx, number)],
+        [
+            (jobs[number].owner, temporary_path(local, jobs[number].id))
+            for (number,) in unnamed.fetchall()
+            for local in _temporaries(cx, number)
+        ],
     )
-    cx.execute(
-        """
-        INSERT INTO ended (id, owner, fingerprint, state, ended_at)
-        SELECT id, owner, fingerprint, ?, ? FROM jobs WHERE number = ?
-        """,
-        [job.state, microseconds(now), number],
-    )
-    cx.execute("DELETE FROM jobs WHERE number = ?", [number])
+    for state in {job.state for job in jobs.values()}:
+        cx.execute(
+            """
+            INSERT INTO ended (id, owner, fingerprint, state, ended_at)
+            SELECT id, owner, fingerprint, ?, ? FROM jobs
+            WHERE number IN (SELECT value FROM json_each(?))
+            """,
+            [
+                state,
+                microseconds(now),
+                listed(number for number, job in jobs.items() if job.state is state),
+            ],
+        )
+    cx.execute("DELETE FROM jobs WHERE number IN (SELECT value FROM json_each(?))", [numbers])
 
 
 def _temporaries(cx: sqlite3.Connection, number: int) -> list[str]:
@@ -182,6 +203,23 @@ def retry(cx: sqlite3.Connection, steady: Seconds, now: datetime, limit: int) ->
         [steady, limit],
     )
     return tuple([_retry(cx, row, now) for row in rows.fetchall()])
+
+
+def hasten(
+    cx: sqlite3.Connection, front: Seconds, back: Seconds, after: int, limit: int
+) -> int | None:
+    """Bring waits forward; see service.ports.JobStore.hasten."""
+    query = "SELECT number FROM jobs WHERE state = 5 AND number > ? ORDER BY number LIMIT ?"
+    numbers = [row["number"] for row in cx.execute(query, [after, limit])]
+    # A server that has answered said itself when it wants to see somebody again.
+    cx.executemany(
+        """
+        UPDATE jobs SET retry_at = min(retry_at, CASE priority WHEN 0 THEN ?1 ELSE ?2 END)
+        WHERE number = ?3 AND json_extract(error, '$.http_status') IS NULL
+        """,
+        [(front, back, number) for number in numbers],
+    )
+    return numbers[-1] if len(numbers) == limit else None
 
 
 def _retry(cx: sqlite3.Connection, row: Row, now: datetime) -> Moved:

@@ -14,6 +14,7 @@ from transferd.model.notices import TERMINAL, Look, Notice, NoticeKind, Settleme
 from transferd.store.database import Database
 from transferd.store.rows import (
     SELECT_NOTICE,
+    listed,
     microseconds,
     moment_of,
     notice_of,
@@ -99,9 +100,13 @@ class SqliteNoticeStore:
         """Raise the deliveries of notices by one; those that are gone are ignored."""
 
         def operation(cx: sqlite3.Connection) -> None:
-            cx.executemany(
-                "UPDATE notices SET deliveries = deliveries + 1 WHERE number = ?",
-                [(number,) for number in numbers],
+            cx.execute(
+                """
+                UPDATE notices SET deliveries = deliveries + told.times
+                FROM (SELECT value, count(*) AS times FROM json_each(?) GROUP BY value) AS told
+                WHERE number = told.value
+                """,
+                [listed(numbers)],
             )
 
         await self._database.write(operation)
@@ -145,8 +150,14 @@ def _get(cx: sqlite3.Connection, number: int) -> Notice:
 def _settle_all(
     cx: sqlite3.Connection, numbers: Sequence[int], owner: int
 ) -> tuple[Settlement, ...]:
-    query = "SELECT number, owner, created, settled FROM notices WHERE number = ?"
-    rows = (cx.execute(query, [number]).fetchone() for number in numbers)
+    rows = cx.execute(
+        """
+        SELECT number, owner, created, settled FROM notices
+        WHERE number IN (SELECT value FROM json_each(?))
+        """,
+        [listed(numbers)],
+    )
+    there = {row["number"]: row for row in rows}
     found = tuple(
         Settlement(
             number=row["number"],
@@ -154,12 +165,12 @@ def _settle_all(
             created=moment_of(row["created"]),
             new=row["owner"] == owner and not row["settled"],
         )
-        for row in rows
-        if row is not None
+        for number in numbers
+        if (row := there.get(number)) is not None
     )
-    cx.executemany(
-        "UPDATE notices SET settled = 1 WHERE number = ?",
-        [(each.number,) for each in found if each.new],
+    cx.execute(
+        "UPDATE notices SET settled = 1 WHERE number IN (SELECT value FROM json_each(?))",
+        [listed(each.number for each in found if each.new)],
     )
     return found
 

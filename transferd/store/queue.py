@@ -16,7 +16,7 @@ from transferd.model.states import JobEvent, JobState, advance
 from transferd.store.credentials import SealedCredential, put_credentials, put_headers, seal
 from transferd.store.files import append_files
 from transferd.store.quota import JOB_BYTES, check_bytes, check_jobs, storing, weight_of
-from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, text_of
+from transferd.store.rows import SELECT_JOB, Row, job_of, listed, microseconds, text_of
 from transferd.store.vault import Vault
 
 
@@ -59,8 +59,9 @@ def create(
     """
     with storing(cx, owner, "make another job", quota):
         places = next_positions(cx, len(drafts))
+        taken = _Taken(cx, owner, [each.id for each in drafts])
         created = tuple(
-            _create(cx, owner, each, place, now) for each, place in zip(drafts, places, strict=True)
+            _create(cx, taken, each, place, now) for each, place in zip(drafts, places, strict=True)
         )
     new = sum(each.new for each in created)
     if new:
@@ -77,28 +78,54 @@ def unmade(
     Raises:
         Conflict: `id_used`.
     """
+    taken = _Taken(cx, owner, [spec.id for spec, _ in asked if spec.id is not None])
     return tuple(
-        spec for spec, marks in asked if spec.id is None or _made(cx, owner, spec.id, marks) is None
+        spec for spec, marks in asked if spec.id is None or taken.made(spec.id, marks) is None
     )
 
 
-def _made(cx: sqlite3.Connection, owner: int, job_id: JobId, marks: Sequence[bytes]) -> int | None:
-    """Return the number of the job that the same request has made; None: the id is free."""
-    known = cx.execute(
-        "SELECT number, owner, fingerprint FROM jobs WHERE id = ?", [job_id]
-    ).fetchone()
-    if known is not None and known["owner"] == owner and known["fingerprint"] in marks:
-        return int(known["number"])
-    if known is not None:
-        raise _used(job_id)
-    ended = cx.execute("SELECT owner FROM ended WHERE id = ?", [job_id]).fetchone()
-    if ended is not None and ended["owner"] == owner:
-        raise Conflict(
-            "id_used", f"cannot make job {job_id}: it has left the queue; choose another id"
+class _Taken:
+    """Which of some ids jobs have, or had."""
+
+    def __init__(self, cx: sqlite3.Connection, owner: int, ids: Sequence[JobId]) -> None:
+        self.owner = owner
+        asked = [listed(ids)]
+        jobs = cx.execute(
+            """
+            SELECT id, number, owner, fingerprint FROM jobs
+            WHERE id IN (SELECT value FROM json_each(?))
+            """,
+            asked,
         )
-    if ended is not None:
-        raise _used(job_id)
-    return None
+        self._jobs: dict[str, tuple[int, int, bytes]] = {
+            row["id"]: (row["number"], row["owner"], row["fingerprint"]) for row in jobs
+        }
+        ended = "SELECT id, owner FROM ended WHERE id IN (SELECT value FROM json_each(?))"
+        self._ended: dict[str, int] = {row["id"]: row["owner"] for row in cx.execute(ended, asked)}
+
+    def made(self, job_id: JobId, marks: Sequence[bytes]) -> int | None:
+        """Return the number of the job that the same request has made; None: the id is free.
+
+        Raises:
+            Conflict: `id_used`.
+        """
+        known, ended = self._jobs.get(job_id), self._ended.get(job_id)
+        if known is not None:
+            number, owner, fingerprint = known
+            if owner != self.owner or fingerprint not in marks:
+                raise _used(job_id)
+            return number
+        if ended == self.owner:
+            raise Conflict(
+                "id_used", f"cannot make job {job_id}: it has left the queue; choose another id"
+            )
+        if ended is not None:
+            raise _used(job_id)
+        return None
+
+    def take(self, job_id: JobId, number: int, mark: bytes) -> None:
+        """Note that a job has been made."""
+        self._jobs[job_id] = (number, self.owner, mark)
 
 
 def _used(job_id: JobId) -> Conflict:
@@ -108,14 +135,16 @@ def _used(job_id: JobId) -> Conflict:
     )
 
 
-def _create(cx: sqlite3.Connection, owner: int, each: Draft, place: int, now: datetime) -> Created:
-    known = _made(cx, owner, each.id, each.marks)
+def _create(
+    cx: sqlite3.Connection, taken: _Taken, each: Draft, place: int, now: datetime
+) -> Created:
+    known = taken.made(each.id, each.marks)
     if known is not None:
         return Created(job=load(cx, known), new=False)
     if each.spec.start and not each.spec.files:
         raise Conflict("job_empty", "cannot start a job without files; add one first")
-    job = _new(owner, each, now)
-    _insert(cx, job, each, place)
+    job = _new(taken.owner, each, now)
+    taken.take(job.id, _insert(cx, job, each, place), each.marks[0])
     return Created(job=job, new=True)
 
 
@@ -147,9 +176,9 @@ def _new(owner: int, each: Draft, now: datetime) -> Job:
     )
 
 
-def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> None:
+def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> int:
     spec, made = each.spec, microseconds(job.created)
-    number = cx.execute(
+    row = cx.execute(
         """
         INSERT INTO jobs (id, owner, fingerprint, type, state, priority, cost, position,
                           settings, files_total, sizes_unknown, created, modified, weight)
@@ -161,11 +190,13 @@ def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> None:
             JOB_BYTES + weight_of(spec.files),
         ],
     ).lastrowid
-    append_files(cx, int(number or 0), 0, spec.files)
+    number = int(row or 0)
+    append_files(cx, number, 0, spec.files)
     if each.credentials:
-        put_credentials(cx, int(number or 0), each.credentials)
+        put_credentials(cx, number, each.credentials)
     if each.headers is not None:
-        put_headers(cx, int(number or 0), each.headers)
+        put_headers(cx, number, each.headers)
+    return number
 
 
 def next_positions(cx: sqlite3.Connection, count: int) -> range:
@@ -197,6 +228,12 @@ def row_of(cx: sqlite3.Connection, job_id: JobId) -> Row:
     if row is None:
         raise job_not_found(job_id)
     return row
+
+
+def rows_of(cx: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, Row]:
+    """Return the rows of those jobs that are there, as SELECT_JOB reads them."""
+    query = SELECT_JOB + "WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - as it is
+    return {row["id"]: row for row in cx.execute(query, [listed(job_ids)])}
 
 
 def load(cx: sqlite3.Connection, number: int) -> Job:

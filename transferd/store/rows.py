@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,8 @@ _UNSIGNED: Final = 1 << 64
 _SIGN: Final = 1 << 63
 
 _encode = msgspec.json.Encoder().encode
-_settings = msgspec.json.Decoder(Settings).decode
+#: Jobs that are made together have the same ones, mostly; and each job is read several times.
+_settings = functools.lru_cache(maxsize=256)(msgspec.json.Decoder(Settings).decode)
 _failure = msgspec.json.Decoder(Failure).decode
 _validator = msgspec.json.Decoder(Validator).decode
 _parts = msgspec.json.Decoder(tuple[Part, ...]).decode
@@ -98,6 +100,15 @@ def moment_of(number: int) -> datetime:
 def text_of(value: Settings | Failure | Validator | tuple[Part, ...] | Job) -> str:
     """Return a value as the JSON that is kept of it."""
     return _encode(value).decode()
+
+
+def listed(values: Iterable[int | str]) -> str:
+    """Return values as the JSON that `json_each` takes apart: one statement serves all of them.
+
+    Between any two statements the other threads of the interpreter have their turn, so that a group
+    of jobs is read and written by few of them.
+    """
+    return _encode(list(values)).decode()
 
 
 def signed(number: int) -> int:

@@ -37,6 +37,7 @@ PRAGMA cache_size = -8192;
 _WRITER_PRAGMAS = """
 PRAGMA synchronous = FULL;
 PRAGMA journal_size_limit = 16777216;
+PRAGMA wal_autocheckpoint = 4096;
 """
 
 

@@ -28,6 +28,8 @@ from transferd.wire.api import (
 )
 
 
+# What happens at once is told of in many answers.
+@functools.lru_cache(maxsize=64)
 def rfc3339(moment: datetime) -> str:
     """Write a time in UTC, with milliseconds (RFC 3339)."""
     if moment.tzinfo is not UTC:

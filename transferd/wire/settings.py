@@ -13,11 +13,12 @@ from msgspec import UNSET, UnsetType
 
 from transferd.model import authentication, checks, urls
 from transferd.model.credentials import NegotiateOptions, PassportOptions
+from transferd.model.errors import BadRequest
 from transferd.model.job import Seconds, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.model.notices import parse_kinds
 from transferd.wire.api import JobBody, JobPatch, NegotiateBody, NotifyBody, PassportBody
-from transferd.wire.decoding import locating
+from transferd.wire.decoding import located, locating
 
 _Check = Callable[[Any, Limits], Any]
 _Value = TypeVar("_Value", Timers, NegotiateOptions, PassportOptions)
@@ -135,8 +136,10 @@ def _plain(body: JobBody | JobPatch, path: str, limits: Limits) -> dict[str, Any
     settings: dict[str, Any] = {}
     for name, check in _CHECKS.items():
         if (value := getattr(body, name)) is not UNSET:
-            with locating(f"{path}.{name}"):
+            try:
                 settings[name] = check(value, limits)
+            except BadRequest as error:
+                raise located(error, f"{path}.{name}") from None
     if isinstance(body.notify, NotifyBody):
         with locating(f"{path}.notify"):
             settings["notify_kinds"] = _notify_kinds(body.notify.kinds)

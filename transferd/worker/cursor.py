@@ -11,6 +11,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _BLOCK = 1024 * 1024
 _VECTORS = os.sysconf("SC_IOV_MAX")
+#: So much is handed to the disk at once: what comes in between need not wait for long.
+_PORTION = 8 * 1024 * 1024
 
 #: What a file system says that does not splice.
 UNSPLICED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -27,6 +29,10 @@ class Ground(Protocol):
         """Take that it was written as far as *end*."""
         ...
 
+    def hand_to_disk(self, start: int, end: int) -> None:
+        """Have the kernel begin to write what is there to the disk."""
+        ...
+
 
 class Cursor:
     """A place in a partial file where one thread writes."""
@@ -35,6 +41,8 @@ class Cursor:
         self._part = part
         #: Where the next byte goes; what was written in front of it is there, also after a failure.
         self.position = position
+        #: What was written in front of it is on its way to the disk.
+        self._handed = position
 
     def write(self, *chunks: Buffer) -> None:
         """Write all chunks.
@@ -75,6 +83,9 @@ class Cursor:
     def _advance(self, written: int) -> None:
         self.position += written
         self._part.has_grown(self.position)
+        if self.position - self._handed >= _PORTION:
+            self._part.hand_to_disk(self._handed, self.position)
+            self._handed = self.position
 
 
 def _after(views: list[memoryview], written: int) -> list[memoryview]:

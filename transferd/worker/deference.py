@@ -78,7 +78,7 @@ class Manners:
             Pacing(
                 target=target,
                 now=monotonic(),
-                received=window.received(),
+                received=window.look().received,
                 handshake=path.rtt,
                 segment=path.segment,
                 scale=path.scale,
@@ -117,10 +117,9 @@ class Deference:
         """See Pace.took."""
         self._allowance -= count
         with contextlib.suppress(OSError):  # gone: the next read tells
-            self._line.pacing.saw(now, self._window.received())
             # Said again each time: the kernel grows its buffer, and what it advertises, as it is
             # read from.
-            self._clamp(self._line.pacing.advice.window)
+            self._clamp(self._line.pacing.saw(now, self._window.look()).window)
 
     def close(self) -> None:
         """See Pace.close."""
@@ -131,7 +130,7 @@ class Deference:
         self._next = now + INTERVAL
         with contextlib.suppress(OSError):  # gone: the next read tells
             advice = self._line.pacing.step(
-                now, self._window.received(), limited=self._held(), flows=self._flows.count
+                now, self._window.look(), limited=self._held(), flows=self._flows.count
             )
             self._clamp(advice.window)
             self._heed(now, advice)

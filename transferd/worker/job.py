@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from transferd.model.credentials import Scheme, Target
 from transferd.model.errors import TransferFailed, first_of
 from transferd.model.failures import Failure
-from transferd.model.job import File, Inode, JobId, Priority
+from transferd.model.job import File, Inode, JobId, Priority, Seconds
 from transferd.wire.link import (
     Audited,
     Connected,
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _STREAMS = 4
 #: Small files of a run that wait for the disk.
 _DEPOSITS = 256
+#: So long a run may keep to itself that a server has let it in: a small file is whole sooner, and
+#: the daemon hears of both at once.
+_MOMENT: Seconds = 0.1
 
 
 class Run:
@@ -56,6 +59,10 @@ class Run:
         self._more = asyncio.Event()
         self._records: dict[int, asyncio.Future[None]] = {}
         self._connected = False
+        #: What goes with the next message, or alone when the turn or the moment is over.
+        self._untold: list[Message] = []
+        self._telling = False
+        self._moment: asyncio.TimerHandle | None = None
         self._lanes: Lanes | None = None
         self._deposits = Deposits(equipment.shelf, _DEPOSITS)
         #: Set when a server has let somebody in.
@@ -100,11 +107,29 @@ class Run:
         if not self._connected:
             self._connected = True
             self._way_in.set()
-            self.tell(Connected(self.job, self.number))
+            self._untold.append(Connected(self.job, self.number))
+            self._moment = asyncio.get_running_loop().call_later(_MOMENT, self._tell_all)
 
     def tell(self, message: Message) -> None:
         """Send a message to the daemon."""
-        self._equipment.post(message)
+        self._untold.append(message)
+        self._tell_all()
+
+    def _tell_soon(self, message: Message) -> None:
+        """Send a message at the end of this turn of the loop: the next one may go along."""
+        self._untold.append(message)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_all)
+
+    def _tell_all(self) -> None:
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
+        self._telling = False
+        untold, self._untold = self._untold, []
+        for message in untold:
+            self._equipment.post(message)
 
     async def deposit(self, deposit: Deposit, done: Callable[[Inode], Message]) -> None:
         """Have a small file kept, and tell the daemon what *done* makes of that when it is.
@@ -114,7 +139,7 @@ class Run:
         Raises:
             TransferFailed: one that was given before could not be kept.
         """
-        await self._deposits.put(deposit, lambda inode: self.tell(done(inode)))
+        await self._deposits.put(deposit, lambda inode: self._tell_soon(done(inode)))
 
     async def spare(self) -> Lane | None:
         """Return a lane for a part of a file: those of foreground jobs that wait for nothing else.
@@ -168,6 +193,7 @@ class Run:
             last = Failed(self.job, self.number, self._fault(error))
         finally:
             self._over = True
+            self._tell_all()
             self._wipe()
         if last is not None:
             self.tell(last)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
-from transferd.model.credentials import Credential
+from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.job import Priority
 from transferd.wire.link import Message, Start, WorkerSettings
 from transferd.worker.authenticator import Audit, Authenticator
@@ -51,33 +51,47 @@ class Equipment:
 
 
 class Spares:
-    """Exchanges whose run is over, with their connections.
+    """Lanes whose run is over, with their connections.
 
     Only those of runs that had no secret at all: nobody has authenticated these connections.
     """
 
     def __init__(self) -> None:
-        self._idle: list[tuple[Key, Exchange]] = []
+        self._idle: list[tuple[Key, Lane]] = []
 
-    def take(self, key: Key) -> Exchange | None:
+    def take(self, key: Key) -> Lane | None:
         """Return the one that was used last."""
         for position in range(len(self._idle) - 1, -1, -1):
             if self._idle[position][0] == key:
                 return self._idle.pop(position)[1]
         return None
 
-    async def give(self, key: Key, exchange: Exchange) -> None:
+    async def give(self, key: Key, lane: Lane) -> None:
         """Keep one for the next run."""
-        self._idle.append((key, exchange))
+        self._idle.append((key, lane))
         if len(self._idle) > _SPARE:
             _, oldest = self._idle.pop(0)
-            await oldest.close()
+            await oldest.exchange.close()
 
     async def close(self) -> None:
         """Close all."""
         while self._idle:
-            _, exchange = self._idle.pop()
-            await exchange.close()
+            _, lane = self._idle.pop()
+            await lane.exchange.close()
+
+
+class Witness:
+    """Who is told of credentials on a lane: the run that has it."""
+
+    def __init__(self) -> None:
+        self.audit: Audit | None = None
+
+    def tell(
+        self, accepted: bool, target: Target, scheme: Scheme, host: str, mechanism: str | None
+    ) -> None:
+        """Pass on what an authenticator tells; see authenticator.Audit."""
+        if self.audit is not None:
+            self.audit(accepted, target, scheme, host, mechanism)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +102,7 @@ class Lane:
     authenticator: Authenticator
     inquiry: Inquiry
     mover: Mover
+    witness: Witness
 
 
 class Lanes:
@@ -115,7 +130,10 @@ class Lanes:
         """
         if self._idle:
             return self._idle.pop()
-        lane = await self._open()
+        lane = self._equipment.spares.take(self._key) if self._anonymous else None
+        if lane is None:
+            lane = await self._open()
+        lane.witness.audit = self._audit
         self._all.append(lane)
         return lane
 
@@ -126,12 +144,10 @@ class Lanes:
     async def _open(self) -> Lane:
         start, equipment = self._start, self._equipment
         limits, settings = equipment.limits, start.settings
-        exchange = equipment.spares.take(self._key) if self._anonymous else None
-        if exchange is None:
-            context = await equipment.trust.context(settings.cacert)
-            exchange = Exchange(
-                Connector(equipment.trust.sessions, paced=self._paced), context, limits
-            )
+        context = await equipment.trust.context(settings.cacert)
+        connector = Connector(equipment.trust.sessions, paced=self._paced)
+        exchange = Exchange(connector, context, limits)
+        witness = Witness()
         authenticator = Authenticator(
             exchange,
             (
@@ -147,7 +163,7 @@ class Lanes:
             settings=settings,
             steps=Steps(equipment.security, limits.kerberos_timeout),
             randomness=equipment.randomness,
-            audit=self._audit,
+            audit=witness.tell,
         )
         inquiry = Inquiry(
             authenticator,
@@ -157,7 +173,8 @@ class Lanes:
             max_redirects=limits.max_redirects,
         )
         manners = Manners(limits.delay(settings.priority), equipment.flows, equipment.randomness)
-        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies, manners.pace))
+        mover = Mover(equipment.bodies, manners.pace)
+        return Lane(exchange, authenticator, inquiry, mover, witness)
 
     @property
     def _anonymous(self) -> bool:
@@ -167,7 +184,16 @@ class Lanes:
 
     @property
     def _key(self) -> Key:
-        return self._start.settings.proxy, self._equipment.limits, self._paced
+        # All that a lane without secrets is made of: the other settings concern files.
+        settings = self._start.settings
+        return (
+            settings.proxy,
+            settings.allow_cleartext,
+            settings.negotiate,
+            settings.passport,
+            settings.priority,
+            self._equipment.limits,
+        )
 
     @property
     def _paced(self) -> bool:
@@ -185,7 +211,8 @@ class Lanes:
 
     async def _leave(self, lane: Lane) -> None:
         lane.authenticator.close()
+        lane.witness.audit = None
         if self.sound and self._anonymous:
-            await self._equipment.spares.give(self._key, lane.exchange)
+            await self._equipment.spares.give(self._key, lane)
         else:
             await lane.exchange.close()

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from transferd.process import DESCRIPTORS
+from transferd.process import DESCRIPTORS, collect_seldom
 from transferd.wire.channel import Channel
 from transferd.wire.codec import decode_to_worker
 from transferd.worker.body import Bodies
@@ -20,7 +20,7 @@ from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.report import Report, set_up_report
 from transferd.worker.security import open_security_threads
 from transferd.worker.session import open_session
-from transferd.worker.threads import Threads
+from transferd.worker.threads import Threads, stand_back
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.warning("worker.session", extra={"fields": {"reason": complaint}})
     # Not before the session, which may set it.
     DESCRIPTORS.lift()
+    collect_seldom()
     runner = asyncio.Runner()
     status = runner.run(serve(link, report))
     logging.shutdown()
@@ -92,7 +93,7 @@ def _open_threads(loop: asyncio.AbstractEventLoop) -> tuple[Threads, Threads, Th
         loop.set_default_executor(Threads(NAME_THREADS, "names"))
         return (
             Threads(DISK_THREADS, "disk"),
-            Threads(BODY_THREADS, "bodies"),
+            Threads(BODY_THREADS, "bodies", stand_back),
             open_security_threads(),
         )
     except RuntimeError as error:

@@ -12,10 +12,14 @@ import termios
 from dataclasses import dataclass
 
 from transferd.model.job import Seconds
+from transferd.transfer.delay import Look
 
-_INFO_BYTES = 160
-#: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs.
-_SCALES, _SEGMENT, _RTT, _RECEIVED, _LEAST_RTT = 6, 20, 68, 128, 148
+_INFO_BYTES = 236
+#: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs…
+_SCALES, _SEGMENT, _RTT, _LEAST_RTT = 6, 20, 68, 148
+#: …how long ago bytes came, in ms, the receiver's RTT in µs, how many came, how many may come.
+_AGE, _ROUND, _RECEIVED, _ADVERTISED = 52, 92, 128, 232
+_OPTIONS, _TIMESTAMPS = 5, 1
 _UNKNOWN = 0xFFFFFFFF
 _NUMBER = struct.Struct("=I")
 _LONG = struct.Struct("=Q")
@@ -77,11 +81,19 @@ class Window:
             scale=info[_SCALES] >> 4 if sys.byteorder == "little" else info[_SCALES] & 15,
         )
 
-    def received(self) -> int:
-        """Return how many bytes have come, read or not."""
+    def look(self) -> Look:
+        """Ask the kernel what has come."""
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-        (count,) = _LONG.unpack_from(info, _RECEIVED)
-        return int(count)
+        (count,), (age,) = _LONG.unpack_from(info, _RECEIVED), _NUMBER.unpack_from(info, _AGE)
+        (rtt,) = _NUMBER.unpack_from(info, _ROUND)
+        told = len(info) >= _ADVERTISED + _NUMBER.size
+        return Look(
+            received=count,
+            age=age / 1000,
+            advertised=_NUMBER.unpack_from(info, _ADVERTISED)[0] if told else None,
+            # Without timestamps it is the least that was ever seen, which says nothing of now.
+            rtt=rtt / 1e6 if rtt and info[_OPTIONS] & _TIMESTAMPS else None,
+        )
 
     def unread(self) -> int:
         """Return how many bytes have come that nobody has read."""
