@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from transferd import __version__
 from transferd.accounts import is_member
@@ -18,11 +19,13 @@ from transferd.service.announcement import announce
 from transferd.service.breakers import Breakers
 from transferd.service.carrier import Carrier
 from transferd.service.chronicle import Chronicle
+from transferd.service.clock import local_zone
 from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.jobs import Jobs
 from transferd.service.locks import JobLocks
 from transferd.service.meter import Meter
+from transferd.service.metering import SYSTEM_BUS, Metering
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.organs import Organs
@@ -35,6 +38,7 @@ from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
 from transferd.service.stagger import Stagger
 from transferd.service.turns import Slots
+from transferd.service.windows import Policy, Windows
 from transferd.service.workers import Launch, Workers
 from transferd.transfer.breaker import BreakerPolicy
 from transferd.wire import link
@@ -53,6 +57,8 @@ class Parts:
     closing: Closing
     housekeeper: Housekeeper
     network: NetworkWatch
+    metering: Metering
+    windows: Windows
     carrier: Carrier
     quotas: Quotas
     outcomes: Outcomes
@@ -71,6 +77,7 @@ class Parts:
         self.breakers.configure(breaker_policy(config))
         self.stagger.configure(config.fleet.start_spread_seconds)
         self.quotas.configure(limits, _membership(config))
+        self.windows.configure(_policy(config))
         self.scheduler.configure(_slots(config))
         self.notifier.configure(_delivery(config))
         self.housekeeper.configure(_ages(config))
@@ -91,8 +98,12 @@ def assemble(
     answers: Answers,
     meter: Meter,
     owner_of: Callable[[Caller], int] = own_user,
+    bus: str = SYSTEM_BUS,
 ) -> Parts:
-    """Put the service together over its ports; *owner_of* says whose a caller's jobs are."""
+    """Put the service together over its ports.
+
+    *owner_of* says whose a caller's jobs are, *bus* is where D-Bus services of the system are.
+    """
     workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock, meter)
     passport = config.passport.options()
 
@@ -122,7 +133,9 @@ def assemble(
         meter,
         owner_of,
     )
-    scheduler = Scheduler(jobs, runs, _slots(config), clock, stagger)
+    windows = Windows(_policy(config), clock)
+    scheduler = Scheduler(jobs, runs, _slots(config), windows, clock, stagger)
+    windows.report_to(scheduler.wake)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
     outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
@@ -136,6 +149,7 @@ def assemble(
         outcomes=outcomes,
         locks=locks,
         quotas=quotas,
+        windows=windows,
         stagger=stagger,
         clock=clock,
     )
@@ -152,7 +166,9 @@ def assemble(
         scheduler=scheduler,
         closing=closing,
         housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
-        network=NetworkWatch(network_back, clock),
+        network=NetworkWatch(network_back, windows.leads_over, clock),
+        metering=Metering(windows.costs, clock, bus),
+        windows=windows,
         carrier=carrier,
         quotas=quotas,
         outcomes=outcomes,
@@ -202,6 +218,15 @@ def _slots(config: Config) -> Slots:
         foreground=config.queue.foreground_slots,
         background=config.queue.background_slots,
         slice=config.queue.time_slice_seconds,
+    )
+
+
+def _policy(config: Config) -> Policy:
+    name = config.schedule.time_zone
+    return Policy(
+        schedule=config.schedule.schedule(),
+        zone=partial(ZoneInfo, name) if name else local_zone,
+        rules=config.network.rules(),
     )
 
 

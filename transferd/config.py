@@ -8,17 +8,23 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from transferd.model.admission import Rules
 from transferd.model.authentication import check_realm
-from transferd.model.checks import LONGEST
+from transferd.model.checks import LONGEST, check_cost
+from transferd.model.choices import Priority
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import BadRequest, ConfigError
 from transferd.model.limits import Limits
+from transferd.model.rates import Rates
+from transferd.model.schedule import Kind, Period, Schedule
 from transferd.model.urls import check_configuration_url, check_login_host
 
 # Seconds, and no more of them than a job may ask for: TOML has an infinity, and JSON has none.
@@ -26,9 +32,16 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[int, msgspec.Meta(ge=0)]
+CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 # What an environment can hold (environ(7)).
 VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[^=\x00]+\Z")]
 VariableValue = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
+
+_DAYS = get_args(Day)
+_START = r"\A([01]\d|2[0-3]):[0-5]\d\Z"
+_END = r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z"
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,6 +125,87 @@ class Network(Section, frozen=True):
     header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
     #: A scheme whose Kerberos library has not answered by then counts as not usable.
     kerberos_timeout_seconds: Positive = 15.0
+    #: Over which links jobs of a priority go that do not say.
+    foreground_cost: CostName = "always"
+    high_cost: CostName = "unrestricted"
+    normal_cost: CostName = "unrestricted"
+    low_cost: CostName = "unrestricted"
+    #: Interfaces that background jobs stay away from, as shell patterns…
+    blocked_interfaces: tuple[str, ...] = ()
+    #: …and the only ones that they use; none: all others.
+    allowed_interfaces: tuple[str, ...] = ()
+
+    def rules(self) -> Rules:
+        """Return what is said of links."""
+        return Rules(
+            costs={
+                priority: check_cost(getattr(self, f"{priority.label}_cost"))
+                for priority in Priority
+            },
+            blocked=self.blocked_interfaces,
+            allowed=self.allowed_interfaces,
+        )
+
+
+class PeriodOfWeek(Section, frozen=True):
+    """Time that comes again each week."""
+
+    kind: Literal["work", "maintenance"]
+    #: On which it begins.
+    days: Annotated[tuple[Day, ...], msgspec.Meta(min_length=1)]
+    start: Annotated[str, msgspec.Meta(pattern=_START)] = msgspec.field(name="from")
+    #: On the next day where it is not later.
+    end: Annotated[str, msgspec.Meta(pattern=_END)] = msgspec.field(name="to")
+
+    def period(self) -> Period:
+        """Return it by its days and times."""
+        return Period(
+            kind=Kind(self.kind),
+            days=frozenset(map(_DAYS.index, self.days)),
+            start=time.fromisoformat(self.start),
+            end=time.fromisoformat(self.end.replace("24:", "00:")),
+        )
+
+
+class BytesPerSecond(Section, frozen=True):
+    """Limits of all users together; None: none, 0: nothing moves."""
+
+    total_bytes_per_second: Rate | None = None
+    high_bytes_per_second: Rate | None = None
+    normal_bytes_per_second: Rate | None = None
+    low_bytes_per_second: Rate | None = None
+
+    def rates(self) -> Rates:
+        """Return those that there are."""
+        own = {
+            Priority.HIGH: self.high_bytes_per_second,
+            Priority.NORMAL: self.normal_bytes_per_second,
+            Priority.LOW: self.low_bytes_per_second,
+        }
+        return Rates(
+            total=self.total_bytes_per_second,
+            by_priority={priority: rate for priority, rate in own.items() if rate is not None},
+        )
+
+
+class Weekly(Section, frozen=True):
+    """How much of the line transfers may take, and when."""
+
+    #: Of the wall clock that the periods are meant by; "": the machine's.
+    time_zone: Annotated[str, msgspec.Meta(pattern=r"\A[\w+/-]*\Z")] = ""
+    periods: tuple[PeriodOfWeek, ...] = ()
+    work: BytesPerSecond = BytesPerSecond()
+    #: Outside of all periods.
+    other: BytesPerSecond = BytesPerSecond()
+    #: Goes before both.
+    maintenance: BytesPerSecond = BytesPerSecond()
+
+    def schedule(self) -> Schedule:
+        """Return all of it but the zone."""
+        return Schedule(
+            periods=tuple(period.period() for period in self.periods),
+            limits={kind: getattr(self, kind.value).rates() for kind in Kind},
+        )
 
 
 class Passport(Section, frozen=True):
@@ -195,6 +289,7 @@ class Config(Section, frozen=True):
     fleet: Fleet = Fleet()
     notices: Notices = Notices()
     network: Network = Network()
+    schedule: Weekly = Weekly()
     passport: Passport = Passport()
     durability: Durability = Durability()
     worker: Worker = Worker()
@@ -212,7 +307,18 @@ def parse_config(text: str, source: str) -> Config:
         config = msgspec.convert(tomllib.loads(text), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"cannot use configuration {source}: {error}") from error
+    _check_zone(config.schedule.time_zone, source)
     return msgspec.structs.replace(config, passport=_checked(config.passport, source))
+
+
+def _check_zone(name: str, source: str) -> None:
+    try:
+        ZoneInfo(name or "UTC")
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+        raise ConfigError(
+            f"cannot use configuration {source}: there is no time zone {name!r} here"
+            " - at `$.schedule.time_zone`"
+        ) from error
 
 
 def _checked(passport: Passport, source: str) -> Passport:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.store import (
     ALICE,
+    EVERY_COST,
     NOW,
     ONE,
     REFUSED,
@@ -261,7 +262,7 @@ async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
     assert await _order(queue) == [third.id, first.id]
     await queue.apply(second.id, JobEvent.RESUME)
     assert await _order(queue) == [third.id, first.id, second.id]
-    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE)
+    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE, EVERY_COST)
     assert claim.owner == ALICE
 
 

@@ -88,6 +88,7 @@ def test_a_job_is_told_with_everything_but_its_secrets() -> None:
         "description": "",
         "type": "download",
         "priority": "foreground",
+        "cost": "default",
         "state": "transient_error",
         "owner": {"uid": 1000, "name": "alice"},
         "files_total": 2,

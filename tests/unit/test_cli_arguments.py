@@ -548,9 +548,12 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
         "1k",
         "--min-retry-delay",
         "5s",
+        "--cost",
+        "not_roaming",
     )
     assert made.settings == {
         "priority": "foreground",
+        "cost": "not_roaming",
         "overwrite": False,
         "allow_cleartext": True,
         "max_size": 1000,

@@ -41,6 +41,7 @@ def answer(**changes: Any) -> JobAnswer:
         description="",
         type="download",
         priority="foreground",
+        cost="default",
         state="transferring",
         owner=OwnerAnswer(uid=1000, name="alice"),
         files_total=1,

@@ -20,7 +20,7 @@ from transferd.model.credentials import (
     Target,
 )
 from transferd.model.errors import BadRequest
-from transferd.model.job import FileSpec, JobSpec, OnError, Priority, Settings, Timers
+from transferd.model.job import Cost, FileSpec, JobSpec, OnError, Priority, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire import requests
 from transferd.wire.api import FileBody, JobBody, JobPatch, NegotiateBody, PassportBody
@@ -83,6 +83,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         on_error="cancel",
         overwrite=False,
         allow_cleartext=True,
+        cost="No_Surcharge",
         cacert="/etc/ca.pem",
         proxy="http://u:p%3A@proxy:3128",
         negotiate={
@@ -105,6 +106,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         name="a job",
         description="two\nlines",
         priority=Priority.HIGH,
+        cost=Cost.NO_SURCHARGE,
         notify_kinds=0x102,
         notify_command=("/bin/true", "x"),
         auto_complete=True,
@@ -143,7 +145,7 @@ def test_no_field_of_a_body_is_forgotten() -> None:
     """A new field must be read where the others are."""
     read = {"name", "description", "priority", "on_error", "cacert", "max_size", "auto_complete"}
     read |= {"overwrite", "allow_cleartext", "streams", "notify", "proxy", *vars_of_timers()}
-    read |= {"negotiate", "passport"}
+    read |= {"negotiate", "passport", "cost"}
     assert set(JobPatch.__struct_fields__) == read
     beside = {"id", "type", "files", "credentials", "headers", "start"}
     assert set(JobBody.__struct_fields__) == read | beside
@@ -259,6 +261,7 @@ def test_more_files_than_the_limit_are_refused() -> None:
         ({"id": "1"}, "id_invalid"),
         ({"type": "upload"}, "unknown_type"),
         ({"priority": "urgent"}, "unknown_priority"),
+        ({"cost": "free"}, "unknown_cost"),
         ({"on_error": "retry"}, "unknown_on_error"),
         ({"notify": {"kinds": ["done"]}}, "unknown_kind"),
         ({"notify": {"command": ["true"]}}, "command_invalid"),

@@ -6,10 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hand_clock import HandClock, queued_job
+from transferd.model.admission import Admission, Link
+from transferd.model.costs import LinkCost
 from transferd.model.job import Job, Priority
 from transferd.model.states import JobState
 from transferd.service.blockers import blockers_of
 from transferd.service.stagger import Stagger
+
+OPEN = Admission()
 
 
 def holding(clock: HandClock, jitter: float = 0.5, spread: float = 100.0) -> Stagger:
@@ -68,10 +72,10 @@ def test_a_job_that_has_moved_on_is_not_started_again() -> None:
     assert called(stagger) == []
 
 
-def why(job: Job, stagger: Stagger, clock: HandClock) -> str:
+def why(job: Job, stagger: Stagger, clock: HandClock, admission: Admission = OPEN) -> str:
     """Return what keeps a job from moving."""
     held = stagger.until if stagger.holds(job) else None
-    return blockers_of(job, clock.now(), clock.steady(), held)[0].code
+    return blockers_of(job, admission, clock.now(), clock.steady(), held)[0].code
 
 
 def test_a_job_that_is_held_back_says_so() -> None:
@@ -82,3 +86,5 @@ def test_a_job_that_is_held_back_says_so() -> None:
     assert why(queued_job("f", priority=Priority.FOREGROUND), stagger, clock) == "no_slot"
     stagger.call(queued_job("new"))
     assert why(queued_job("new"), stagger, clock) == "no_slot"
+    metered = Admission(link=Link(cost=LinkCost.USAGE_BASED))
+    assert why(queued_job("old"), stagger, clock, metered) == "metered"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from transferd.cli.values import duration, size
-from transferd.model.choices import Scheme
+from transferd.model.choices import Cost, Scheme
 
 PRIORITIES = ("foreground", "high", "normal", "low")
+_COSTS = tuple(cost.label for cost in Cost)
 
 _SCHEMES = f"{', '.join(Scheme)}; default: all but passport"
 
@@ -44,6 +45,11 @@ def job_options(
         help="what goes first; default: normal"
         if priority is None
         else f"what goes first; default: {priority}",
+    )
+    group.add_argument(
+        "--cost",
+        choices=_COSTS,
+        help="over which links; default: by priority, as the daemon is configured",
     )
     group.add_argument("--description", metavar="TEXT", help="for people")
     flag = argparse.BooleanOptionalAction

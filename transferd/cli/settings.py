@@ -13,6 +13,7 @@ from transferd.client.options import absolute
 _NAMES = (
     "auto_complete",
     "allow_cleartext",
+    "cost",
     "description",
     "max_download_time",
     "max_size",

@@ -99,6 +99,7 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("description", job.description),
         ("state", job.state),
         ("priority", job.priority),
+        ("cost", "" if job.cost == "default" else job.cost),
         ("owner", f"{job.owner.name} ({job.owner.uid})"),
         ("files", f"{job.files_transferred} of {job.files_total}"),
         ("bytes", f"{shown_size(job.bytes_transferred)} of {size}"),

@@ -30,6 +30,8 @@ class JobChanges(TypedDict, total=False):
     description: str
     #: `foreground`, `high`, `normal` or `low`
     priority: str
+    #: `default`, `unrestricted`, `standard`, `no_surcharge`, `not_roaming` or `always`
+    cost: str
     auto_complete: bool
     #: `keep` or `cancel`
     on_error: str
@@ -55,6 +57,7 @@ class JobOptions(TypedDict, total=False):
     id: str
     description: str
     priority: str
+    cost: str
     files: Sequence[FileBody]
     credentials: Sequence[CredentialBody]
     headers: Mapping[str, str]

@@ -105,8 +105,13 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "key.flawed": _event("a key is not as it should be", "code text remedy"),
         "key.rotated": _event("secrets are sealed with a new key", "key resealed unreadable"),
         "supervisor.unreachable": _event("the service manager does not listen", "said reason"),
+        "network.changed": _event(
+            "the connection costs something else, or leads elsewhere", "cost interfaces"
+        ),
         "network.route_added": _event("a route has appeared: interrupted jobs are tried"),
+        "network.unmetered": _event("nobody says now what the connection costs", "reason"),
         "network.unwatched": _event("routes cannot be watched here", "reason"),
+        "schedule.changed": _event("other limits are in force", "total high normal low"),
         "store.backed_up": _event("the queue file is kept from before a change", "schema backup"),
         "store.failed": _event("the queue file could not be used", "job notice reason"),
         # ── callers ──

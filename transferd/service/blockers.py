@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from transferd.model.admission import Admission
 from transferd.model.job import Blocker, Job, Priority, Seconds
 from transferd.model.states import JobState
 
 
 def blockers_of(
-    job: Job, now: datetime, steady: Seconds, held: Seconds | None
+    job: Job, admission: Admission, now: datetime, steady: Seconds, held: Seconds | None
 ) -> tuple[Blocker, ...]:
     """Return the reasons why *job* does not move; none when it does, or has left the queue.
 
@@ -20,10 +21,14 @@ def blockers_of(
             return (_blocker(job, "empty", "the job has no files", "add a file, then resume"),)
         case JobState.SUSPENDED:
             return (_blocker(job, "suspended", "the job is suspended", "resume it"),)
+        case JobState.QUEUED if blocker := admission.may_run(
+            job.settings.priority, job.settings.cost
+        ):
+            return (blocker,)
         case JobState.QUEUED if held is not None:
             return (_held(job, now + timedelta(seconds=max(0.0, held - steady))),)
         case JobState.QUEUED:
-            return (_queued(job),)
+            return (_no_slot(job),)
         case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
             until = None
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is not None:
@@ -55,7 +60,7 @@ def _held(job: Job, until: datetime) -> Blocker:
     )
 
 
-def _queued(job: Job) -> Blocker:
+def _no_slot(job: Job) -> Blocker:
     if job.settings.priority is Priority.FOREGROUND:
         text, remedy = "other foreground jobs hold all slots", "wait, or suspend one of them"
     else:

@@ -43,6 +43,7 @@ class Jobs:
         self._closing = organs.closing
         self._outcomes = organs.outcomes
         self._quotas = organs.quotas
+        self._windows = organs.windows
         self._stagger = organs.stagger
         self._clock = organs.clock
         self._limits = limits
@@ -95,7 +96,7 @@ class Jobs:
             )
         if _notify(job.settings) != _notify(before.settings):
             log.info("job.notify_changed", extra={"fields": {"job": job.id, "owner": job.owner}})
-        self._runs.reprioritize(job_id, job.settings.priority)
+        self._runs.reprioritize(job_id, job.settings.priority, job.settings.cost)
         self._outcomes.changed(job)
         return self._runs.view(job)
 
@@ -184,8 +185,9 @@ class Jobs:
 
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
+        now, steady = self._clock.now(), self._clock.steady()
         held = self._stagger.until if self._stagger.holds(job) else None
-        return blockers_of(job, self._clock.now(), self._clock.steady(), held)
+        return blockers_of(job, self._windows.admission, now, steady, held)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""

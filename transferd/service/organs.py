@@ -11,6 +11,7 @@ from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
 from transferd.service.stagger import Stagger
+from transferd.service.windows import Windows
 from transferd.service.workers import Workers
 
 
@@ -25,5 +26,6 @@ class Organs:
     outcomes: Outcomes
     locks: JobLocks
     quotas: Quotas
+    windows: Windows
     stagger: Stagger
     clock: Clock

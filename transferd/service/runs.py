@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from transferd.model.errors import LinkBroken, StoreDamaged
-from transferd.model.job import Job, JobId, Priority, Seconds
+from transferd.model.job import Cost, Job, JobId, Priority, Seconds
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Lost
@@ -81,11 +81,11 @@ class Runs:
         run = self._runs.get(job.id)
         return run.progress.view(job) if run is not None else job
 
-    def reprioritize(self, job_id: JobId, priority: Priority) -> None:
-        """Let the next scheduling decision see a running job's new priority (BITS.md P10)."""
+    def reprioritize(self, job_id: JobId, priority: Priority, cost: Cost) -> None:
+        """Let the next scheduling decision see a running job's new settings (BITS.md P10, B8)."""
         run = self._runs.get(job_id)
         if run is not None:
-            run.claim = replace(run.claim, priority=priority)
+            run.claim = replace(run.claim, priority=priority, cost=cost)
 
     async def start(self, claims: Sequence[Runnable]) -> None:
         """Dispatch queued jobs.
@@ -103,6 +103,8 @@ class Runs:
         for run, found in zip(runs, taken, strict=True):
             match found:
                 case Dispatched(files=(_, *_)):
+                    settings = found.moved.job.settings  # they may be newer than the claim
+                    run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
                     self._pursue(run, self._carrier.carry(run, found))
                 case StoreDamaged():
                     self._pursue(run, self._carrier.put_off(run, found))

@@ -16,10 +16,11 @@ from transferd.model.errors import (
 )
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
-from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
+from transferd.service.ports import Admitted, Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
 from transferd.service.stagger import Stagger
 from transferd.service.turns import Running, Served, Slots, choose, wanted
+from transferd.service.windows import Windows
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,18 @@ class Scheduler:
     """Starts queued jobs, pre-empts running ones, queues those whose delay is over."""
 
     def __init__(
-        self, store: JobStore, runs: Runs, slots: Slots, clock: Clock, stagger: Stagger
+        self,
+        store: JobStore,
+        runs: Runs,
+        slots: Slots,
+        windows: Windows,
+        clock: Clock,
+        stagger: Stagger,
     ) -> None:
         self._store = store
         self._runs = runs
         self._slots = slots
+        self._windows = windows
         self._clock = clock
         self._stagger = stagger
         self._wake = asyncio.Event()
@@ -103,13 +111,15 @@ class Scheduler:
                     await self._wake.wait()
 
     async def _step(self) -> Seconds | None:
-        waiting, next_due = await self._waiting()
+        admitted = self._windows.admitted
+        await self._preempt_all(
+            [c.job_id for c in self._runs.running if c.cost not in admitted[c.priority]]
+        )
+        waiting, next_due = await self._waiting(admitted)
         running, now = self._running(), self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
         choice = choose(running, waiting, self._slots, now, served)
-        async with asyncio.TaskGroup() as group:
-            for job_id in choice.preempt:
-                group.create_task(self._preempt(job_id))
+        await self._preempt_all(choice.preempt)
         if choice.start:
             await self._start(choice.start)
         moments = [choice.look_again, self._unbarred, next_due, self._stagger.until]
@@ -137,29 +147,34 @@ class Scheduler:
             for c in claims
         ]
 
-    async def _waiting(self) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
+    async def _waiting(
+        self, admitted: Admitted
+    ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
         Owners who get no worker at the moment are left out: their jobs would only fail.
         """
         now = self._clock.steady()
         front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
-        agenda = await self._store.agenda(front, back)
+        agenda = await self._store.agenda(front, back, admitted)
         if agenda.next_due is not None and agenda.next_due <= now:
             # However many there are after a long absence, the first of them start at once.
             await self._requeue_due(now)
-            agenda = await self._store.agenda(front, back)
+            agenda = await self._store.agenda(front, back, admitted)
         self._unbarred = None
         if self._stagger.until is not None:
             claims = agenda.waiting.get(Priority.FOREGROUND, ())
-            held = {Priority.FOREGROUND: claims, **self._stagger.called}
+            held = {Priority.FOREGROUND: claims}
+            for priority, called in self._stagger.called.items():
+                held[priority] = [claim for claim in called if claim.cost in admitted[priority]]
             return {p: self._startable(found) for p, found in held.items()}, agenda.next_due
         waiting = {p: self._startable(claims) for p, claims in agenda.waiting.items()}
         level = max(agenda.waiting, default=Priority.FOREGROUND)
         # Lower priorities get nothing, unless nobody who waits before them can start.
         while not waiting.get(level) and Priority.FOREGROUND < level < Priority.LOW:
             level = Priority(level + 1)
-            waiting[level] = self._startable(await self._store.runnable(level, back))
+            found = await self._store.runnable(level, back, admitted[level])
+            waiting[level] = self._startable(found)
         return waiting, agenda.next_due
 
     def _startable(self, claims: Sequence[Runnable]) -> Sequence[Runnable]:
@@ -170,6 +185,11 @@ class Scheduler:
         if until is not None:
             self._unbarred = min(until, self._unbarred or until)
         return until is None and not self._runs.holds(claim.job_id)
+
+    async def _preempt_all(self, job_ids: Sequence[JobId]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for job_id in job_ids:
+                group.create_task(self._preempt(job_id))
 
     async def _preempt(self, job_id: JobId) -> None:
         with suppress(InvalidTransition, NotFound):

@@ -63,8 +63,12 @@ class Stagger:
         self._called.pop(job.id, None)
         asked = asked or (job.state is JobState.QUEUED and job.retry_delay <= 0)
         if asked and len(self._called) < _MOST:
-            priority = job.settings.priority
-            self._called[job.id] = Runnable(job_id=job.id, owner=job.owner, priority=priority)
+            self._called[job.id] = Runnable(
+                job_id=job.id,
+                owner=job.owner,
+                priority=job.settings.priority,
+                cost=job.settings.cost,
+            )
 
     def started(self, job_id: JobId) -> None:
         """Take that a job was given a slot, whether or not it is still there."""

@@ -10,6 +10,7 @@ from functools import partial
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import CallerError, StoreDamaged, VaultError
 from transferd.model.job import (
+    Cost,
     File,
     FileSpec,
     Job,
@@ -21,6 +22,7 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
+    Admitted,
     Agenda,
     Change,
     Created,
@@ -162,8 +164,8 @@ class SqliteJobStore:
             settings = change(job.settings)
             with storing(cx, job.owner, "change the job", quota):
                 cx.execute(
-                    "UPDATE jobs SET settings = ?, priority = ? WHERE number = ?",
-                    [text_of(settings), settings.priority, number],
+                    "UPDATE jobs SET settings = ?, priority = ?, cost = ? WHERE number = ?",
+                    [text_of(settings), settings.priority, settings.cost, number],
                 )
             return _touch(cx, number, now)
 
@@ -264,14 +266,18 @@ class SqliteJobStore:
             partial(dispatching.dispatch, claims=claims, now=now, files=files)
         )
 
-    async def agenda(self, front: Wanted, back: Wanted) -> Agenda:
+    async def agenda(self, front: Wanted, back: Wanted, admitted: Admitted) -> Agenda:
         """Return what there is to schedule."""
-        return await self._database.read(partial(queries.agenda, front=front, back=back))
+        return await self._database.read(
+            partial(queries.agenda, front=front, back=back, admitted=admitted)
+        )
 
-    async def runnable(self, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
+    async def runnable(
+        self, priority: Priority, wanted: Wanted, costs: frozenset[Cost]
+    ) -> tuple[Runnable, ...]:
         """Return queued jobs of one priority that may run next, owners in turn."""
         return await self._database.read(
-            partial(queries.runnable, priority=priority, wanted=wanted)
+            partial(queries.runnable, priority=priority, wanted=wanted, costs=costs)
         )
 
     async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:

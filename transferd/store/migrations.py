@@ -19,6 +19,8 @@ CREATE TABLE jobs (
     state             INTEGER NOT NULL CHECK (state BETWEEN 0 AND 6),
     -- Copy of the one in settings, for the index.
     priority          INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
+    -- The same of where the job may go.
+    cost              INTEGER NOT NULL CHECK (cost BETWEEN 0 AND 5),
     -- Order of queueing, over all priorities.
     position          INTEGER NOT NULL,
     -- Whether a worker ever had the job: only then can there be temporary files.
@@ -49,7 +51,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_state ON jobs (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, state);
 CREATE INDEX jobs_by_modified ON jobs (modified);
-CREATE INDEX jobs_queued ON jobs (priority, owner, position) WHERE state = 0;
+CREATE INDEX jobs_queued ON jobs (priority, owner, cost, position) WHERE state = 0;
 CREATE INDEX jobs_waiting ON jobs (retry_at) WHERE state = 5 AND retry_at IS NOT NULL;
 -- By when the wait began: in the future only after the clock of an earlier start was ahead.
 CREATE INDEX jobs_waiting_since ON jobs (retry_at - retry_delay)

@@ -180,13 +180,13 @@ def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> int:
     spec, made = each.spec, microseconds(job.created)
     row = cx.execute(
         """
-        INSERT INTO jobs (id, owner, fingerprint, type, state, priority, position, settings,
-                          files_total, sizes_unknown, created, modified, weight)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10, ?11)
+        INSERT INTO jobs (id, owner, fingerprint, type, state, priority, cost, position,
+                          settings, files_total, sizes_unknown, created, modified, weight)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?11, ?12)
         """,
         [
             *(job.id, job.owner, each.marks[0], job.type, job.state, job.settings.priority),
-            *(place, text_of(job.settings), job.files_total, made),
+            *(job.settings.cost, place, text_of(job.settings), job.files_total, made),
             JOB_BYTES + weight_of(spec.files),
         ],
     ).lastrowid

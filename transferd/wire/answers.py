@@ -87,6 +87,7 @@ class Answers:
             description=settings.description,
             type=job.type.value,
             priority=settings.priority.label,
+            cost=settings.cost.label,
             state=job.state.label,
             owner=OwnerAnswer(uid=job.owner, name=self.owner_name(job.owner)),
             files_total=job.files_total,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.choices import JobType, NoticeKind, OnError, Priority, Scheme, Target
+from transferd.model.choices import Cost, JobType, NoticeKind, OnError, Priority, Scheme, Target
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -25,6 +25,7 @@ AbsolutePath = Annotated[str, Meta(extra_json_schema={"pattern": "^/"})]
 ChecksumText = Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z0-9_]+:[0-9a-f]+$"})]
 TypeName = Annotated[str, Meta(extra_json_schema={"enum": [kind.value for kind in JobType]})]
 PriorityName = Annotated[str, Meta(extra_json_schema={"enum": [level.label for level in Priority]})]
+CostName = Annotated[str, Meta(extra_json_schema={"enum": [cost.label for cost in Cost]})]
 OnErrorName = Annotated[str, Meta(extra_json_schema={"enum": [choice.value for choice in OnError]})]
 KindName = Annotated[str, Meta(extra_json_schema={"enum": [kind.label for kind in NoticeKind]})]
 TargetName = Annotated[str, Meta(extra_json_schema={"enum": [target.value for target in Target]})]
@@ -125,6 +126,7 @@ class JobBody(Body, kw_only=True):
     type: TypeName = "download"
     description: str = ""
     priority: PriorityName = "normal"
+    cost: CostName = "default"
     files: list[FileBody] = msgspec.field(default_factory=list)
     credentials: list[CredentialBody] = msgspec.field(default_factory=list)
     #: Name → value; sealed like passwords, and never readable.
@@ -161,6 +163,7 @@ class JobPatch(Body, kw_only=True):
     name: Name | UnsetType = UNSET
     description: str | UnsetType = UNSET
     priority: PriorityName | UnsetType = UNSET
+    cost: CostName | UnsetType = UNSET
     notify: NotifyBody | UnsetType = UNSET
     auto_complete: bool | UnsetType = UNSET
     on_error: OnErrorName | UnsetType = UNSET
@@ -272,6 +275,7 @@ class JobAnswer(Struct, kw_only=True):
     description: str
     type: str
     priority: str
+    cost: str
     state: str
     owner: OwnerAnswer
     files_total: int

@@ -42,6 +42,7 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
         "name": checks.check_name,
         "description": checks.check_description,
         "priority": lambda value, _: checks.check_priority(value),
+        "cost": lambda value, _: checks.check_cost(value),
         "on_error": lambda value, _: checks.check_on_error(value),
         "cacert": _path_or_none,
         "max_size": lambda value, _: checks.check_size(value),
