@@ -40,7 +40,9 @@ def _dispatch(
         after = moved(after, JobEvent.FINISH, now, Change())
     write_move(cx, row["number"], after, JobEvent.DISPATCH)
     return Dispatched(
-        moved=Moved(job=after, before=job.state, notices=give_notice(cx, after, now)),
+        moved=Moved(
+            job=after, before=job.state, notices=give_notice(cx, row["number"], after, now)
+        ),
         files=found,
         secret=bool(job.credentials or job.settings.header_names),
     )

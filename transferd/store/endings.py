@@ -49,7 +49,9 @@ def complete(
     leaving = [outcome.job for outcome in outcomes if isinstance(outcome, Moved)]
     remove(cx, {numbers[job.id]: job for job in leaving}, now)
     return tuple(
-        _tell(cx, outcome, each.change, now) if isinstance(outcome, Moved) else outcome
+        _tell(cx, numbers[each.job_id], outcome, each.change, now)
+        if isinstance(outcome, Moved)
+        else outcome
         for each, outcome in zip(ended, outcomes, strict=True)
     )
 
@@ -65,7 +67,9 @@ def _judge(each: Ending, row: Row | None, now: datetime) -> Moved | CallerError:
     return Moved(job=after, before=job.state, notices=())
 
 
-def _tell(cx: sqlite3.Connection, moved: Moved, change: Change | None, now: datetime) -> Moved:
+def _tell(
+    cx: sqlite3.Connection, number: int, moved: Moved, change: Change | None, now: datetime
+) -> Moved:
     if change is None:
-        settle_job(cx, moved.job)
-    return replace(moved, notices=give_notice(cx, moved.job, now))
+        settle_job(cx, number)
+    return replace(moved, notices=give_notice(cx, number, moved.job, now))

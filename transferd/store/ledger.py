@@ -219,7 +219,7 @@ class _Ledger:
 
     def _notify(self, kind: NoticeKind, file: int | None = None) -> None:
         job = self._current()
-        self._notices.append(write_notice(self._cx, kind, job, self._now, file=file))
+        self._notices.append(write_notice(self._cx, kind, self.number, job, self._now, file=file))
 
     def _current(self) -> Job:
         """Return the job with its sums; where bytes have moved, what held it up is over."""

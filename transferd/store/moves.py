@@ -65,12 +65,12 @@ def apply(
     if after.state is before.state:
         return Moved(job=before, before=before.state, notices=())
     if event in _TAKEN_UP or (event in _ENDING and change is None):
-        settle_job(cx, after)
+        settle_job(cx, number)
     if after.state.final:
         remove(cx, {number: after}, now)
     else:
         write_move(cx, number, after, event)
-    return Moved(job=after, before=before.state, notices=give_notice(cx, after, now))
+    return Moved(job=after, before=before.state, notices=give_notice(cx, number, after, now))
 
 
 def _guard(job: Job, event: JobEvent) -> None:
@@ -81,10 +81,10 @@ def _guard(job: Job, event: JobEvent) -> None:
         raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
 
 
-def give_notice(cx: sqlite3.Connection, job: Job, now: datetime) -> tuple[Notice, ...]:
+def give_notice(cx: sqlite3.Connection, number: int, job: Job, now: datetime) -> tuple[Notice, ...]:
     """Write what is to be told of a job that has just come into its state."""
     kind = kind_due(job)
-    return () if kind is None else (write_notice(cx, kind, job, now),)
+    return () if kind is None else (write_notice(cx, kind, number, job, now),)
 
 
 def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
@@ -136,19 +136,10 @@ def remove(cx: sqlite3.Connection, jobs: Mapping[int, Job], now: datetime) -> No
             for local in _temporaries(cx, number)
         ],
     )
-    for state in {job.state for job in jobs.values()}:
-        cx.execute(
-            """
-            INSERT INTO ended (id, owner, fingerprint, state, ended_at)
-            SELECT id, owner, fingerprint, ?, ? FROM jobs
-            WHERE number IN (SELECT value FROM json_each(?))
-            """,
-            [
-                state,
-                microseconds(now),
-                listed(number for number, job in jobs.items() if job.state is state),
-            ],
-        )
+    cx.executemany(
+        "INSERT INTO ended (number, id, owner, ended_at) VALUES (?, ?, ?, ?)",
+        [(number, job.id, job.owner, microseconds(now)) for number, job in jobs.items()],
+    )
     cx.execute("DELETE FROM jobs WHERE number IN (SELECT value FROM json_each(?))", [numbers])
 
 

@@ -37,22 +37,28 @@ def kind_due(job: Job) -> NoticeKind | None:
 
 
 def write_notice(
-    cx: sqlite3.Connection, kind: NoticeKind, job: Job, now: datetime, *, file: int | None = None
+    cx: sqlite3.Connection,
+    kind: NoticeKind,
+    number: int,
+    job: Job,
+    now: datetime,
+    *,
+    file: int | None = None,
 ) -> Notice:
-    """Write a notice; only a terminal one waits for an acknowledgement."""
+    """Write a notice of the job of a *number*; only a terminal one waits to be acknowledged."""
     settled, text = not kind.terminal, text_of(job)
-    number, before = cx.execute(
+    given, before = cx.execute(
         """
-        INSERT INTO notices (kind, owner, job_id, job, file, created, settled)
+        INSERT INTO notices (kind, owner, job, snapshot, file, created, settled)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
         RETURNING number, (SELECT told FROM shares WHERE shares.owner = ?2)
         """,
-        [int(kind), job.owner, job.id, text, file, microseconds(now), settled],
+        [int(kind), job.owner, number, text, file, microseconds(now), settled],
     ).fetchone()
     if (before or 0) + len(text) + _ROW_BYTES > NOTICE_BYTES:
-        _make_room(cx, job.owner, number)
+        _make_room(cx, job.owner, given)
     return Notice(
-        number=number,
+        number=given,
         kind=kind,
         owner=job.owner,
         job_id=job.id,
@@ -72,13 +78,15 @@ def _make_room(cx: sqlite3.Connection, owner: int, newest: int) -> None:
     (told,) = cx.execute("SELECT told FROM shares WHERE owner = ?", [owner]).fetchone()
     while told > NOTICE_BYTES:
         oldest = cx.execute(
-            "SELECT number, kind, job_id FROM notices WHERE owner = ? ORDER BY number LIMIT 1",
+            "SELECT number, kind, job FROM notices WHERE owner = ? ORDER BY number LIMIT 1",
             [owner],
         ).fetchone()
         if oldest["number"] == newest:
             return
         if oldest["kind"] == NoticeKind.ENDED:
-            cx.execute("DELETE FROM ended WHERE id = ?", [oldest["job_id"]])
+            # Of a job that he has handed over the others who had it may still want to hear.
+            query = "DELETE FROM ended WHERE number = ? AND owner = ?"
+            cx.execute(query, [oldest["job"], owner])
         cx.execute("DELETE FROM notices WHERE number = ?", [oldest["number"]])
         (told,) = cx.execute(
             "UPDATE shares SET forgotten = ? WHERE owner = ? RETURNING told",
@@ -86,6 +94,6 @@ def _make_room(cx: sqlite3.Connection, owner: int, newest: int) -> None:
         ).fetchone()
 
 
-def settle_job(cx: sqlite3.Connection, job: Job) -> None:
+def settle_job(cx: sqlite3.Connection, number: int) -> None:
     """Settle a job's open notices: something newer has made them moot."""
-    cx.execute("UPDATE notices SET settled = 1 WHERE job_id = ? AND settled = 0", [job.id])
+    cx.execute("UPDATE notices SET settled = 1 WHERE job = ? AND settled = 0", [number])

@@ -68,7 +68,7 @@ FROM files
 """
 #: Begins every query that notice_of reads.
 SELECT_NOTICE: Final = """
-SELECT number, kind, owner, job_id, job, file, created, settled, deliveries
+SELECT number, kind, owner, snapshot, file, created, settled, deliveries
 FROM notices
 """
 
@@ -209,12 +209,13 @@ def _checksum(text: str | None) -> Checksum | None:
 
 
 def _notice_of(row: Row) -> Notice:
+    job = _job(row["snapshot"])
     return Notice(
         number=row["number"],
         kind=NoticeKind(row["kind"]),
         owner=row["owner"],
-        job_id=JobId(row["job_id"]),
-        job=_job(row["job"]),
+        job_id=job.id,
+        job=job,
         file=row["file"],
         created=moment_of(row["created"]),
         settled=bool(row["settled"]),
