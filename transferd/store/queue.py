@@ -230,18 +230,6 @@ def find(cx: sqlite3.Connection, job_id: JobId) -> int:
     return int(row["number"])
 
 
-def row_of(cx: sqlite3.Connection, job_id: JobId) -> Row:
-    """Return a job's row, as SELECT_JOB reads it.
-
-    Raises:
-        NotFound: `job_not_found`.
-    """
-    row: Row | None = cx.execute(SELECT_JOB + _BY_ID, [job_id]).fetchone()
-    if row is None:
-        raise job_not_found(job_id)
-    return row
-
-
 def rows_of(cx: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, Row]:
     """Return the rows of those jobs that are there, as SELECT_JOB reads them."""
     return {row["id"]: row for row in cx.execute(SELECT_JOB + _BY_IDS, [listed(job_ids)])}
