@@ -16,11 +16,12 @@ class Halves:
 
     def __init__(self, most: int = 9) -> None:
         self.groups: list[list[int]] = []
-        self.let = asyncio.Event()
+        self.begun, self.let = asyncio.Event(), asyncio.Event()
         self.together: Together[int, int] = Together(self._carry, most)
 
     async def _carry(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
         self.groups.append(list(numbers))
+        self.begun.set()
         await self.let.wait()
         if 0 in numbers:
             raise StoreError("all of them")
@@ -31,8 +32,7 @@ async def test_what_comes_meanwhile_is_carried_out_together() -> None:
     """One group is under way at a time, of so many at most."""
     halves = Halves(most=3)
     asked = [asyncio.create_task(halves.together.ask(2))]
-    while not halves.groups:
-        await asyncio.sleep(0)
+    await halves.begun.wait()
     asked += [asyncio.create_task(halves.together.ask(number)) for number in (4, 6, 8, 10)]
     await asyncio.sleep(0)
     halves.let.set()
@@ -68,8 +68,7 @@ async def test_a_caller_that_is_cancelled_stops_nothing() -> None:
     halves = Halves()
     leaving = asyncio.create_task(halves.together.ask(2))
     staying = asyncio.create_task(halves.together.ask(4))
-    while not halves.groups:
-        await asyncio.sleep(0)
+    await halves.begun.wait()
     leaving.cancel()
     halves.let.set()
     assert await staying == 2
