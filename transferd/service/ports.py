@@ -276,9 +276,9 @@ class JobStore(Protocol):
         RESUME zeroes attempts, active_seconds, stuck_seconds and retry_at; RETRY and DISPATCH clear
         retry_at; each move into QUEUED puts the job at the end of its priority's queue.
         TRANSFERRED, ERROR notices are written when the job asks for them, ENDED always.
-        COMPLETE and CANCEL remove the job with its files and secrets, remember its id and
-        fingerprint, and turn the temporaries that may exist into strays. An explicit COMPLETE or
-        CANCEL settles the job's open notices when *change* is None.
+        COMPLETE and CANCEL remove the job with its files and secrets, remember its id, and turn the
+        temporaries that may exist into strays. An explicit COMPLETE or CANCEL settles the job's
+        open notices when *change* is None.
 
         Raises:
             InvalidTransition: the table has no such move.

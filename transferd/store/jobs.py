@@ -39,15 +39,20 @@ from transferd.model.queue import (
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
-from transferd.store import audit, endings, ledger, moves, ownership, queries, queue
+from transferd.store import audit, endings, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
 from transferd.store import dispatch as dispatching
 from transferd.store import files as file_rows
 from transferd.store.connection import T
 from transferd.store.database import Database
+from transferd.store.keeping import Hearing, keep
 from transferd.store.quota import storing
 from transferd.store.rows import microseconds, text_of
+from transferd.store.together import Together
 from transferd.store.vault import Vault
+
+#: Runs whose reports are one operation.
+_KEPT_TOGETHER = 64
 
 
 class SqliteJobStore:
@@ -65,6 +70,9 @@ class SqliteJobStore:
         self._vault = vault
         self._new_id = new_id
         self._look_again = look_again
+        self._keeping: Together[Hearing, Kept] = Together(
+            lambda heard: database.write(partial(keep, heard=heard)), _KEPT_TOGETHER
+        )
 
     async def create(
         self, owner: int, specs: Sequence[JobSpec], now: datetime, *, quota: Quota
@@ -239,10 +247,8 @@ class SqliteJobStore:
         extend: int | None = None,
     ) -> Kept:
         """Keep what a run reports, in its order."""
-        return await self._database.write(
-            partial(
-                ledger.keep, job_id=job_id, reports=reports, now=now, quota=quota, extend=extend
-            )
+        return await self._keeping.ask(
+            Hearing(job_id=job_id, reports=reports, now=now, quota=quota, extend=extend)
         )
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:

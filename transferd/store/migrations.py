@@ -12,7 +12,8 @@ _FIRST: Final = """
 CREATE TABLE jobs (
     -- Order of creation and cursor of the list; never used twice, or a cursor could skip a job.
     number            INTEGER PRIMARY KEY AUTOINCREMENT,
-    id                TEXT    NOT NULL UNIQUE,
+    -- Found by way of job_ids.
+    id                TEXT    NOT NULL,
     owner             INTEGER NOT NULL,
     fingerprint       BLOB    NOT NULL,
     type              TEXT    NOT NULL,
@@ -47,6 +48,18 @@ CREATE TABLE jobs (
     active_seconds    REAL    NOT NULL DEFAULT 0,
     stuck_seconds     REAL    NOT NULL DEFAULT 0
 ) STRICT;
+
+-- Numbers by ids, of the jobs that have left the queue too: theirs are not used again. Ids are in
+-- no order, so that a change here is a page for each; numbers stand for them everywhere else, and
+-- what happens to jobs together is written side by side.
+CREATE TABLE job_ids (
+    id  TEXT    PRIMARY KEY NOT NULL,
+    job INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER jobs_named AFTER INSERT ON jobs BEGIN
+    INSERT INTO job_ids (id, job) VALUES (new.id, new.number);
+END;
 
 CREATE INDEX jobs_by_state ON jobs (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, state);
@@ -207,9 +220,10 @@ CREATE TABLE notices (
     number     INTEGER PRIMARY KEY AUTOINCREMENT,
     kind       INTEGER NOT NULL,
     owner      INTEGER NOT NULL,
-    job_id     TEXT    NOT NULL,
-    -- The job as it was; the row of the job may be gone by now.
-    job        TEXT    NOT NULL,
+    -- The number of the job; its row may be gone by now…
+    job        INTEGER NOT NULL,
+    -- …and the job as it was.
+    snapshot   TEXT    NOT NULL,
     file       INTEGER,
     created    INTEGER NOT NULL,
     settled    INTEGER NOT NULL CHECK (settled IN (0, 1)),
@@ -217,33 +231,36 @@ CREATE TABLE notices (
 ) STRICT;
 
 CREATE INDEX notices_by_owner ON notices (owner);
-CREATE INDEX notices_by_job ON notices (job_id);
+CREATE INDEX notices_by_job ON notices (job);
 CREATE INDEX notices_by_created ON notices (created);
 CREATE INDEX notices_open ON notices (number) WHERE settled = 0;
 CREATE INDEX notices_open_by_owner ON notices (owner) WHERE settled = 0;
-CREATE INDEX notices_open_by_job ON notices (job_id) WHERE settled = 0;
+CREATE INDEX notices_open_by_job ON notices (job) WHERE settled = 0;
 
 CREATE TRIGGER notices_told AFTER INSERT ON notices BEGIN
-    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.snapshot) + 256)
         ON CONFLICT DO UPDATE SET told = told + excluded.told;
 END;
-CREATE TRIGGER notices_moved AFTER UPDATE OF owner, job ON notices BEGIN
-    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
-    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+CREATE TRIGGER notices_moved AFTER UPDATE OF owner, snapshot ON notices BEGIN
+    UPDATE shares SET told = told - length(old.snapshot) - 256 WHERE owner = old.owner;
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.snapshot) + 256)
         ON CONFLICT DO UPDATE SET told = told + excluded.told;
 END;
 CREATE TRIGGER notices_gone AFTER DELETE ON notices BEGIN
-    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
+    UPDATE shares SET told = told - length(old.snapshot) - 256 WHERE owner = old.owner;
 END;
 
--- Jobs that have left the queue, so that their ids are not used again.
+-- Jobs that have left the queue.
 CREATE TABLE ended (
-    id          TEXT    PRIMARY KEY NOT NULL,
-    owner       INTEGER NOT NULL,
-    fingerprint BLOB    NOT NULL,
-    state       INTEGER NOT NULL CHECK (state IN (7, 8)),
-    ended_at    INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+    number   INTEGER PRIMARY KEY,
+    id       TEXT    NOT NULL,
+    owner    INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER ended_forgotten AFTER DELETE ON ended BEGIN
+    DELETE FROM job_ids WHERE id = old.id;
+END;
 
 CREATE INDEX ended_by_time ON ended (ended_at);
 
