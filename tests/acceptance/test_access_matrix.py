@@ -79,6 +79,7 @@ def _rows() -> Iterator[Row]:
     for name, value in (
         ("priority", "low"),
         ("streams", 2),
+        ("max_rate", 4096),
         ("min_retry_delay", 5),
         ("max_size", 1000),
     ):

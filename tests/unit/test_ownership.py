@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "proxy": "http://proxy:3128",
     "max_size": 7,
     "streams": 3,
+    "max_rate": 5000,
     "negotiate": NegotiateOptions(keytab="/home/alice/keytab", principal="alice", ntlm=True),
     "passport": PassportOptions(login_host="login.example.org"),
     "wary": True,
@@ -41,7 +42,7 @@ OTHER: dict[str, Any] = {
 KEPT = frozenset(
     {
         *("name", "timers", "description", "priority", "notify_kinds", "auto_complete"),
-        *("on_error", "overwrite", "proxy", "max_size", "streams"),
+        *("on_error", "overwrite", "proxy", "max_size", "max_rate", "streams"),
     }
 )
 
@@ -64,6 +65,6 @@ def test_a_new_owner_inherits_no_identity_no_trust_and_no_command(name: str) -> 
 def test_an_admin_steers_and_changes_nothing_else(name: str) -> None:
     """Whoever could set another's command, proxy or destination would act as that user."""
     found = foreign_changes(PLAIN, replace(PLAIN, **{name: OTHER[name]}))
-    assert found == (() if name in {"priority", "timers", "streams", "max_size"} else (name,))
+    assert found == (() if name in {"priority", "timers", "streams", "max_size", "max_rate"} else (name,))
     assert foreign_changes(PLAIN, PLAIN) == ()
     assert set(OTHER) >= STEERING

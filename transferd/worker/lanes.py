@@ -10,14 +10,15 @@ from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
 from transferd.model.credentials import Credential
-from transferd.model.job import Priority
 from transferd.wire.link import Message, Start, WorkerSettings
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
+from transferd.worker.caps import Caps
 from transferd.worker.connection import Connector
-from transferd.worker.deference import Flows, Manners
+from transferd.worker.deference import Flows
 from transferd.worker.exchange import Exchange
 from transferd.worker.inquiry import Inquiry
+from transferd.worker.manners import Manners
 from transferd.worker.security import Steps
 from transferd.worker.shelf import Shelf
 from transferd.worker.trust import Trust
@@ -40,6 +41,8 @@ class Equipment:
     bodies: Bodies
     #: Background bodies on their way.
     flows: Flows
+    #: What holds for all bodies together.
+    caps: Caps
     #: For security libraries alone, which may wait for a KDC.
     security: Executor
     trust: Trust
@@ -93,9 +96,10 @@ class Lane:
 class Lanes:
     """All lanes of a run. Each is used by one task at a time."""
 
-    def __init__(self, start: Start, equipment: Equipment, audit: Audit) -> None:
+    def __init__(self, start: Start, equipment: Equipment, manners: Manners, audit: Audit) -> None:
         self._start = start
         self._equipment = equipment
+        self._manners = manners
         self._audit = audit
         self._all: list[Lane] = []
         self._idle: list[Lane] = []
@@ -130,7 +134,7 @@ class Lanes:
         if exchange is None:
             context = await equipment.trust.context(settings.cacert)
             exchange = Exchange(
-                Connector(equipment.trust.sessions, paced=self._paced), context, limits
+                Connector(equipment.trust.sessions, self._manners.open_socket), context, limits
             )
         authenticator = Authenticator(
             exchange,
@@ -156,8 +160,7 @@ class Lanes:
             secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
         )
-        manners = Manners(limits.delay(settings.priority), equipment.flows, equipment.randomness)
-        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies, manners.pace))
+        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies, self._manners))
 
     @property
     def _anonymous(self) -> bool:
@@ -167,11 +170,7 @@ class Lanes:
 
     @property
     def _key(self) -> Key:
-        return self._start.settings.proxy, self._equipment.limits, self._paced
-
-    @property
-    def _paced(self) -> bool:
-        return self._start.settings.priority is not Priority.FOREGROUND
+        return self._start.settings.proxy, self._equipment.limits, self._manners.yields
 
     async def __aenter__(self) -> Self:
         return self
@@ -185,7 +184,8 @@ class Lanes:
 
     async def _leave(self, lane: Lane) -> None:
         lane.authenticator.close()
-        if self.sound and self._anonymous:
+        # Its connections are such as the run wanted when they were opened.
+        if self.sound and self._anonymous and self._manners.steady:
             await self._equipment.spares.give(self._key, lane.exchange)
         else:
             await lane.exchange.close()
