@@ -32,6 +32,7 @@ from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.sharing import Sharing
 from transferd.service.turns import Slots
 from transferd.service.workers import Launch, Workers
 from transferd.wire import link
@@ -52,6 +53,7 @@ class Parts:
     network: NetworkWatch
     carrier: Carrier
     quotas: Quotas
+    sharing: Sharing
     outcomes: Outcomes
 
     def reconfigure(self, config: Config) -> None:
@@ -64,6 +66,7 @@ class Parts:
         self.workers.configure(worker_settings(config), config.worker.idle_seconds)
         self.carrier.configure(_retry_times(config), config.passport.options())
         self.quotas.configure(limits, _membership(config))
+        self.sharing.limit(config.bandwidth.rates())
         self.scheduler.configure(_slots(config))
         self.notifier.configure(_delivery(config))
         self.housekeeper.configure(_ages(config))
@@ -94,8 +97,11 @@ def assemble(
 
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
-    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
-    runs = Runs(carrier, chronicle)
+    sharing = Sharing(config.bandwidth.rates(), clock)
+    carrier = Carrier(
+        jobs, workers, clock, _retry_times(config), random.random, passport, quotas, sharing
+    )
+    runs = Runs(carrier, chronicle, sharing)
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
@@ -125,6 +131,7 @@ def assemble(
         outcomes=outcomes,
         locks=locks,
         quotas=quotas,
+        sharing=sharing,
         clock=clock,
     )
     return Parts(
@@ -138,6 +145,7 @@ def assemble(
         network=NetworkWatch(scheduler.retry_all, clock),
         carrier=carrier,
         quotas=quotas,
+        sharing=sharing,
         outcomes=outcomes,
     )
 
@@ -179,7 +187,7 @@ def _ages(config: Config) -> Ages:
 
 def worker_settings(config: Config) -> link.WorkerSettings:
     """Return what a worker has to know of the configuration."""
-    network = config.network
+    network, pacing = config.network, config.pacing
     return link.WorkerSettings(
         user_agent=f"transferd/{__version__}",
         connect_timeout=network.connect_timeout_seconds,
@@ -192,6 +200,10 @@ def worker_settings(config: Config) -> link.WorkerSettings:
         durable_seconds=config.durability.seconds,
         durable_bytes=config.durability.bytes,
         command_timeout=config.notices.command_timeout_seconds,
+        high_delay=pacing.high_delay_seconds,
+        normal_delay=pacing.normal_delay_seconds,
+        low_delay=pacing.low_delay_seconds,
+        lower_effort=pacing.lower_effort,
     )
 
 

@@ -18,13 +18,17 @@ from transferd.model.authentication import check_realm
 from transferd.model.checks import LONGEST
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import BadRequest, ConfigError
+from transferd.model.job import Priority
 from transferd.model.limits import Limits
+from transferd.model.rates import Rates
 from transferd.model.urls import check_configuration_url, check_login_host
 
 # Seconds, and no more of them than a job may ask for: TOML has an infinity, and JSON has none.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
+# A larger one is no delay that anybody would call background.
+Delay = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 # What an environment can hold (environ(7)).
 VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[^=\x00]+\Z")]
@@ -84,6 +88,38 @@ class Network(Section, frozen=True):
     header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
     #: A scheme whose Kerberos library has not answered by then counts as not usable.
     kerberos_timeout_seconds: Positive = 15.0
+
+
+class Bandwidth(Section, frozen=True):
+    """How much of the line all jobs together may take, in bytes a second; 0: no limit."""
+
+    total_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    high_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    normal_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    low_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def rates(self) -> Rates:
+        """Return the limits that are set."""
+        named = {
+            Priority.HIGH: self.high_bytes_per_second,
+            Priority.NORMAL: self.normal_bytes_per_second,
+            Priority.LOW: self.low_bytes_per_second,
+        }
+        return Rates(
+            total=self.total_bytes_per_second or None,
+            by_priority={priority: rate for priority, rate in named.items() if rate},
+        )
+
+
+class Pacing(Section, frozen=True):
+    """How background jobs leave the line to others."""
+
+    #: The queueing delay that they may cause, by priority.
+    high_delay_seconds: Delay = 0.025
+    normal_delay_seconds: Delay = 0.010
+    low_delay_seconds: Delay = 0.005
+    #: Whether their packets are marked for routers to let all others pass (RFC 8622).
+    lower_effort: bool = False
 
 
 class Passport(Section, frozen=True):
@@ -166,6 +202,8 @@ class Config(Section, frozen=True):
     queue: Queue = Queue()
     notices: Notices = Notices()
     network: Network = Network()
+    bandwidth: Bandwidth = Bandwidth()
+    pacing: Pacing = Pacing()
     passport: Passport = Passport()
     durability: Durability = Durability()
     worker: Worker = Worker()

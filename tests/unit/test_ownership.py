@@ -65,6 +65,8 @@ def test_a_new_owner_inherits_no_identity_no_trust_and_no_command(name: str) -> 
 def test_an_admin_steers_and_changes_nothing_else(name: str) -> None:
     """Whoever could set another's command, proxy or destination would act as that user."""
     found = foreign_changes(PLAIN, replace(PLAIN, **{name: OTHER[name]}))
-    assert found == (() if name in {"priority", "timers", "streams", "max_size", "max_rate"} else (name,))
+    assert found == (
+        () if name in {"priority", "timers", "streams", "max_size", "max_rate"} else (name,)
+    )
     assert foreign_changes(PLAIN, PLAIN) == ()
     assert set(OTHER) >= STEERING

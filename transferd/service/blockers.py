@@ -5,11 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from transferd.model.job import Blocker, Job, Priority, Seconds
+from transferd.model.rates import FREE, Rates
 from transferd.model.states import JobState
+from transferd.service.throttles import limits_of
 
 
-def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]:
-    """Return the reasons why *job* does not move; none when it does, or has left the queue."""
+def blockers_of(
+    job: Job, now: datetime, steady: Seconds, rates: Rates = FREE
+) -> tuple[Blocker, ...]:
+    """Return the reasons why *job* does not move; none when it does, or has left the queue.
+
+    Of one that moves, the limits that hold for it, those of *rates* included.
+    """
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
             return (_blocker(job, "empty", "the job has no files", "add a file, then resume"),)
@@ -34,6 +41,8 @@ def blockers_of(job: Job, now: datetime, steady: Seconds) -> tuple[Blocker, ...]
         case JobState.TRANSFERRED:
             text = "every file is here; they get their names when the job is completed"
             return (_blocker(job, "not_completed", text, "complete the job"),)
+        case JobState.CONNECTING | JobState.TRANSFERRING:
+            return limits_of(job.settings, rates)
         case _:
             return ()
 

@@ -10,6 +10,7 @@ from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
+from transferd.service.sharing import Sharing
 from transferd.service.workers import Workers
 
 
@@ -24,4 +25,5 @@ class Organs:
     outcomes: Outcomes
     locks: JobLocks
     quotas: Quotas
+    sharing: Sharing
     clock: Clock
