@@ -36,6 +36,7 @@ from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.sharing import Sharing
 from transferd.service.stagger import Stagger
 from transferd.service.turns import Slots
 from transferd.service.windows import Policy, Windows
@@ -61,6 +62,7 @@ class Parts:
     windows: Windows
     carrier: Carrier
     quotas: Quotas
+    sharing: Sharing
     outcomes: Outcomes
     breakers: Breakers
     stagger: Stagger
@@ -116,8 +118,9 @@ def assemble(
     breakers = Breakers(clock, jitter, breaker_policy(config))
     stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
     times = retry_times(config)
-    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas)
-    runs = Runs(carrier, chronicle)
+    sharing = Sharing(FREE, clock)
+    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas, sharing)
+    runs = Runs(carrier, chronicle, sharing)
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
@@ -151,6 +154,7 @@ def assemble(
         quotas=quotas,
         windows=windows,
         stagger=stagger,
+        sharing=sharing,
         clock=clock,
     )
 
@@ -171,6 +175,7 @@ def assemble(
         windows=windows,
         carrier=carrier,
         quotas=quotas,
+        sharing=sharing,
         outcomes=outcomes,
         breakers=breakers,
         stagger=stagger,
@@ -224,6 +229,7 @@ def _slots(config: Config) -> Slots:
 def _policy(config: Config) -> Policy:
     name = config.schedule.time_zone
     return Policy(
+        caps=config.bandwidth.rates(),
         schedule=config.schedule.schedule(),
         zone=partial(ZoneInfo, name) if name else local_zone,
         rules=config.network.rules(),
@@ -239,7 +245,7 @@ def _ages(config: Config) -> Ages:
 
 def worker_settings(config: Config) -> link.WorkerSettings:
     """Return what a worker has to know of the configuration."""
-    network = config.network
+    network, pacing = config.network, config.pacing
     return link.WorkerSettings(
         user_agent=f"transferd/{__version__}",
         connect_timeout=network.connect_timeout_seconds,
@@ -252,6 +258,10 @@ def worker_settings(config: Config) -> link.WorkerSettings:
         durable_seconds=config.durability.seconds,
         durable_bytes=config.durability.bytes,
         command_timeout=config.notices.command_timeout_seconds,
+        high_delay=pacing.high_delay_seconds,
+        normal_delay=pacing.normal_delay_seconds,
+        low_delay=pacing.low_delay_seconds,
+        lower_effort=pacing.lower_effort,
     )
 
 

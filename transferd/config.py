@@ -31,6 +31,8 @@ from transferd.model.urls import check_configuration_url, check_login_host
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
+# A larger one is no delay that anybody would call background.
+Delay = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Rate = Annotated[int, msgspec.Meta(ge=0)]
 CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
@@ -208,6 +210,38 @@ class Weekly(Section, frozen=True):
         )
 
 
+class Bandwidth(Section, frozen=True):
+    """How much of the line all jobs together may take, in bytes a second; 0: no limit."""
+
+    total_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    high_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    normal_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    low_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def rates(self) -> Rates:
+        """Return the limits that are set."""
+        named = {
+            Priority.HIGH: self.high_bytes_per_second,
+            Priority.NORMAL: self.normal_bytes_per_second,
+            Priority.LOW: self.low_bytes_per_second,
+        }
+        return Rates(
+            total=self.total_bytes_per_second or None,
+            by_priority={priority: rate for priority, rate in named.items() if rate},
+        )
+
+
+class Pacing(Section, frozen=True):
+    """How background jobs leave the line to others."""
+
+    #: The queueing delay that they may cause, by priority.
+    high_delay_seconds: Delay = 0.025
+    normal_delay_seconds: Delay = 0.010
+    low_delay_seconds: Delay = 0.005
+    #: Whether their packets are marked for routers to let all others pass (RFC 8622).
+    lower_effort: bool = False
+
+
 class Passport(Section, frozen=True):
     """Whom Passport trusts, where a job says nothing; "" for nobody."""
 
@@ -290,6 +324,8 @@ class Config(Section, frozen=True):
     notices: Notices = Notices()
     network: Network = Network()
     schedule: Weekly = Weekly()
+    bandwidth: Bandwidth = Bandwidth()
+    pacing: Pacing = Pacing()
     passport: Passport = Passport()
     durability: Durability = Durability()
     worker: Worker = Worker()

@@ -80,6 +80,7 @@ def _rows() -> Iterator[Row]:
         ("priority", "low"),
         ("cost", "always"),
         ("streams", 2),
+        ("max_rate", 4096),
         ("min_retry_delay", 5),
         ("max_size", 1000),
     ):

@@ -22,7 +22,6 @@ from tests.support.worker import Book, Desk
 from transferd.model.job import Seconds
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
-from transferd.worker.body import Mover
 from transferd.worker.cursor import Cursor
 from transferd.worker.partfile import PartFile
 
@@ -260,9 +259,7 @@ async def test_a_pace_is_kept_and_is_no_stall(
     in which we do not read is not the server's.
     """
     pace = Allowance()
-    monkeypatch.setattr(
-        "transferd.worker.lanes.Mover", lambda bodies, _: Mover(bodies, lambda _: pace)
-    )
+    monkeypatch.setattr("transferd.worker.manners.Manners.pace", lambda *_: pace)
     book = way.book(tmp_path)
     async with way.worker(limits(stall_window=WINDOW)) as desk:
         pace.grant(400_001)

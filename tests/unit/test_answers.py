@@ -127,6 +127,7 @@ def test_a_job_is_told_with_everything_but_its_secrets() -> None:
         },
         "passport": {"configuration_url": None, "login_host": None, "realm": "r"},
         "max_size": None,
+        "max_rate": None,
         "streams": None,
         "min_retry_delay": 60.0,
         "no_progress_timeout": 100.0,

@@ -546,6 +546,8 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
         "--allow-cleartext",
         "--max-size",
         "1k",
+        "--max-rate",
+        "500K",
         "--min-retry-delay",
         "5s",
         "--cost",
@@ -557,6 +559,7 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
         "overwrite": False,
         "allow_cleartext": True,
         "max_size": 1000,
+        "max_rate": 500_000,
         "min_retry_delay": 5.0,
     }
     assert made.name == "a.iso"

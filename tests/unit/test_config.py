@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from transferd import __version__
 from transferd.assembly import worker_settings
 from transferd.config import Bounds, Config, Source, changes, load_config, parse_config
 from transferd.model.admission import Rules
@@ -22,6 +23,7 @@ from transferd.model.limits import Limits
 from transferd.model.rates import FREE, Rates
 from transferd.model.schedule import Kind, Period, Schedule
 from transferd.service.clock import local_zone
+from transferd.wire.conduct import WorkerSettings
 
 SAMPLE = Path(__file__).parents[2] / "config" / "transferd.toml"
 PERIOD = """
@@ -206,6 +208,24 @@ def test_the_worker_is_told_how_long_kerberos_may_take() -> None:
     """Rule: [network] is how servers are talked to."""
     config = parse_config("[network]\nkerberos_timeout_seconds = 3", "x")
     assert worker_settings(config).kerberos_timeout == 3
+
+
+def test_the_bandwidth_of_all_jobs_is_configured_with_zero_for_no_limit() -> None:
+    """Rule: what the file leaves at 0 limits nothing."""
+    assert Config().bandwidth.rates() == FREE
+    text = "[bandwidth]\ntotal_bytes_per_second = 9\nlow_bytes_per_second = 3\n"
+    assert parse_config(text, "x").bandwidth.rates() == Rates(
+        total=9, by_priority={Priority.LOW: 3}
+    )
+
+
+def test_the_worker_is_told_how_to_pace() -> None:
+    """Rule: [pacing] says how background jobs leave the line to others."""
+    assert worker_settings(Config()) == WorkerSettings(user_agent=f"transferd/{__version__}")
+    text = "[pacing]\nhigh_delay_seconds = 0.5\nlow_delay_seconds = 0.002\nlower_effort = true\n"
+    settings = worker_settings(parse_config(text, "x"))
+    assert [settings.delay(priority) for priority in Priority] == [None, 0.5, 0.010, 0.002]
+    assert settings.lower_effort
 
 
 def test_the_configured_limits_are_the_models() -> None:

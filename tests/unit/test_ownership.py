@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "proxy": "http://proxy:3128",
     "max_size": 7,
     "streams": 3,
+    "max_rate": 5000,
     "negotiate": NegotiateOptions(keytab="/home/alice/keytab", principal="alice", ntlm=True),
     "passport": PassportOptions(login_host="login.example.org"),
     "wary": True,
@@ -42,7 +43,7 @@ OTHER: dict[str, Any] = {
 KEPT = frozenset(
     {
         *("name", "timers", "description", "priority", "notify_kinds", "auto_complete"),
-        *("on_error", "overwrite", "proxy", "max_size", "streams", "cost"),
+        *("on_error", "overwrite", "proxy", "max_size", "max_rate", "streams", "cost"),
     }
 )
 
@@ -66,7 +67,7 @@ def test_an_admin_steers_and_changes_nothing_else(name: str) -> None:
     """Whoever could set another's command, proxy or destination would act as that user."""
     found = foreign_changes(PLAIN, replace(PLAIN, **{name: OTHER[name]}))
     assert found == (
-        () if name in {"priority", "cost", "timers", "streams", "max_size"} else (name,)
+        () if name in {"priority", "cost", "timers", "streams", "max_size", "max_rate"} else (name,)
     )
     assert foreign_changes(PLAIN, PLAIN) == ()
     assert set(OTHER) >= STEERING

@@ -60,6 +60,7 @@ def answer(**changes: Any) -> JobAnswer:
         cacert=None,
         proxy=None,
         max_size=None,
+        max_rate=None,
         streams=None,
         negotiate=NegotiateAnswer(
             spn=None, proxy_spn=None, keytab=None, principal=None, ccache=None, ntlm=False

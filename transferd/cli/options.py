@@ -70,6 +70,9 @@ def job_options(
         )
     group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
     group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
+    group.add_argument(
+        "--max-rate", type=size, metavar="SIZE", help="no more in a second; 0: no limit"
+    )
     group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
     group.add_argument("--min-retry-delay", type=duration, metavar="TIME", help="first retry after")
     group.add_argument(

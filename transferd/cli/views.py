@@ -113,6 +113,7 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("command", " ".join(job.notify.command or [])),
         ("auto complete", "yes" if job.auto_complete else ""),
         ("on error", job.on_error),
+        ("limit", f"{shown_size(job.max_rate)}/s" if job.max_rate is not None else ""),
         ("overwrite", "yes" if job.overwrite else "no"),
         ("proxy", job.proxy or ""),
         ("negotiate", _members(job.negotiate)),

@@ -43,6 +43,8 @@ class JobChanges(TypedDict, total=False):
     negotiate: NegotiateOptions | Members | None
     passport: PassportOptions | Members | None
     max_size: int | None
+    #: Bytes a second
+    max_rate: int | None
     streams: int | None
     #: Seconds
     min_retry_delay: float
@@ -71,6 +73,8 @@ class JobOptions(TypedDict, total=False):
     negotiate: NegotiateOptions | Members
     passport: PassportOptions | Members
     max_size: int | None
+    #: Bytes a second
+    max_rate: int | None
     streams: int | None
     min_retry_delay: float
     no_progress_timeout: float

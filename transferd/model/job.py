@@ -187,6 +187,8 @@ class Settings:
     proxy: str | None = None
     #: Largest file that may be fetched, in bytes.
     max_size: int | None = None
+    #: Bytes that may come in a second; None: no limit.
+    max_rate: int | None = None
     #: Connections for the files of this job; None: by priority.
     streams: int | None = None
     negotiate: NegotiateOptions = NegotiateOptions()

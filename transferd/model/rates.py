@@ -20,7 +20,22 @@ class Rates:
     def of(self, priority: Priority) -> int | None:
         """Return the tightest limit that holds for jobs of *priority*."""
         own = self.by_priority.get(priority)
-        return min((rate for rate in (self.total, own) if rate is not None), default=None)
+        return _least(self.total, own)
+
+    def within(self, others: Rates) -> Rates:
+        """Return what holds where both hold."""
+        priorities = {*self.by_priority, *others.by_priority}
+        return Rates(
+            total=_least(self.total, others.total),
+            by_priority={
+                each: _least(self.by_priority.get(each), others.by_priority.get(each))
+                for each in priorities
+            },
+        )
+
+
+def _least(*rates: int | None) -> int | None:
+    return min((rate for rate in rates if rate is not None), default=None)
 
 
 #: Nothing is limited.

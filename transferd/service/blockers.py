@@ -6,15 +6,23 @@ from datetime import datetime, timedelta
 
 from transferd.model.admission import Admission
 from transferd.model.job import Blocker, Job, Priority, Seconds
+from transferd.model.rates import FREE, Rates
 from transferd.model.states import JobState
+from transferd.service.throttles import limits_of
 
 
 def blockers_of(
-    job: Job, admission: Admission, now: datetime, steady: Seconds, held: Seconds | None
+    job: Job,
+    admission: Admission,
+    now: datetime,
+    steady: Seconds,
+    held: Seconds | None,
+    rates: Rates = FREE,
 ) -> tuple[Blocker, ...]:
     """Return the reasons why *job* does not move; none when it does, or has left the queue.
 
-    A queued job is *held* back until that moment; None: it is not.
+    A queued job is *held* back until that moment; None: it is not. Of one that moves, the limits
+    that hold for it, those of *rates* included.
     """
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
@@ -46,6 +54,8 @@ def blockers_of(
         case JobState.TRANSFERRED:
             text = "every file is here; they get their names when the job is completed"
             return (_blocker(job, "not_completed", text, "complete the job"),)
+        case JobState.CONNECTING | JobState.TRANSFERRING:
+            return limits_of(job.settings, rates)
         case _:
             return ()
 

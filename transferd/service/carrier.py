@@ -31,6 +31,7 @@ from transferd.service.ports import Clock, Dispatched, JobStore, Moved, Secrets
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run, start_message
+from transferd.service.sharing import Sharing
 from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
 
@@ -73,6 +74,7 @@ class Carrier:
         breakers: Breakers,
         passport: PassportOptions,
         quotas: Quotas,
+        sharing: Sharing,
     ) -> None:
         """Take the *passport* options of jobs that say nothing, beside whom to talk to."""
         self._store = store
@@ -82,6 +84,7 @@ class Carrier:
         self._breakers = breakers
         self._passport = passport
         self._quotas = quotas
+        self._sharing = sharing
         self._bookkeeper = Bookkeeper(
             store, workers, clock, breakers, self._tell, self._tell_progress
         )
@@ -262,7 +265,19 @@ class Carrier:
             run.progress.kept(file.index, file.bytes_covered)
         self._give(run, start.files)
         run.live = True
+        self._sharing.begin(run)
         await self._reply(run, start)
+        run.started = True
+        self.retune(run)
+
+    def retune(self, run: Run) -> None:
+        """Tell the worker how a run is to go on, if that is another way than it knows."""
+        tuning = run.tuning
+        if tuning is not None and run.started and run.worker is not None and tuning != run.told:
+            run.told = tuning
+            run.worker.channel.post(
+                link.Retune(run.claim.job_id, run.number, tuning.priority, tuning.max_rate)
+            )
 
     async def _extend_or_finish(self, run: Run, files: tuple[File, ...]) -> bool:
         """Answer Drained: more files where there are some, else the end of the job."""

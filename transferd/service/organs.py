@@ -10,6 +10,7 @@ from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
+from transferd.service.sharing import Sharing
 from transferd.service.stagger import Stagger
 from transferd.service.windows import Windows
 from transferd.service.workers import Workers
@@ -28,4 +29,5 @@ class Organs:
     quotas: Quotas
     windows: Windows
     stagger: Stagger
+    sharing: Sharing
     clock: Clock

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from transferd.model.credentials import PassportOptions
-from transferd.model.job import File, Job
+from transferd.model.job import File, Job, Priority, Settings
 from transferd.model.limits import Quota
 from transferd.model.origins import Origin, origin
 from transferd.service.chronicle import Chronicle
@@ -17,6 +17,19 @@ from transferd.service.progress import Progress
 from transferd.service.testimony import Record
 from transferd.service.worker import Worker
 from transferd.wire import link
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What of a job's settings a run takes up at once."""
+
+    priority: Priority
+    max_rate: int | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Tuning:
+        """Return that of *settings*."""
+        return cls(settings.priority, settings.max_rate)
 
 
 class Run:
@@ -35,6 +48,11 @@ class Run:
         #: What its owner may fill of the queue.
         self.quota = Quota()
         self.moved_bytes = False
+        #: How many connections it may have.
+        self.flows = 1
+        #: How it is to go on since its job was dispatched, and what its worker knows of that.
+        self.tuning: Tuning | None = None
+        self.told: Tuning | None = None
         self.stopping = False
         #: Whether its worker was given all files that there were.
         self.complete = False
@@ -42,6 +60,8 @@ class Run:
         self.finishing = False
         #: Whether the worker still has something to say of it.
         self.live = False
+        #: Whether the worker has been told of it: what is said before that would overtake it.
+        self.started = False
         self.worker: Worker | None = None
         #: Whether it waits for a worker to be started, and can be left at once.
         self.waiting = False
@@ -74,6 +94,11 @@ def start_message(
     settings, options = job.settings, job.settings.passport.over(passport)
     if options != settings.passport:
         settings = replace(settings, passport=options)
+    if run.tuning is not None:
+        tuning = run.tuning
+        settings = replace(settings, priority=tuning.priority, max_rate=tuning.max_rate)
+    run.told = Tuning.of(settings)
+    run.flows = min(settings.streams or 1, len(files))
     return link.Start(
         job=job.id,
         run=run.number,

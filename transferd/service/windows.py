@@ -11,7 +11,7 @@ from datetime import tzinfo
 from transferd.model.admission import Admission, Rules
 from transferd.model.costs import LinkCost
 from transferd.model.job import Priority, Seconds
-from transferd.model.rates import Rates
+from transferd.model.rates import FREE, Rates
 from transferd.model.schedule import Schedule
 from transferd.service.ports import Admitted, Clock, RateLimiter
 
@@ -28,6 +28,8 @@ class Policy:
     schedule: Schedule
     #: Asked at each look: machines travel.
     zone: Callable[[], tzinfo]
+    #: What holds at all times.
+    caps: Rates = FREE
     rules: Rules = field(default_factory=Rules)
 
 
@@ -82,7 +84,7 @@ class Windows:
     def _look(self) -> Seconds | None:
         """Hold the schedule against the clock; return for how long that is enough."""
         schedule, zone, now = self._policy.schedule, self._policy.zone(), self._clock.now()
-        rates = schedule.rates(now, zone)
+        rates = schedule.rates(now, zone).within(self._policy.caps)
         opens = {
             priority: at
             for priority in Priority

@@ -116,6 +116,7 @@ class Answers:
             negotiate=_negotiate(settings.negotiate),
             passport=_passport(settings.passport),
             max_size=settings.max_size,
+            max_rate=settings.max_rate,
             streams=settings.streams,
             min_retry_delay=settings.timers.min_retry_delay,
             no_progress_timeout=settings.timers.no_progress_timeout,

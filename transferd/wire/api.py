@@ -115,6 +115,8 @@ class NotifyBody(Body, kw_only=True):
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+#: Slower than that, servers take a transfer for a dead one.
+Rate = Annotated[int, Meta(ge=1024, le=2**63 - 1)]
 Streams = Annotated[int, Meta(ge=1, le=64)]
 
 
@@ -141,6 +143,8 @@ class JobBody(Body, kw_only=True):
     negotiate: NegotiateBody = msgspec.field(default_factory=NegotiateBody)
     passport: PassportBody = msgspec.field(default_factory=PassportBody)
     max_size: Count | None = None
+    #: Bytes a second.
+    max_rate: Rate | None = None
     streams: Streams | None = None
     min_retry_delay: Seconds | None = None
     no_progress_timeout: Seconds | None = None
@@ -175,6 +179,7 @@ class JobPatch(Body, kw_only=True):
     negotiate: NegotiateBody | UnsetType | None = UNSET
     passport: PassportBody | UnsetType | None = UNSET
     max_size: Count | UnsetType | None = UNSET
+    max_rate: Rate | UnsetType | None = UNSET
     streams: Streams | UnsetType | None = UNSET
     min_retry_delay: Seconds | UnsetType = UNSET
     no_progress_timeout: Seconds | UnsetType = UNSET
@@ -297,6 +302,8 @@ class JobAnswer(Struct, kw_only=True):
     negotiate: NegotiateAnswer
     passport: PassportAnswer
     max_size: int | None
+    #: Bytes a second.
+    max_rate: int | None
     streams: int | None
     min_retry_delay: float
     no_progress_timeout: float

@@ -30,6 +30,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     high_delay: Seconds = 0.025
     normal_delay: Seconds = 0.010
     low_delay: Seconds = 0.005
+    #: Whether routers may let everybody else's packets pass before theirs (RFC 8622).
+    lower_effort: bool = False
 
     def delay(self, priority: Priority) -> Seconds | None:
         """Return the queueing delay that bodies of a priority may cause; None: any."""

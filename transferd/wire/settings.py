@@ -49,6 +49,7 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
         "auto_complete": _as_it_is,
         "overwrite": _as_it_is,
         "allow_cleartext": _as_it_is,
+        "max_rate": _as_it_is,
         "streams": _as_it_is,
     }
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from time import monotonic
@@ -19,8 +19,10 @@ from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Seconds
 from transferd.worker.answer import Answer
+from transferd.worker.caps import Small
 from transferd.worker.faults import translate
 from transferd.worker.flow import Flow
+from transferd.worker.manners import Manners
 from transferd.worker.pace import Pace
 from transferd.worker.pump import Pump
 from transferd.worker.stretch import Stretch
@@ -54,10 +56,18 @@ class Bodies:
 class Mover:
     """Moves bodies, whichever way is best for each."""
 
-    def __init__(self, bodies: Bodies, pace: Callable[[Answer], Pace]) -> None:
-        """Let each body move as fast as the *pace* of its answer allows."""
+    def __init__(self, bodies: Bodies, manners: Manners) -> None:
+        """Let each body move as fast as the *manners* of its run allow."""
         self._bodies = bodies
-        self._pace = pace
+        self._manners = manners
+
+    @contextlib.asynccontextmanager
+    async def small(self) -> AsyncIterator[Small]:
+        """Wait until a small file may be asked for, which may come as a whole, and count it."""
+        with self._manners.caps.small() as small:
+            while wait := small.wait():  # noqa: ASYNC110 - time is what it waits for
+                await asyncio.sleep(wait)
+            yield small
 
     async def move(
         self, answer: Answer, stretch: Stretch, measure: Measure, moved: Callable[[], None]
@@ -71,7 +81,7 @@ class Mover:
                 local codes.
         """
         with contextlib.ExitStack() as taken:
-            pace = self._pace(answer)
+            pace = self._manners.pace(answer)
             taken.callback(pace.close)
             free = self._bodies.moving < self._bodies.most
             lent = answer.lend() if free and measure.length is not None else None

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import socket
-from time import monotonic
 
-from transferd.auth.flow import Randomness
 from transferd.model.job import Seconds
-from transferd.model.origins import is_loopback
-from transferd.transfer.pacing import INTERVAL, Advice, Pacing
-from transferd.worker.answer import Answer
+from transferd.transfer.pacing import INTERVAL, Advice
 from transferd.worker.flow import PIPE
 from transferd.worker.line import Line
-from transferd.worker.pace import Pace, Unpaced
 from transferd.worker.window import Window
-
-log = logging.getLogger(__name__)
 
 #: A flow that is held to a rate may read the bytes of so long at once.
 _BURST: Seconds = 0.1
@@ -45,66 +36,11 @@ class Flows:
         self._own -= 1
 
 
-def within_machine(connection: socket.socket) -> bool:
-    """Whether the other end is on this machine: there is no line to share then.
-
-    Raises:
-        OSError: the connection is gone.
-    """
-    return is_loopback(connection.getpeername()[0])
-
-
-class Manners:
-    """How the bodies of one run behave beside other traffic."""
-
-    def __init__(self, target: Seconds | None, flows: Flows, randomness: Randomness) -> None:
-        """Take the queueing delay that they may cause in seconds; None: they do not yield."""
-        self._target = target
-        self._flows = flows
-        self._randomness = randomness
-
-    def pace(self, answer: Answer) -> Pace:
-        """Return the pace of the body of *answer*, to be closed after it."""
-        handler = answer.handler
-        if self._target is None or handler is None or handler.transport is None:
-            return Unpaced()
-        connection = handler.transport.get_extra_info("socket")
-        try:
-            if within_machine(connection):
-                return Unpaced()
-            window = Window(connection.fileno())
-        except OSError:
-            # No more descriptors are to be had, or no connection: it is about to fail.
-            return Unpaced()
-        with contextlib.ExitStack() as undo:
-            undo.callback(window.close)
-            try:
-                line = handler.line = handler.line or self._meet(window, self._target)
-            except OSError:
-                return Unpaced()
-            undo.pop_all()
-        return Deference(line, window, self._flows)
-
-    def _meet(self, window: Window, target: Seconds) -> Line:
-        path = window.path()
-        spread = int.from_bytes(self._randomness(4), "big") / 2**32
-        return Line(
-            Pacing(
-                target=target,
-                now=monotonic(),
-                received=window.look().received,
-                handshake=path.rtt,
-                segment=path.segment,
-                scale=path.scale,
-                spread=spread,
-            )
-        )
-
-
 class Deference:
     """The pace of one body on a line. Fits `pace.Pace`."""
 
     def __init__(self, line: Line, window: Window, flows: Flows) -> None:
+        """Steer *window*, to be closed with this."""
         self._line = line
         self._window = window
         self._flows = flows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from transferd.model.job import Seconds
 from transferd.transfer.pacing import Pacing
 
 
@@ -12,3 +13,5 @@ class Line:
     """One connection, from one body to the next."""
 
     pacing: Pacing
+    #: The queueing delay that it looks for.
+    target: Seconds

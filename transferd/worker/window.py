@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from transferd.model.job import Seconds
 from transferd.transfer.delay import Look
@@ -34,15 +35,41 @@ _USUAL_RTT: Seconds = 0.05
 _LARGEST = 32 * 1024 * 1024
 
 
-def open_steerable(
-    place: tuple[socket.AddressFamily | int, socket.SocketKind | int, int, str, tuple[object, ...]],
-) -> socket.socket:
-    """Open a TCP socket, to be connected, whose window can be steered; *place* is its address."""
-    family, kind, protocol, _, _ = place
-    sock = socket.socket(family, kind, protocol)
+#: Where a socket is to be opened: family, kind, protocol, name and address.
+Place: TypeAlias = tuple[
+    socket.AddressFamily | int, socket.SocketKind | int, int, str, tuple[object, ...]
+]
+
+#: The codepoint LE of RFC 8622, 000001, above two bits of ECN.
+_LOWER_EFFORT = 0b000001 << 2
+
+
+def open_steerable(place: Place, *, lower_effort: bool = False) -> socket.socket:
+    """Open a TCP socket, to be connected, whose window can be steered.
+
+    With *lower_effort* routers may let everybody else's packets pass first.
+    """
+    sock = open_plain(place)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LARGEST)
+    if lower_effort:
+        _mark(sock, _LOWER_EFFORT)
     return sock
+
+
+def open_plain(place: Place) -> socket.socket:
+    """Open a TCP socket, to be connected."""
+    family, kind, protocol, _, _ = place
+    return socket.socket(family, kind, protocol)
+
+
+def _mark(sock: socket.socket, mark: int) -> None:
+    """Have the packets of *sock* bear a differentiated services field (RFC 2474 3)."""
+    with contextlib.suppress(OSError):
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, mark)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, mark)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +130,14 @@ class Window:
     def clamp(self, size: int) -> None:
         """Advertise no more than *size* bytes from now on."""
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)
+
+    def open(self) -> None:
+        """Advertise whatever the kernel thinks right, up to what was thought of at the start."""
+        self.clamp(_LARGEST)
+
+    def mark(self, *, lower_effort: bool) -> None:
+        """Let routers treat the connection from now on as `open_steerable` says, or as any."""
+        _mark(self._socket, _LOWER_EFFORT if lower_effort else 0)
 
     def close(self) -> None:
         """Let go of the connection."""
