@@ -15,6 +15,7 @@ from transferd.accounts import is_member
 from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.job import Job, JobId, Timers
+from transferd.model.rates import FREE
 from transferd.service.announcement import announce
 from transferd.service.breakers import Breakers
 from transferd.service.carrier import Carrier
@@ -136,7 +137,7 @@ def assemble(
         meter,
         owner_of,
     )
-    windows = Windows(_policy(config), clock)
+    windows = Windows(_policy(config), clock, [sharing])
     scheduler = Scheduler(jobs, runs, _slots(config), windows, clock, stagger)
     windows.report_to(scheduler.wake)
     locks = JobLocks()

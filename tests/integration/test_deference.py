@@ -13,7 +13,7 @@ from tests.support.runs import BODY
 from tests.support.ways import WAYS, Way, on_the_way
 from transferd.model.job import Priority
 from transferd.wire import link
-from transferd.worker import deference
+from transferd.worker import manners
 from transferd.worker.window import Window
 
 
@@ -22,7 +22,7 @@ async def way(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Way]:
     """Each way; loopback counts as a line."""
-    monkeypatch.setattr(deference, "within_machine", lambda _: False)
+    monkeypatch.setattr(manners, "within_machine", lambda _: False)
     async with on_the_way(request.param, tmp_path, monkeypatch) as made:
         yield made
 
@@ -73,12 +73,12 @@ async def test_what_a_connection_has_learned_serves_its_next_body(
     """The base delay belongs to a path, and a path to a connection, not to a file."""
     met: list[Window] = []
 
-    def meeting(manners: deference.Manners, window: Window, target: float) -> object:
+    def meeting(run: manners.Manners, window: Window, target: float) -> object:
         met.append(window)
-        return meet(manners, window, target)
+        return meet(run, window, target)
 
-    meet = deference.Manners._meet
-    monkeypatch.setattr(deference.Manners, "_meet", meeting)
+    meet = manners.Manners._meet
+    monkeypatch.setattr(manners.Manners, "_meet", meeting)
     way.serve(BODY)
     way.serve(BODY[::-1], path="/g")
     book = way.book(tmp_path, "/f", "/g")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from transferd.worker.manners import Manners
 from transferd.worker.security import Steps
 from transferd.worker.shelf import Shelf
 from transferd.worker.trust import Trust
+from transferd.worker.window import Place, open_plain
 
 #: What must be the same for two runs that share connections.
 Key: TypeAlias = tuple[object, ...]
