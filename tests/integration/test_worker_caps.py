@@ -19,6 +19,7 @@ from tests.support.worker import PLAIN, Book, Desk, worker_task
 from transferd.model.job import Priority, Settings
 from transferd.model.rates import Rates
 from transferd.wire import link
+from transferd.worker import manners
 from transferd.worker.window import Window, open_plain, open_steerable
 
 #: Bytes a second that let BODY through in two seconds.
@@ -122,6 +123,7 @@ async def test_a_job_that_comes_to_the_front_yields_no_more(
         let_go(window)
 
     monkeypatch.setattr(Window, "open", note)
+    monkeypatch.setattr(manners, "within_machine", lambda _: False)
     book = way.book(tmp_path)
     async with way.worker() as desk:
         settings = replace(way.settings, priority=Priority.LOW, max_rate=SLOW)
@@ -146,6 +148,7 @@ async def test_a_job_that_goes_to_the_back_begins_to_yield(
         clamp(window, size)
 
     monkeypatch.setattr(Window, "clamp", note)
+    monkeypatch.setattr(manners, "within_machine", lambda _: False)
     book = way.book(tmp_path)
     async with way.worker() as desk:
         await desk.start(book, settings=front(way, max_rate=SLOW))
