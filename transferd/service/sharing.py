@@ -65,7 +65,7 @@ class Sharing:
         return self._rates
 
     def limit(self, rates: Rates) -> None:
-        """Let other limits hold, at once. Where one is 0, what runs stands still until it is ended."""
+        """Let other limits hold, at once; where one is 0, what runs stands still until it ends."""
         if rates != self._rates:
             self._rates = rates
             for member in self._members.values():
