@@ -139,7 +139,10 @@ async def _prime(
             pace.took(monotonic(), len(data))
             await stretch.take(data)
         await stretch.drain()
-        pump = Pump(flow, stretch.cursor, end, pace)
+        try:
+            pump = Pump(flow, stretch.cursor, end, pace)
+        except OSError as error:  # no more descriptors are to be had
+            raise _failed("local_busy", answer, error.strerror or str(error)) from error
         undo.pop_all()
     return pump
 
