@@ -324,6 +324,13 @@ async def test_waits_are_brought_forward_and_none_is_put_off(queue: Queue) -> No
     assert found == [100.0, 150.0, 120.0]
 
 
+async def test_a_wait_that_was_brought_forward_does_not_count_to_its_end(queue: Queue) -> None:
+    """Nobody is given up for waits that he did not wait: a network may come back often."""
+    waits = [await _waits(queue, replace(stumble(at), stuck=200.0)) for at in (300.0, 120.0)]
+    await queue.jobs.hasten(100.0, 150.0, after=0, limit=9)
+    assert [(await queue.jobs.job(job)).stuck_seconds for job in waits] == [50.0, 200.0]
+
+
 async def test_the_network_says_nothing_of_a_server_that_has_answered(queue: Queue) -> None:
     """RFC 9110 10.2.3: who was told when to come back comes back then."""
     busy = Failure(code="http_503", message="it is busy", http_status=503)

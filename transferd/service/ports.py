@@ -359,8 +359,9 @@ class JobStore(Protocol):
         """Bring retry_at of jobs in TRANSIENT_ERROR forward: of foreground jobs to *front*.
 
         Of others to *back*; none is put off, and none moves whose server has answered, or that
-        waits without a time. Up to *limit* jobs are looked at, in an order of their own, from the
-        beginning (0) or *after* what the last call has returned; None: that were all.
+        waits without a time. What a wait is cut by is taken off stuck_seconds. Up to *limit* jobs
+        are looked at, in an order of their own, from the beginning (0) or *after* what the last
+        call has returned; None: that were all.
         """
         ...
 

@@ -222,10 +222,14 @@ def hasten(
     """Bring waits forward; see service.ports.JobStore.hasten."""
     query = "SELECT number FROM jobs WHERE state = 5 AND number > ? ORDER BY number LIMIT ?"
     numbers = [row["number"] for row in cx.execute(query, [after, limit])]
-    # A server that has answered said itself when it wants to see somebody again.
+    # A server that has answered said itself when it wants to see somebody again. What is not waited
+    # for was counted as stuck beforehand.
     cx.executemany(
         """
-        UPDATE jobs SET retry_at = min(retry_at, CASE priority WHEN 0 THEN ?1 ELSE ?2 END)
+        UPDATE jobs SET
+            retry_at = min(retry_at, CASE priority WHEN 0 THEN ?1 ELSE ?2 END),
+            stuck_seconds = max(0.0, stuck_seconds - max(0.0, coalesce(
+                retry_at - CASE priority WHEN 0 THEN ?1 ELSE ?2 END, 0.0)))
         WHERE number = ?3 AND json_extract(error, '$.http_status') IS NULL
         """,
         [(front, back, number) for number in numbers],
