@@ -47,6 +47,8 @@ _DOUBTS = 5
 _MARKS = 8
 _FIRST_SEGMENTS = 10
 _FLOOR_SEGMENTS = 2
+#: Below so many of the smallest windows a flow is no queue of its own to look behind.
+_SMALL = 4
 #: The largest growth in such a time while it looks for the target.
 _GAIN = 1 / 8
 _GAIN_AMONG_RIVALS = 1 / 16
@@ -55,7 +57,7 @@ _GAIN_AMONG_RIVALS = 1 / 16
 _FAIRNESS = 0.1
 _FAIRNESS_RATE = 62_500.0
 #: Periods between slow-downs: soon after the start, then so seldom that they cost about 2 %.
-_SLOW_DOWNS = (8, 16, 32, 64, 100)
+_SLOW_DOWNS = (8, 32, 100)
 #: The flows of one machine do it together, at multiples of this.
 _TOGETHER: Seconds = 5.0
 #: A flow that still doubles looks at its base delay after this time.
@@ -66,7 +68,7 @@ _LITTLE = 0.2
 _NOISE: Seconds = 0.002
 #: A queue that stayed small for so long lets the window double again.
 _CALM: Seconds = 0.3
-_CALM_AMONG_RIVALS: Seconds = 0.7
+_CALM_AMONG_RIVALS: Seconds = 0.5
 #: A flow at rest looks from time to time, long enough for a round, whether the queue has gone.
 _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
@@ -268,7 +270,7 @@ class Pacing:
             self._base.learn(now, sample.rtt)
         elif self._phase is Phase.SLOWED:
             return True
-        elif (waiting := self._rounds.waiting(now)) > 1.25 * self._rtt:
+        elif look.rtt is None and (waiting := self._rounds.waiting(now)) > 1.25 * self._rtt:
             self._rtt = waiting
         else:
             return False
@@ -386,7 +388,7 @@ class Pacing:
             self._calm_since = self._now
         calm = self._now - self._calm_since > (_CALM_AMONG_RIVALS if self._line.rivals else _CALM)
         known = self._line.peak * self._base.value
-        rise = (0.5 if self._line.rivals else 0.9) * known / flows
+        rise = (0.75 if self._line.rivals else 0.9) * known / flows
         if self._phase is Phase.CRUISING and calm and self._window < rise / 2:
             self._before = math.inf
             self._enter(Phase.RISING)
@@ -408,7 +410,7 @@ class Pacing:
         """Begin a slow-down, if there is something to slow down."""
         depth = 2 if self._flows == 1 else 4
         small = max(self._floor, min(self._window, self._rate * self._base.value) / depth)
-        if small > self._window / 2:
+        if small > self._window / 2 or self._window < _SMALL * self._floor:
             return False
         self._slow_downs += 1
         self._plan_slow_down()

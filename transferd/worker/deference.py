@@ -12,6 +12,8 @@ from transferd.worker.window import Window
 
 #: A flow that is held to a rate may read the bytes of so long at once.
 _BURST: Seconds = 0.1
+#: Bytes that wait to be read for no other reason than that a thread is not always there.
+_AWHILE = 128 * 1024
 
 
 class Flows:
@@ -87,7 +89,8 @@ class Deference:
 
     def _held(self) -> bool:
         """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
-        return self._clamped is None or self._window.unread() > self._clamped / 2
+        # A window or two may have come since the last read, however fast the reader is.
+        return self._clamped is None or self._window.unread() > 2 * self._clamped + _AWHILE
 
     def _clamp(self, size: int) -> None:
         self._window.clamp(size)
