@@ -45,6 +45,7 @@ class Jobs:
         self._quotas = organs.quotas
         self._windows = organs.windows
         self._stagger = organs.stagger
+        self._scheduler = organs.scheduler
         self._sharing = organs.sharing
         self._clock = organs.clock
         self._limits = limits
@@ -191,7 +192,7 @@ class Jobs:
         now, steady = self._clock.now(), self._clock.steady()
         held = self._stagger.until if self._stagger.holds(job) else None
         admission, rates = self._windows.admission, self._sharing.rates
-        return blockers_of(job, admission, now, steady, held, rates)
+        return blockers_of(job, admission, self._scheduler.slots, now, steady, held, rates)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""
