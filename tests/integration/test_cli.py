@@ -581,11 +581,13 @@ async def test_lists_are_tables_for_people_and_json_for_programs(
     """Nothing is cut where a program may read it."""
     assert (await ctl(daemon, "list")) == Done(0, "", "no jobs\n")
     job = await manager.create_job("n" * 200)
+    await job.add_file(URL, "/tmp/n")
     await manager.create_job("other")
     service.put(JobId(job.id), bytes_total=1000, bytes_transferred=450, state=JobState.QUEUED)
     lines = (await ctl(daemon, "list")).stdout.splitlines()
     assert lines[0].split() == ["ID", "STATE", "DONE", "SIZE", "PRIORITY", "NAME"]
     assert lines[1].split() == [job.id[:8], "queued", "45", "%", "1.0", "kB", "normal", "n" * 200]
+    assert lines[2].split()[1:3] == ["suspended", "-"]
     listed = (await ctl(daemon, "list", "--json", "--state", "queued")).json["jobs"]
     assert [each["id"] for each in listed] == [job.id]
     assert (await ctl(daemon, "list", "--ids")).stdout.split()[0] == job.id
