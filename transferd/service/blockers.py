@@ -9,11 +9,13 @@ from transferd.model.job import Blocker, Job, Priority, Seconds
 from transferd.model.rates import FREE, Rates
 from transferd.model.states import JobState
 from transferd.service.throttles import limits_of
+from transferd.service.turns import Slots
 
 
 def blockers_of(
     job: Job,
     admission: Admission,
+    slots: Slots,
     now: datetime,
     steady: Seconds,
     held: Seconds | None,
@@ -36,7 +38,7 @@ def blockers_of(
         case JobState.QUEUED if held is not None:
             return (_held(job, now + timedelta(seconds=max(0.0, held - steady))),)
         case JobState.QUEUED:
-            return (_no_slot(job),)
+            return (_no_slot(job, slots),)
         case JobState.TRANSIENT_ERROR | JobState.ERROR if job.error is not None:
             until = None
             if job.state is JobState.TRANSIENT_ERROR and job.retry_at is not None:
@@ -70,13 +72,21 @@ def _held(job: Job, until: datetime) -> Blocker:
     )
 
 
-def _no_slot(job: Job) -> Blocker:
+def _no_slot(job: Job, slots: Slots) -> Blocker:
     if job.settings.priority is Priority.FOREGROUND:
-        text, remedy = "other foreground jobs hold all slots", "wait, or suspend one of them"
+        text = f"other foreground jobs hold {_all_of(slots.foreground, 'foreground')}"
+        remedy = "wait, or suspend one of them"
     else:
-        text = "jobs of its own or a higher priority hold the background slots"
+        # One job of a higher priority is enough: lower ones wait beside free slots.
+        text = f"jobs of its own priority hold {_all_of(slots.background, 'background')}"
+        if job.settings.priority is not Priority.HIGH:
+            text += ", or those of a higher one go first"
         remedy = "wait, or raise its priority"
     return _blocker(job, "no_slot", text, remedy)
+
+
+def _all_of(count: int, kind: str) -> str:
+    return f"the only {kind} slot" if count == 1 else f"all {count} {kind} slots"
 
 
 def _blocker(job: Job, code: str, text: str, remedy: str) -> Blocker:

@@ -67,6 +67,11 @@ class Scheduler:
         """Say who hears that a job has moved; before run."""
         self._moves = moves
 
+    @property
+    def slots(self) -> Slots:
+        """What there is to share out."""
+        return self._slots
+
     def configure(self, slots: Slots) -> None:
         """Share out other slots from now on; running jobs beyond them go on to their end."""
         self._slots = slots

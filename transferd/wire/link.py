@@ -123,6 +123,8 @@ class Inspect(Message, frozen=True, tag="inspect"):
 
     request: int
     paths: tuple[str, ...]
+    #: Positions of those that replace nothing: there must be no file of that name yet.
+    new: tuple[int, ...] = ()
 
 
 class Holding(msgspec.Struct, frozen=True):

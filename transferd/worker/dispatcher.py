@@ -203,7 +203,7 @@ class Dispatcher:
             case RunCommand():
                 return self._command(message)
             case Inspect():
-                ask = partial(inspect, message.paths)
+                ask = partial(inspect, message.paths, frozenset(message.new))
                 reply = partial(Inspected, message.request)
                 return self._answer(ask, range(len(message.paths)), reply)
             case Assume():
