@@ -11,6 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -121,6 +122,7 @@ class Deposits:
             TransferFailed: a file that was put before could not be kept.
         """
         self._open += 1
+        deposit = replace(deposit, wanted=lambda: not self._left)
         self._shelf.put(deposit, partial(self._settle, kept))
         await self._until(self._most)
         await self._shelf.room()
@@ -135,13 +137,18 @@ class Deposits:
         await self._until(1)
 
     async def leave(self, patience: Seconds) -> None:
-        """Wait until the disk has them all, or *patience* is at its end; nothing is told then."""
+        """Wait until the disk has them all, or *patience* is at its end.
+
+        Nothing is told then, and nothing more is begun.
+        """
         self._shelf.begin()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._open:
-                    await self._change()
-        self._left = True
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    while self._open:
+                        await self._change()
+        finally:
+            self._left = True
 
     async def _until(self, fewer: int) -> None:
         while self._open >= fewer and self._failed is None:
