@@ -49,7 +49,8 @@ class Equipment:
 class Spares:
     """Lanes whose run is over, with their connections.
 
-    Only those of runs that had no secret at all: nobody has authenticated these connections.
+    Only those of runs that had no secret at all: no server has authenticated these connections. A
+    proxy may have, by what its URL carries; that is the same for all who share them.
     """
 
     def __init__(self) -> None:
