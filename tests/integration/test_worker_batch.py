@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from threading import Event
 
 import pytest
 
-from tests.support.worker import JOB
+from tests.support.origin import Origin, fixed
+from tests.support.worker import JOB, Book, worker_process, worker_task
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode
 from transferd.model.paths import temporary_path
+from transferd.wire import link
 from transferd.worker import batch, shelf
 from transferd.worker.batch import Deposit, Outcome, keep
 from transferd.worker.partfile import PartFile
@@ -218,6 +221,33 @@ def test_what_lies_in_the_place_of_a_file_is_refused_alone(
             there.hardlink_to(precious)
     assert codes(keep(given)) == [None, None, None, None, code, None]
     assert precious.read_bytes() == b"precious"
+
+
+# ── a worker that dies ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("done", [1, 40, 150])
+async def test_a_worker_that_is_killed_among_small_files_leaves_nothing_half_done(
+    tmp_path: Path, done: int
+) -> None:
+    """What it has told of is whole; what it has not is fetched anew, over what lies there."""
+    async with Origin().running() as origin:
+        pages = {f"/{number}": b"%d" % number * 50 for number in range(200)}
+        origin.pages |= {path: fixed(200, body=body) for path, body in pages.items()}
+        book = Book.of(tmp_path, *map(origin.url, pages))
+        async with worker_process() as desk:
+            await desk.start(book)
+            for _ in range(done):
+                await desk.until(book, link.FileDone)
+            os.kill(desk.pid, signal.SIGKILL)
+        bodies = dict(enumerate(pages.values()))
+        told = [index for index, file in book.files.items() if file.completed]
+        assert len(told) == done
+        assert all(book.temporary(index).read_bytes() == bodies[index] for index in told)
+        async with worker_task() as desk:
+            assert isinstance(await desk.carry(book), link.Drained)
+        assert {index: book.temporary(index).read_bytes() for index in bodies} == bodies
+        assert len(os.listdir(tmp_path)) == len(bodies)
 
 
 # ── runs that leave ────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.origin import Document, Fault, Origin, Seen, Version, Wire
+from tests.support.runs import expecting
 from tests.support.worker import PLAIN, Book, Desk, worker_process, worker_task
 from transferd.model.job import Priority
 from transferd.transfer.ranges import Splitting, coverage_of
@@ -208,3 +209,20 @@ async def test_a_connection_that_was_asked_too_late_helps_with_the_next_file(
         seen for seen in origin.seen[before:] if seen.range_start not in (None, len(BODY) - 1)
     ]
     assert helped
+
+
+async def test_a_server_that_is_wrong_about_parts_is_asked_for_the_whole(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """Its parts bear every mark of the file, and other bytes: a checksum finds that out."""
+    right, wrong = slow(), slow(OTHER)
+
+    async def mixed(seen: Seen, wire: Wire) -> None:
+        await (right if seen.range_start is None else wrong)(seen, wire)
+
+    origin.pages["/f"] = mixed
+    book = Book.of(tmp_path, origin.url("/f"), checksum=expecting(BODY))
+    assert isinstance(await desk.carry(book, settings=FRONT), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    assert ranges(origin)
+    assert [seen.range_start for seen in origin.seen].count(None) == 2
