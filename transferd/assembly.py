@@ -8,20 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from transferd import __version__
 from transferd.accounts import is_member
 from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.job import Job, JobId, Timers
+from transferd.model.rates import FREE
 from transferd.service.announcement import announce
+from transferd.service.breakers import Breakers
 from transferd.service.carrier import Carrier
 from transferd.service.chronicle import Chronicle
+from transferd.service.clock import local_zone
 from transferd.service.closing import Closing
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.jobs import Jobs
 from transferd.service.locks import JobLocks
 from transferd.service.meter import Meter
+from transferd.service.metering import SYSTEM_BUS, Metering
 from transferd.service.network import NetworkWatch
 from transferd.service.notifier import Delivery, Notifier
 from transferd.service.organs import Organs
@@ -32,8 +37,12 @@ from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.sharing import Sharing
+from transferd.service.stagger import Stagger
 from transferd.service.turns import Slots
+from transferd.service.windows import Policy, Windows
 from transferd.service.workers import Launch, Workers
+from transferd.transfer.breaker import BreakerPolicy
 from transferd.wire import link
 from transferd.wire.answers import Answers
 
@@ -50,9 +59,14 @@ class Parts:
     closing: Closing
     housekeeper: Housekeeper
     network: NetworkWatch
+    metering: Metering
+    windows: Windows
     carrier: Carrier
     quotas: Quotas
+    sharing: Sharing
     outcomes: Outcomes
+    breakers: Breakers
+    stagger: Stagger
 
     def reconfigure(self, config: Config) -> None:
         """Give every organ its part of another configuration.
@@ -62,8 +76,11 @@ class Parts:
         """
         limits = config.limits.limits()
         self.workers.configure(worker_settings(config), config.worker.idle_seconds)
-        self.carrier.configure(_retry_times(config), config.passport.options())
+        self.carrier.configure(retry_times(config), config.passport.options())
+        self.breakers.configure(breaker_policy(config))
+        self.stagger.configure(config.fleet.start_spread_seconds)
         self.quotas.configure(limits, _membership(config))
+        self.windows.configure(_policy(config))
         self.scheduler.configure(_slots(config))
         self.notifier.configure(_delivery(config))
         self.housekeeper.configure(_ages(config))
@@ -84,8 +101,12 @@ def assemble(
     answers: Answers,
     meter: Meter,
     owner_of: Callable[[Caller], int] = own_user,
+    bus: str = SYSTEM_BUS,
 ) -> Parts:
-    """Put the service together over its ports; *owner_of* says whose a caller's jobs are."""
+    """Put the service together over its ports.
+
+    *owner_of* says whose a caller's jobs are, *bus* is where D-Bus services of the system are.
+    """
     workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock, meter)
     passport = config.passport.options()
 
@@ -94,8 +115,13 @@ def assemble(
 
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
-    carrier = Carrier(jobs, workers, clock, _retry_times(config), random.random, passport, quotas)
-    runs = Runs(carrier, chronicle)
+    jitter = random.random
+    breakers = Breakers(clock, jitter, breaker_policy(config))
+    stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
+    times = retry_times(config)
+    sharing = Sharing(FREE, clock)
+    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas, sharing)
+    runs = Runs(carrier, chronicle, sharing)
     workers.listen(runs)
 
     async def view(job_id: JobId) -> Job:
@@ -111,10 +137,12 @@ def assemble(
         meter,
         owner_of,
     )
-    scheduler = Scheduler(jobs, runs, _slots(config), clock)
+    windows = Windows(_policy(config), clock, [sharing])
+    scheduler = Scheduler(jobs, runs, _slots(config), windows, clock, stagger)
+    windows.report_to(scheduler.wake)
     locks = JobLocks()
     closing = Closing(jobs, runs, workers, locks, clock)
-    outcomes = Outcomes(notifier, scheduler, closing, runs, meter)
+    outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
     organs = Organs(
@@ -125,8 +153,16 @@ def assemble(
         outcomes=outcomes,
         locks=locks,
         quotas=quotas,
+        windows=windows,
+        stagger=stagger,
+        sharing=sharing,
         clock=clock,
     )
+
+    async def network_back() -> None:
+        breakers.network_back()
+        await scheduler.retry_all()
+
     return Parts(
         jobs=Jobs(organs, limits, owner_of),
         notifier=notifier,
@@ -135,10 +171,15 @@ def assemble(
         scheduler=scheduler,
         closing=closing,
         housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
-        network=NetworkWatch(scheduler.retry_all, clock),
+        network=NetworkWatch(network_back, windows.leads_over, clock),
+        metering=Metering(windows.costs, clock, bus),
+        windows=windows,
         carrier=carrier,
         quotas=quotas,
+        sharing=sharing,
         outcomes=outcomes,
+        breakers=breakers,
+        stagger=stagger,
     )
 
 
@@ -147,10 +188,26 @@ def _membership(config: Config) -> Callable[[int], bool]:
     return partial(is_member, group=config.api.admin_group)
 
 
-def _retry_times(config: Config) -> RetryTimes:
+def retry_times(config: Config) -> RetryTimes:
+    """Return how patient the daemon is."""
     queue = config.queue
     return RetryTimes(
-        cap=queue.max_retry_delay_seconds, soon=queue.soon_seconds, space=queue.space_seconds
+        cap=queue.max_retry_delay_seconds,
+        soon=queue.soon_seconds,
+        space=queue.space_seconds,
+        spread=config.fleet.retry_spread,
+    )
+
+
+def breaker_policy(config: Config) -> BreakerPolicy:
+    """Return when servers are left alone."""
+    fleet = config.fleet
+    return BreakerPolicy(
+        failures=fleet.rest_failures,
+        window=fleet.rest_window_seconds,
+        first=fleet.rest_seconds,
+        cap=fleet.max_rest_seconds,
+        spread=fleet.retry_spread,
     )
 
 
@@ -170,6 +227,16 @@ def _slots(config: Config) -> Slots:
     )
 
 
+def _policy(config: Config) -> Policy:
+    name = config.schedule.time_zone
+    return Policy(
+        caps=config.bandwidth.rates(),
+        schedule=config.schedule.schedule(),
+        zone=partial(ZoneInfo, name) if name else local_zone,
+        rules=config.network.rules(),
+    )
+
+
 def _ages(config: Config) -> Ages:
     return Ages(
         notices=timedelta(days=config.notices.retention_days),
@@ -179,7 +246,7 @@ def _ages(config: Config) -> Ages:
 
 def worker_settings(config: Config) -> link.WorkerSettings:
     """Return what a worker has to know of the configuration."""
-    network = config.network
+    network, pacing = config.network, config.pacing
     return link.WorkerSettings(
         user_agent=f"transferd/{__version__}",
         connect_timeout=network.connect_timeout_seconds,
@@ -192,6 +259,10 @@ def worker_settings(config: Config) -> link.WorkerSettings:
         durable_seconds=config.durability.seconds,
         durable_bytes=config.durability.bytes,
         command_timeout=config.notices.command_timeout_seconds,
+        high_delay=pacing.high_delay_seconds,
+        normal_delay=pacing.normal_delay_seconds,
+        low_delay=pacing.low_delay_seconds,
+        lower_effort=pacing.lower_effort,
     )
 
 

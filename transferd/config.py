@@ -8,27 +8,42 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from transferd.model.admission import Rules
 from transferd.model.authentication import check_realm
-from transferd.model.checks import LONGEST
+from transferd.model.checks import LONGEST, check_cost
+from transferd.model.choices import Priority
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import BadRequest, ConfigError
 from transferd.model.limits import Limits
+from transferd.model.rates import Rates
+from transferd.model.schedule import Kind, Period, Schedule
 from transferd.model.urls import check_configuration_url, check_login_host
 
 # Seconds, and no more of them than a job may ask for: TOML has an infinity, and JSON has none.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
+# A larger one is no delay that anybody would call background.
+Delay = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[int, msgspec.Meta(ge=0)]
+CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 # What an environment can hold (environ(7)).
 VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[^=\x00]+\Z")]
 VariableValue = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
+
+_DAYS = get_args(Day)
+_START = r"\A([01]\d|2[0-3]):[0-5]\d\Z"
+_END = r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z"
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,6 +75,34 @@ class Queue(Section, frozen=True):
     inactivity_days: Days = 90.0
 
 
+class Fleet(Section, frozen=True):
+    """What keeps many machines from asking one server at one moment.
+
+    The defaults were chosen with `python -m tests.bench.fleet --vary`. `retry_spread`: at 1 the
+    second wave after a Retry-After has a hundredth of its peak, at 0.5 a fiftieth; 2 brings half of
+    that again, and lets a lone machine wait for up to thrice as long. `start_spread_seconds`: of
+    what lets a server that needs five minutes for all serve them with no second request (1.01 for
+    each download; 2.0 at 120), the shortest. `rest_failures`: as many as a machine has background
+    slots, and one, so that one hiccup of a server does not make it rest; 3 save 7 % of the requests
+    in an outage, without rests there are 22 % more. `rest_seconds`: 300 saves 11 % of them, but
+    99 % are done a fifth later after a Retry-After.
+    """
+
+    #: Background jobs begin at a random moment within this time after a start, and are tried again
+    #: within it when the network is back.
+    start_spread_seconds: NotNegative = 300.0
+    #: A wait after a failure is longer by up to this part of itself, Retry-After's, too.
+    retry_spread: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
+    #: So many failures of one user's jobs in a row that are a server's…
+    rest_failures: Count = 5
+    #: …within this time, and it is left alone by them…
+    rest_window_seconds: Positive = 600.0
+    #: …for this long, and twice as long each time that it has not come back…
+    rest_seconds: Positive = 60.0
+    #: …up to this.
+    max_rest_seconds: Positive = 3600.0
+
+
 class Notices(Section, frozen=True):
     """Delivery of notices."""
 
@@ -84,6 +127,119 @@ class Network(Section, frozen=True):
     header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
     #: A scheme whose Kerberos library has not answered by then counts as not usable.
     kerberos_timeout_seconds: Positive = 15.0
+    #: Over which links jobs of a priority go that do not say.
+    foreground_cost: CostName = "always"
+    high_cost: CostName = "unrestricted"
+    normal_cost: CostName = "unrestricted"
+    low_cost: CostName = "unrestricted"
+    #: Interfaces that background jobs stay away from, as shell patterns…
+    blocked_interfaces: tuple[str, ...] = ()
+    #: …and the only ones that they use; none: all others.
+    allowed_interfaces: tuple[str, ...] = ()
+
+    def rules(self) -> Rules:
+        """Return what is said of links."""
+        return Rules(
+            costs={
+                priority: check_cost(getattr(self, f"{priority.label}_cost"))
+                for priority in Priority
+            },
+            blocked=self.blocked_interfaces,
+            allowed=self.allowed_interfaces,
+        )
+
+
+class PeriodOfWeek(Section, frozen=True):
+    """Time that comes again each week."""
+
+    kind: Literal["work", "maintenance"]
+    #: On which it begins.
+    days: Annotated[tuple[Day, ...], msgspec.Meta(min_length=1)]
+    start: Annotated[str, msgspec.Meta(pattern=_START)] = msgspec.field(name="from")
+    #: On the next day where it is not later.
+    end: Annotated[str, msgspec.Meta(pattern=_END)] = msgspec.field(name="to")
+
+    def period(self) -> Period:
+        """Return it by its days and times."""
+        return Period(
+            kind=Kind(self.kind),
+            days=frozenset(map(_DAYS.index, self.days)),
+            start=time.fromisoformat(self.start),
+            end=time.fromisoformat(self.end.replace("24:", "00:")),
+        )
+
+
+class BytesPerSecond(Section, frozen=True):
+    """Limits of all users together; None: none, 0: nothing moves."""
+
+    total_bytes_per_second: Rate | None = None
+    high_bytes_per_second: Rate | None = None
+    normal_bytes_per_second: Rate | None = None
+    low_bytes_per_second: Rate | None = None
+
+    def rates(self) -> Rates:
+        """Return those that there are."""
+        own = {
+            Priority.HIGH: self.high_bytes_per_second,
+            Priority.NORMAL: self.normal_bytes_per_second,
+            Priority.LOW: self.low_bytes_per_second,
+        }
+        return Rates(
+            total=self.total_bytes_per_second,
+            by_priority={priority: rate for priority, rate in own.items() if rate is not None},
+        )
+
+
+class Weekly(Section, frozen=True):
+    """How much of the line transfers may take, and when."""
+
+    #: Of the wall clock that the periods are meant by; "": the machine's.
+    time_zone: Annotated[str, msgspec.Meta(pattern=r"\A[\w+/-]*\Z")] = ""
+    periods: tuple[PeriodOfWeek, ...] = ()
+    work: BytesPerSecond = BytesPerSecond()
+    #: Outside of all periods.
+    other: BytesPerSecond = BytesPerSecond()
+    #: Goes before both.
+    maintenance: BytesPerSecond = BytesPerSecond()
+
+    def schedule(self) -> Schedule:
+        """Return all of it but the zone."""
+        return Schedule(
+            periods=tuple(period.period() for period in self.periods),
+            limits={kind: getattr(self, kind.value).rates() for kind in Kind},
+        )
+
+
+class Bandwidth(Section, frozen=True):
+    """How much of the line all jobs together may take, in bytes a second; 0: no limit."""
+
+    total_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    high_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    normal_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    low_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def rates(self) -> Rates:
+        """Return the limits that are set."""
+        named = {
+            Priority.HIGH: self.high_bytes_per_second,
+            Priority.NORMAL: self.normal_bytes_per_second,
+            Priority.LOW: self.low_bytes_per_second,
+        }
+        return Rates(
+            total=self.total_bytes_per_second or None,
+            by_priority={priority: rate for priority, rate in named.items() if rate},
+        )
+
+
+class Pacing(Section, frozen=True):
+    """How background jobs leave the line to others."""
+
+    #: The queueing delay that they may cause, by priority.
+    high_delay_seconds: Delay = 0.025
+    normal_delay_seconds: Delay = 0.010
+    low_delay_seconds: Delay = 0.005
+    #: Whether their packets are marked for routers to let all others pass (RFC 8622).
+    lower_effort: bool = False
 
 
 class Passport(Section, frozen=True):
@@ -164,8 +320,12 @@ class Config(Section, frozen=True):
 
     api: Api = Api()
     queue: Queue = Queue()
+    fleet: Fleet = Fleet()
     notices: Notices = Notices()
     network: Network = Network()
+    schedule: Weekly = Weekly()
+    bandwidth: Bandwidth = Bandwidth()
+    pacing: Pacing = Pacing()
     passport: Passport = Passport()
     durability: Durability = Durability()
     worker: Worker = Worker()
@@ -183,7 +343,18 @@ def parse_config(text: str, source: str) -> Config:
         config = msgspec.convert(tomllib.loads(text), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"cannot use configuration {source}: {error}") from error
+    _check_zone(config.schedule.time_zone, source)
     return msgspec.structs.replace(config, passport=_checked(config.passport, source))
+
+
+def _check_zone(name: str, source: str) -> None:
+    try:
+        ZoneInfo(name or "UTC")
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+        raise ConfigError(
+            f"cannot use configuration {source}: there is no time zone {name!r} here"
+            " - at `$.schedule.time_zone`"
+        ) from error
 
 
 def _checked(passport: Passport, source: str) -> Passport:

@@ -35,6 +35,7 @@ from transferd.service.administration import Administration, Subjects
 from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
 from transferd.service.lookups import Lookups
+from transferd.service.metering import SYSTEM_BUS
 from transferd.service.surroundings import Places
 from transferd.service.workers import Launch, Process
 from transferd.store.opening import QUEUE_FILE, Store, open_store
@@ -165,6 +166,7 @@ class Daemon:
             answers,
             self._figures,
             _caller if self._options.system else own_user,
+            self._environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS,
         )
 
     def _administration(self, store: Store, parts: Parts) -> Administration:
@@ -271,7 +273,7 @@ class Daemon:
         last durable offsets; the queue file is closed when nobody writes any more.
         """
         async with asyncio.TaskGroup() as group:
-            scheduler = group.create_task(parts.scheduler.run(), name="scheduler")
+            scheduler = group.create_task(_schedule(parts), name="scheduler")
             organs = [
                 group.create_task(organ, name=name)
                 for name, organ in (
@@ -279,6 +281,8 @@ class Daemon:
                     ("notifier", parts.notifier.run()),
                     ("housekeeper", parts.housekeeper.run()),
                     ("network", parts.network.run()),
+                    ("metering", parts.metering.run()),
+                    ("windows", parts.windows.run()),
                     ("workers", parts.workers.run()),
                     # The loop turns, and the queue file can be read and written.
                     ("watchdog", self._supervisor.keep_alive(beat)),
@@ -368,6 +372,8 @@ class Daemon:
 _AT_START = frozenset({"worker.allow_root", "worker.environment"})
 #: Requests that are being answered when the daemon is told to stop get this long.
 _API_PATIENCE: Seconds = 1.0
+#: Jobs wait this long for NetworkManager's first word.
+_LINK_PATIENCE: Seconds = 2.0
 
 
 def _room(descriptors: int) -> int:
@@ -377,6 +383,14 @@ def _room(descriptors: int) -> int:
 
 def _caller(caller: Caller) -> int:
     return caller.uid
+
+
+async def _schedule(parts: Parts) -> None:
+    """Schedule once it is known over which link: no job starts to be interrupted at once."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINK_PATIENCE):
+            await parts.metering.asked.wait()
+    await parts.scheduler.run()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -78,7 +78,9 @@ def _rows() -> Iterator[Row]:
     yield Row(method="GET", path=_ONE, may=_STEER)
     for name, value in (
         ("priority", "low"),
+        ("cost", "always"),
         ("streams", 2),
+        ("max_rate", 4096),
         ("min_retry_delay", 5),
         ("max_size", 1000),
     ):

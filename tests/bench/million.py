@@ -40,6 +40,8 @@ _NOWHERE = "http://127.0.0.1:9/never"
 #: What a start has left to do is done by then.
 _SETTLED_SECONDS = 3.0
 _PATIENCE = 60.0
+#: What is measured is the start, not the manners of a fleet.
+_AT_ONCE = "[fleet]\nstart_spread_seconds = 0\n"
 
 
 async def measure(stage: Stage) -> Result:
@@ -47,7 +49,7 @@ async def measure(stage: Stage) -> Result:
     source = Source(b"", answers=False)
     seen = _Seen()
     async with source.running():
-        with stage.directory() as directory, daemon_in(directory) as daemon:
+        with stage.directory() as directory, daemon_in(directory, _AT_ONCE) as daemon:
             began = time.monotonic()
             await _fill(daemon.state, source.url, stage.memory)
             filled = time.monotonic() - began

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _MEMORY = Path("/dev/shm")
 #: What is measured; a worker, which starts in `/`, would find an installed transferd before it.
 CHECKOUT = Path(__file__).parents[2]
 #: A worker that leaves between two runs would have to start within one.
-_STAYS = "[worker]\nidle_seconds = 3600\n"
+STAYS = "[worker]\nidle_seconds = 3600\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +51,9 @@ class Stage:
     memory: Path
     disk: Path
 
-    @contextlib.asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
+    def quiet(self) -> AbstractAsyncContextManager[None]:
         """Keep others from measuring meanwhile."""
-        if self.extent.lock is None:
-            yield
-            return
-        with self.extent.lock.open("a") as file:
-            await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
-            yield
+        return quiet(self.extent.lock)
 
     def body(self) -> Path:
         """Return the large file."""
@@ -70,7 +65,7 @@ class Stage:
         return self.server.tls_url(name) if tls else self.server.url(name, host="localhost")
 
     @contextlib.contextmanager
-    def daemon(self, config: str = _STAYS) -> Iterator[DaemonProcess]:
+    def daemon(self, config: str = STAYS) -> Iterator[DaemonProcess]:
         """Run a daemon whose queue is on disk, where queues are."""
         with self.directory() as directory, daemon_in(directory, config) as daemon:
             yield daemon.start()
@@ -106,6 +101,17 @@ def daemon_in(directory: Path, config: str = "") -> Iterator[DaemonProcess]:
         except Exception:
             print(daemon.logged()[-4000:], file=sys.stderr)
             raise
+
+
+@contextlib.asynccontextmanager
+async def quiet(lock: Path | None) -> AsyncIterator[None]:
+    """Hold a file's lock, if there is a file, so that others who take it do not measure."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
 
 
 class Subject:

@@ -34,6 +34,8 @@ async def test_a_sound_queue_has_no_faults(queue: Queue) -> None:
     [
         ("UPDATE tallies SET jobs = jobs + 1", "numbers of jobs"),
         ("DELETE FROM tallies", "numbers of jobs"),
+        ("DELETE FROM job_ids", "ids of jobs"),
+        ("INSERT INTO job_ids VALUES ('other', 99)", "ids of jobs"),
         ("UPDATE shares SET stored = stored + 1", "bytes of owners"),
         ("UPDATE shares SET told = told + 1", "bytes of owners"),
         ("INSERT INTO headers (job, sealed) VALUES (99, x'00')", "belongs to no row of jobs"),

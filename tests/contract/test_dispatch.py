@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.store import (
     ALICE,
     BOB,
+    EVERYBODY,
     NOW,
     ONE,
     Queue,
@@ -122,7 +123,7 @@ async def test_the_agenda_has_the_highest_priority_in_the_background(queue: Queu
         priority: await queue.make(replace(spec(), settings=settings(priority=priority)))
         for priority in Priority
     }
-    agenda = await queue.jobs.agenda(ONE, Wanted(limit=9, each=9))
+    agenda = await queue.jobs.agenda(ONE, Wanted(limit=9, each=9), EVERYBODY)
     assert {p: [each.job_id for each in found] for p, found in agenda.waiting.items()} == {
         Priority.FOREGROUND: [jobs[Priority.FOREGROUND].id],
         Priority.HIGH: [jobs[Priority.HIGH].id],
@@ -131,6 +132,6 @@ async def test_the_agenda_has_the_highest_priority_in_the_background(queue: Queu
     for priority in (Priority.FOREGROUND, Priority.HIGH):
         await queue.apply(jobs[priority].id, JobEvent.DISPATCH)
     await queue.apply(jobs[Priority.HIGH].id, JobEvent.STUMBLE, change=stumble(160.0))
-    agenda = await queue.jobs.agenda(ONE, ONE)
+    agenda = await queue.jobs.agenda(ONE, ONE, EVERYBODY)
     assert list(agenda.waiting) == [Priority.NORMAL]
     assert agenda.next_due == 160.0

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.store import (
     ALICE,
+    EVERY_COST,
     NOW,
     ONE,
     REFUSED,
@@ -29,6 +30,7 @@ from transferd.model.errors import (
     InvalidTransition,
     NotFound,
 )
+from transferd.model.failures import Failure
 from transferd.model.job import Job, JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
@@ -260,7 +262,7 @@ async def test_jobs_run_in_the_order_of_queueing(queue: Queue) -> None:
     assert await _order(queue) == [third.id, first.id]
     await queue.apply(second.id, JobEvent.RESUME)
     assert await _order(queue) == [third.id, first.id, second.id]
-    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE)
+    (claim,) = await queue.jobs.runnable(Priority.NORMAL, ONE, EVERY_COST)
     assert claim.owner == ALICE
 
 
@@ -300,6 +302,43 @@ async def test_jobs_whose_wait_is_over_are_queued_so_many_at_a_time(queue: Queue
         await queue.apply(job.id, JobEvent.DISPATCH)
         await queue.apply(job.id, JobEvent.STUMBLE, change=stumble())
     assert [len(await queue.jobs.retry(1e9, NOW, limit=2)) for _ in range(3)] == [2, 1, 0]
+
+
+async def _waits(queue: Queue, change: Change, priority: Priority = Priority.NORMAL) -> JobId:
+    job = await queue.make(replace(spec(), settings=settings(priority=priority)))
+    await queue.apply(job.id, JobEvent.DISPATCH)
+    await queue.apply(job.id, JobEvent.STUMBLE, change=change)
+    return job.id
+
+
+async def test_waits_are_brought_forward_and_none_is_put_off(queue: Queue) -> None:
+    """The network is back: foreground jobs go at once, others soon, the next ones as before."""
+    front = await _waits(queue, stumble(300.0), Priority.FOREGROUND)
+    back, soon = await _waits(queue, stumble(300.0)), await _waits(queue, stumble(120.0))
+    after: int | None = 0
+    looks = 0
+    while after is not None:
+        after, looks = await queue.jobs.hasten(100.0, 150.0, after=after, limit=2), looks + 1
+    assert looks == 2
+    found = [(await queue.jobs.job(job)).retry_at for job in (front, back, soon)]
+    assert found == [100.0, 150.0, 120.0]
+
+
+async def test_the_network_says_nothing_of_a_server_that_has_answered(queue: Queue) -> None:
+    """RFC 9110 10.2.3: who was told when to come back comes back then."""
+    busy = Failure(code="http_503", message="it is busy", http_status=503)
+    told = await _waits(queue, replace(stumble(300.0), failure=busy))
+    endless = await _waits(queue, Change(failure=REFUSED))
+    assert await queue.jobs.hasten(100.0, 150.0, after=0, limit=9) is None
+    assert (await queue.jobs.job(told)).retry_at == 300.0
+    assert (await queue.jobs.job(endless)).retry_at is None
+
+
+async def test_a_wait_that_nobody_has_tried_for_counts_no_attempt(queue: Queue) -> None:
+    """A server that is left alone does not make the job's own delays longer."""
+    change = replace(stumble(), tried=False, counts=False)
+    waiting = await queue.jobs.job(await _waits(queue, change))
+    assert (waiting.attempts, waiting.error_count, waiting.retry_at) == (0, 0, 160.0)
 
 
 async def test_a_wait_without_a_time_is_never_due(queue: Queue) -> None:

@@ -295,7 +295,8 @@ async def test_an_outbox_that_is_too_long_loses_its_beginning(
     assert [notice.number for notice in kept] == [1, *range(oldest, 32)]
     with closing(sqlite3.connect(tmp_path / "state" / QUEUE_FILE)) as cx:
         (ended,) = cx.execute("SELECT count(*) FROM ended").fetchone()
-    assert ended == len(kept)
+        (ids,) = cx.execute("SELECT count(*) FROM job_ids").fetchone()
+    assert ended == ids == len(kept)
 
 
 # ── turns ──────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -21,7 +22,6 @@ from tests.support.worker import Book, Desk
 from transferd.model.job import Seconds
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
-from transferd.worker.body import Mover
 from transferd.worker.cursor import Cursor
 from transferd.worker.partfile import PartFile
 
@@ -239,14 +239,17 @@ class Allowance:
     def room(self, now: Seconds) -> tuple[int, Seconds]:
         left = self.granted - self.taken
         if left > 0:
-            return left, 0.0
+            return left, math.inf
         self._empty_since = since = self._empty_since or now
         if now - since > 2 * WINDOW:
             self.rested.set()
         return 0, 0.01
 
-    def took(self, count: int) -> None:
+    def took(self, now: Seconds, count: int) -> None:
         self.taken += count
+
+    def close(self) -> None:
+        pass
 
 
 async def test_a_pace_is_kept_and_is_no_stall(
@@ -256,7 +259,7 @@ async def test_a_pace_is_kept_and_is_no_stall(
     in which we do not read is not the server's.
     """
     pace = Allowance()
-    monkeypatch.setattr("transferd.worker.lanes.Mover", lambda bodies: Mover(bodies, lambda: pace))
+    monkeypatch.setattr("transferd.worker.manners.Manners.pace", lambda *_: pace)
     book = way.book(tmp_path)
     async with way.worker(limits(stall_window=WINDOW)) as desk:
         pace.grant(400_001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -14,6 +15,8 @@ import pytest_asyncio
 
 from tests.support.store import (
     ALICE,
+    EVERY_COST,
+    EVERYBODY,
     NOW,
     credential,
     done,
@@ -24,12 +27,13 @@ from tests.support.store import (
     stumble,
 )
 from transferd.model.credentials import Scheme, Target
-from transferd.model.job import JobId, Priority
+from transferd.model.job import Cost, JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import TERMINAL
 from transferd.model.queue import Ending, Runnable, Wanted
 from transferd.model.reports import Reset, Sized
 from transferd.model.states import JobEvent, JobState
+from transferd.store import queries
 from transferd.store.connection import Operation, T
 from transferd.store.database import Database
 from transferd.store.jobs import SqliteJobStore
@@ -136,6 +140,18 @@ class Plans:
         found = [re.search(r"INDEX (\w+)", detail) for detail, _ in await self._database.steps()]
         return [each[1] for each in found if each]
 
+    async def effort(self, operation: Operation[object]) -> int:
+        """Return how many instructions of SQLite's machine an operation takes."""
+        taken = itertools.count()
+
+        def count(cx: sqlite3.Connection) -> int:
+            cx.set_progress_handler(lambda: next(taken) < 0, 1)
+            operation(cx)
+            cx.set_progress_handler(None, 0)
+            return next(taken)
+
+        return await Database.read(self._database, count)
+
 
 def _walks(detail: str) -> bool:
     scanned = re.match(r"SCAN (\w+)", detail)
@@ -159,10 +175,11 @@ Question = Callable[[Plans], Awaitable[object]]
 _EVERY = frozenset(JobState)
 
 QUESTIONS: dict[str, Question] = {
-    "agenda": lambda p: p.jobs.agenda(NINE, NINE),
-    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE),
+    "agenda": lambda p: p.jobs.agenda(NINE, NINE, EVERYBODY),
+    "runnable": lambda p: p.jobs.runnable(Priority.NORMAL, NINE, EVERY_COST),
     "dispatch": lambda p: p.jobs.dispatch([CLAIM], NOW, files=9),
     "retry": lambda p: p.jobs.retry(1e9, NOW, limit=9),
+    "hasten": lambda p: p.jobs.hasten(1.0, 2.0, after=0, limit=9),
     "untouched": lambda p: p.jobs.untouched_since(NOW, 9),
     "recover": lambda p: p.jobs.recover(1e9),
     "counts": lambda p: p.jobs.counts(),
@@ -218,6 +235,18 @@ async def test_no_question_reads_a_whole_table(plans: Plans, question: Question)
     """DESIGN 3: the queue is scheduled from indexes, never by loading it."""
     await question(plans)
     assert await plans.walks() == []
+
+
+async def test_jobs_that_may_not_run_are_passed_over_in_one_step(plans: Plans) -> None:
+    """However many wait for another link, nobody looks at them."""
+
+    def ask(cx: sqlite3.Connection) -> object:
+        return queries.agenda(cx, NINE, NINE, dict.fromkeys(Priority, frozenset({Cost.ALWAYS})))
+
+    few = await plans.effort(ask)
+    wishes = [spec(job_id=f"another {number}") for number in range(200)]
+    await plans.jobs.create(ALICE, wishes, NOW, quota=Quota())
+    assert await plans.effort(ask) == few
 
 
 async def test_making_a_job_reads_no_table(plans: Plans) -> None:

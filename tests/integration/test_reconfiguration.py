@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,10 +13,13 @@ import pytest_asyncio
 
 from tests.support.service import ME, QUICK, Service, running_service, spec
 from transferd.config import Config
-from transferd.model.errors import Conflict
-from transferd.model.job import JobId
+from transferd.model.errors import Conflict, StoreDamaged
+from transferd.model.job import JobId, Priority
 from transferd.model.notices import NoticeKind
+from transferd.model.rates import FREE, Rates
 from transferd.model.states import JobState
+from transferd.service.ports import Dispatched
+from transferd.service.run import Run
 from transferd.wire import link
 
 DONE = NoticeKind.TRANSFERRED
@@ -81,3 +86,70 @@ async def test_limits_hold_from_the_next_request_on(service: Service) -> None:
         assert (await service.parts.jobs.get(ME, JobId(job.id))).state is JobState.SUSPENDED
     service.parts.reconfigure(changed(limits={"jobs_per_user": 4}))
     await service.create(spec("/d", start=False))
+
+
+async def test_a_limit_reaches_living_workers_and_whoever_asks_why(service: Service) -> None:
+    """Rule: [bandwidth] counts at once, and a job that moves says what holds it."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+    service.parts.reconfigure(
+        changed(bandwidth={"total_bytes_per_second": 5000, "normal_bytes_per_second": 4000})
+    )
+    terms = await worker.hears(link.Terms)
+    assert terms.rates == Rates(total=5000, by_priority={Priority.NORMAL: 4000})
+    await worker.say(link.Connected(start.job, start.run))
+    await service.until(job, lambda seen: seen.state is JobState.TRANSFERRING)
+    told = await service.parts.jobs.why(ME, job.id)
+    assert [each.code for each in told] == ["priority_rate_limit", "total_rate_limit"]
+    service.parts.reconfigure(changed())
+    assert (await worker.hears(link.Terms, 2)).rates == FREE
+    assert await service.parts.jobs.why(ME, job.id) == ()
+
+
+async def test_a_running_job_takes_up_its_priority_and_rate_at_once(service: Service) -> None:
+    """Rule: only what is new is said, and what runs goes on."""
+    job = await service.create(spec("/a"))
+    worker = await service.worker()
+    start = await worker.hears(link.Start)
+
+    async def change(**values: object) -> None:
+        await service.parts.jobs.change(
+            ME,
+            job.id,
+            lambda settings: replace(settings, **values),  # type: ignore[arg-type]
+        )
+
+    await change(description="nothing to the worker")
+    await change(max_rate=4096)
+    await change(priority=Priority.FOREGROUND)
+    last = await worker.hears(link.Retune, 2)
+    assert [heard for heard in worker.heard if isinstance(heard, link.Retune)] == [
+        link.Retune(job.id, start.run, Priority.NORMAL, 4096),
+        link.Retune(job.id, start.run, Priority.FOREGROUND, 4096),
+    ]
+    assert last.priority is service.parts.runs.running[0].priority
+    assert (await service.parts.jobs.why(ME, job.id))[0].code == "rate_limit"
+    assert not any(isinstance(heard, link.Stop) for heard in worker.heard)
+
+
+async def test_what_changes_before_there_is_a_worker_is_not_lost(tmp_path: Path) -> None:
+    """Rule: a job is handed over as it is by then."""
+    async with running_service(tmp_path / "state", changed()) as service:
+        launched = asyncio.Event()
+        job = await service.create(spec("/a", start=False))
+        worker = await service.worker()
+        worker.kill()
+        dispatch = service.parts.carrier.dispatch
+
+        async def dispatched(runs: Sequence[Run]) -> Sequence[Dispatched | StoreDamaged | None]:
+            taken = await dispatch(runs)
+            launched.set()
+            await service.parts.jobs.change(ME, job.id, lambda s: replace(s, max_rate=2048))
+            return taken
+
+        service.parts.carrier.dispatch = dispatched  # type: ignore[method-assign]
+        await service.parts.jobs.resume(ME, job.id)
+        await launched.wait()
+        start = await (await service.worker(1)).hears(link.Start)
+        assert start.settings.max_rate == 2048

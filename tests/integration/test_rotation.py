@@ -328,6 +328,7 @@ async def test_requests_are_marked_anew_and_the_old_ones_recognised(state: Path)
         with closing(sqlite3.connect(state / "queue.db")) as cx:
             cx.execute("PRAGMA foreign_keys = ON")
             cx.execute("DELETE FROM jobs")
+            cx.execute("DELETE FROM job_ids")
             cx.commit()
         await _fill(queue)
         await queue.keys.rotate()

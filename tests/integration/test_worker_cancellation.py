@@ -23,6 +23,8 @@ from transferd.model.job import Checksum
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
 from transferd.worker.body import Bodies
+from transferd.worker.caps import Caps
+from transferd.worker.deference import Flows
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.partfile import PartFile
@@ -77,6 +79,8 @@ class Stage:
             limits=msgspec.structs.replace(LIMITS, durable_seconds=0.0),
             threads=self._threads,
             bodies=Bodies(self._threads, self._way.bodies),
+            flows=Flows(),
+            caps=Caps(),
             security=self._threads,
             trust=Trust(self._threads),
             shelf=Shelf(self._threads),

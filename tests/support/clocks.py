@@ -1,13 +1,16 @@
-"""A wrong clock for a single program, by a library that is loaded before the C library's."""
+"""Wrong clocks: of a program, by a library that is loaded before the C library's; and of organs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.support.servers import require_program
+from transferd.model.job import Seconds
+from transferd.service.clock import SystemClock
 
 _SOURCE = r"""
 #include <stdlib.h>
@@ -63,3 +66,42 @@ def shifted_clock(directory: Path, shift: timedelta) -> dict[str, str]:
         )
         fresh.rename(library)
     return {"LD_PRELOAD": str(library), "CLOCK_SHIFT": f"{shift.total_seconds():.0f}"}
+
+
+class WallClock(SystemClock):
+    """A clock on the wall that a test sets. Whoever sleeps by it is woken by the test, too."""
+
+    def __init__(self, moment: datetime) -> None:
+        super().__init__()
+        self.moment = moment
+        #: For how long somebody wanted to sleep, each time.
+        self.naps: list[Seconds] = []
+        self._sleepers: list[asyncio.Future[None]] = []
+        self._asleep = asyncio.Event()
+
+    def now(self) -> datetime:
+        """What the test says."""
+        return self.moment
+
+    async def sleep(self, seconds: Seconds) -> None:
+        """Wait for the test."""
+        self.naps.append(seconds)
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        self._asleep.set()
+        await sleeper
+
+    async def nap(self, count: int) -> Seconds:
+        """Wait until somebody sleeps for the *count*-th time; return for how long."""
+        async with asyncio.timeout(10):
+            while len(self.naps) < count:
+                self._asleep.clear()
+                await self._asleep.wait()
+        return self.naps[count - 1]
+
+    def wake(self) -> None:
+        """End the sleep of everybody."""
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+        self._sleepers.clear()

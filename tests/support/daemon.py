@@ -24,6 +24,8 @@ CONFIG = """
 min_retry_delay_seconds = 1
 soon_seconds = 0.05
 space_seconds = 0.2
+[fleet]
+start_spread_seconds = 0
 [notices]
 redeliver_seconds = 0.5
 modification_seconds = 0.05

@@ -1,4 +1,4 @@
-"""A network of its own: loopback alone, kept by a descriptor and gone with it.
+"""A network of its own: loopback at first, kept by a descriptor and gone with it.
 
 Sockets that are made in it serve there, whoever accepts from them: a test listens at 127.0.0.1 in
 its own process, and a guest on the same network connects to 127.0.0.1.
@@ -15,6 +15,8 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from tests.support.servers import require_program
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET, sched.h
 _SET_FLAGS = 0x8914  # SIOCSIFFLAGS, sockios.h
@@ -35,14 +37,23 @@ class Network:
         """Where programs of root find the namespace as long as this process lives."""
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
+    @property
+    def command(self) -> list[str]:
+        """What to put before a command, so that root runs it in this network."""
+        return [require_program("nsenter"), f"--net={self.path}", "--"]
+
+    def within(self, work: Callable[[], _Made]) -> _Made:
+        """Do something in this network; sockets and files of /proc/net stay of it afterwards."""
+
+        def enter() -> _Made:
+            _call("setns", self._descriptor, _NEW_NETWORK)
+            return work()
+
+        return _in_thread(enter)
+
     def listen(self, port: int = 0) -> socket.socket:
         """Listen at 127.0.0.1 in this network; port 0 is any free one."""
-
-        def make() -> socket.socket:
-            _call("setns", self._descriptor, _NEW_NETWORK)
-            return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
-
-        return _in_thread(make)
+        return self.within(lambda: socket.create_server(("127.0.0.1", port), backlog=_BACKLOG))
 
 
 @contextlib.contextmanager

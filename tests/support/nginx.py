@@ -25,6 +25,7 @@ from pathlib import Path
 
 import trustme
 
+from tests.support.netns import Network
 from tests.support.servers import (
     REALM,
     Server,
@@ -109,9 +110,13 @@ def nginx(root: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def configured(
-    configuration: str, root: Path, authority: trustme.CA, identity: trustme.LeafCert
+    configuration: str,
+    root: Path,
+    authority: trustme.CA,
+    identity: trustme.LeafCert,
+    network: Network | None = None,
 ) -> Iterator[Server]:
-    """Serve *root* as a configuration says.
+    """Serve *root* as a configuration says, in another *network* if one is given.
 
     It may name `common`, `state`, `root`, `realm`, and what it listens on: `port` and `tls_port`.
     """
@@ -136,5 +141,6 @@ def configured(
             path.write_text(text, encoding="utf-8")
             return [program, "-e", f"{state}/error.log", "-c", str(path)]
 
-        with serving(command, root=root, log=state / "error.log", ports=2) as (port, tls_port):
+        log = state / "error.log"
+        with serving(command, root=root, log=log, ports=2, network=network) as (port, tls_port):
             yield Server(root=root, port=port, tls_port=tls_port, cacert=state / "ca.pem")

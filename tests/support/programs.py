@@ -13,11 +13,13 @@ from pathlib import Path
 PACKAGES = {
     "apache2": "apache2-bin",
     "curl": "curl",
+    "dbus-daemon": "dbus",
     "debootstrap": "debootstrap",
     "dpkg-buildpackage": "dpkg-dev",
     "lighttpd": "lighttpd",
     "nginx": "nginx",
     "gcc": "gcc",
+    "ip": "iproute2",
     "kadmin.local": "krb5-admin-server",
     "kdb5_util": "krb5-kdc",
     "kinit": "krb5-user",

@@ -22,12 +22,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from tests.support.programs import LIBRARIES, PACKAGES, find_library, find_program
+
+if TYPE_CHECKING:
+    from tests.support.netns import Network
 
 #: What every protected place accepts.
 USER = "alice"
@@ -178,12 +182,14 @@ def serving(
     ports: int = 1,
     environment: Mapping[str, str] | None = None,
     graceful: bool = True,
+    network: Network | None = None,
 ) -> Iterator[list[int]]:
     """Run a server until the block ends; yields its ports, the first of them plain HTTP.
 
     A server that does not answer with its own files (another process took the port) is started
-    again on other ports. The *environment* comes on top of that of the tests. In the end the server
-    is asked to go, or, not *graceful*, ended at once with all that it started.
+    again on other ports. The *environment* comes on top of that of the tests, and a *network* takes
+    the place of theirs. In the end the server is asked to go, or, not *graceful*, ended at once
+    with all that it started.
 
     Raises:
         NotServing: it never did.
@@ -194,8 +200,9 @@ def serving(
         stack.callback(beacon.unlink)
         for _ in range(_ATTEMPTS):
             chosen = free_ports(ports)
-            process = start(command(chosen), log, environment=environment)
-            if _answers(f"http://127.0.0.1:{chosen[0]}/{beacon.name}", process):
+            before = network.command if network is not None else ()
+            process = start([*before, *command(chosen)], log, environment=environment)
+            if _answers(f"http://127.0.0.1:{chosen[0]}/{beacon.name}", process, network):
                 stack.callback(stop, process, graceful=graceful)
                 break
             stop(process, graceful=graceful)
@@ -221,12 +228,13 @@ def start(
         )
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _answers(url: str, process: subprocess.Popen[bytes], network: Network | None) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    ask = partial(opener.open, url, timeout=_START_SECONDS)
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            with opener.open(url, timeout=_START_SECONDS):
+            with ask() if network is None else network.within(ask):
                 return True
         except urllib.error.HTTPError:
             return False

@@ -42,6 +42,7 @@ STRANGER = Caller(uid=os.getuid() + 1, gid=1, pid=2, admin=False)
 QUICK = msgspec.convert(
     {
         "queue": {"soon_seconds": 0.01, "min_retry_delay_seconds": 1},
+        "fleet": {"start_spread_seconds": 0},
         "notices": {"redeliver_seconds": 0.05, "modification_seconds": 0.01},
     },
     Config,

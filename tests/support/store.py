@@ -12,6 +12,7 @@ from pathlib import Path
 from transferd.model.credentials import Credential, Scheme, Secret, Target
 from transferd.model.failures import Failure
 from transferd.model.job import (
+    Cost,
     FileSpec,
     Header,
     Inode,
@@ -26,7 +27,7 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.notices import NoticeKind
-from transferd.model.queue import Change, Retry, Wanted
+from transferd.model.queue import Admitted, Change, Retry, Wanted
 from transferd.model.reports import Checkpoint, Done, Kept, Report
 from transferd.model.states import JobEvent
 from transferd.service.keyring import KeyRing
@@ -40,6 +41,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 INODE = Inode(device=64768, number=4711, born=1_772_000_000_123_456_789)
 EVERY_KIND = NoticeKind.TRANSFERRED | NoticeKind.ERROR | NoticeKind.FILE_TRANSFERRED
 ONE = Wanted(limit=1, each=1)
+EVERY_COST = frozenset(Cost)
+EVERYBODY: Admitted = dict.fromkeys(Priority, EVERY_COST)
 REFUSED = Failure(code="connection_refused", message="cannot reach h: connection refused")
 MISSING = Failure(code="http_404", message="cannot fetch https://h/0: 404", http_status=404)
 
@@ -127,14 +130,21 @@ class Queue:
         """A run reports."""
         return await self.jobs.keep(job_id, reports, at, quota=quota)
 
-    async def runnable(self, priority: Priority, limit: int, each: int = 1000) -> list[JobId]:
+    async def runnable(
+        self,
+        priority: Priority,
+        limit: int,
+        each: int = 1000,
+        *,
+        costs: frozenset[Cost] = EVERY_COST,
+    ) -> list[JobId]:
         """Jobs that may run next."""
         wanted = Wanted(limit=limit, each=each)
-        return [claim.job_id for claim in await self.jobs.runnable(priority, wanted)]
+        return [claim.job_id for claim in await self.jobs.runnable(priority, wanted, costs)]
 
     async def next_due(self) -> Seconds | None:
         """When the next wait is over."""
-        return (await self.jobs.agenda(ONE, ONE)).next_due
+        return (await self.jobs.agenda(ONE, ONE, EVERYBODY)).next_due
 
     async def done(self, job_id: JobId, file: int = 0, *, size: int = 100) -> None:
         """A file is whole."""

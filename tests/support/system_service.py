@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.daemon import CONFIG, DaemonProcess
+from tests.support.netns import Network
 from tests.support.people import Machine, Person
 from tests.support.servers import require_program
 
@@ -86,11 +87,13 @@ class SystemService(DaemonProcess):
         powers: Sequence[str] | None = POWERS,
         options: Sequence[str] = (),
         name: str = "service",
+        network: Network | None = None,
     ) -> None:
         """*powers*: what the daemon's own user gets; None: root starts it, with all there is.
 
         *options* come before those of `start`; `--config` names a file with *config*. Socket, state
-        and log are in a directory of that *name*, which may have been another service's before.
+        and log are in a directory of that *name*, which may have been another service's before. It
+        runs in *network*, where one is given.
         """
         directory = machine.directory / name
         directory.mkdir(exist_ok=True)
@@ -99,6 +102,7 @@ class SystemService(DaemonProcess):
         self.person = machine.root if powers is None else machine.service
         self._powers = powers
         self._options = options
+        self._network = network
         self.socket = self._own("run", 0o755) / "transferd.sock"
         self.state = self._own("state", 0o700)
 
@@ -132,7 +136,8 @@ class SystemService(DaemonProcess):
         """Start a daemon without waiting for anything."""
         if ready := variables.get("NOTIFY_SOCKET"):
             Path(ready).chmod(0o666)
-        wrapped = [*self.machine.command(), *self._become(), *before]
+        network = self._network.command if self._network is not None else ()
+        wrapped = [*network, *self.machine.command(), *self._become(), *before]
         more = ("--system", *self._options, *options)
         return super().spawn(*more, inherit=inherit, before=wrapped, **variables)
 

@@ -546,14 +546,20 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
         "--allow-cleartext",
         "--max-size",
         "1k",
+        "--max-rate",
+        "500K",
         "--min-retry-delay",
         "5s",
+        "--cost",
+        "not_roaming",
     )
     assert made.settings == {
         "priority": "foreground",
+        "cost": "not_roaming",
         "overwrite": False,
         "allow_cleartext": True,
         "max_size": 1000,
+        "max_rate": 500_000,
         "min_retry_delay": 5.0,
     }
     assert made.name == "a.iso"

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import time
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
+from transferd import __version__
 from transferd.assembly import worker_settings
 from transferd.config import Bounds, Config, Source, changes, load_config, parse_config
+from transferd.model.admission import Rules
+from transferd.model.costs import DEFAULT_COSTS
 from transferd.model.credentials import PassportOptions
 from transferd.model.errors import ConfigError
+from transferd.model.job import Cost, Priority
 from transferd.model.limits import Limits
+from transferd.model.rates import FREE, Rates
+from transferd.model.schedule import Kind, Period, Schedule
+from transferd.service.clock import local_zone
+from transferd.wire.conduct import WorkerSettings
 
 SAMPLE = Path(__file__).parents[2] / "config" / "transferd.toml"
+PERIOD = """
+[[schedule.periods]]
+kind = "work"
+days = {days}
+from = "{start}"
+to = "24:00"
+"""
 
 
 def keys(values: object) -> dict[str, list[str]]:
@@ -68,6 +85,15 @@ def test_one_key_changes_nothing_else() -> None:
         ("[passport]\nconfiguration_url = 'http://n/'", r"at `\$\.passport\.configuration_url`"),
         ("[passport]\nlogin_host = 'https://l'", r"at `\$\.passport\.login_host`"),
         ("[passport]\nrealm = 'a,b'", r"at `\$\.passport\.realm`"),
+        ("[network]\nlow_cost = 'default'", r"at `\$\.network\.low_cost`"),
+        ("[schedule]\ntime_zone = 'Mars/Olympus'", r"zone .* - at `\$\.schedule\.time_zone`"),
+        ("[schedule]\ntime_zone = '/etc/passwd'", r"zone .* - at `\$\.schedule\.time_zone`"),
+        ("[schedule.work]\nlow_bytes_per_second = -1", r"at `\$\.schedule\.work\.low_bytes"),
+        ("[schedule.work]\nforeground_bytes_per_second = 1", r"at `\$\.schedule\.work`"),
+        (PERIOD.format(days="[]", start="8:00"), r"at `\$\.schedule\.periods\[0\]\.days`"),
+        (PERIOD.format(days="['mo']", start="08:00"), r"\.periods\[0\]\.days\[0\]`"),
+        (PERIOD.format(days="['mon']", start="8:00"), r"at `\$\.schedule\.periods\[0\]\.from`"),
+        (PERIOD.format(days="['mon']", start="24:00"), r"at `\$\.schedule\.periods\[0\]\.from`"),
         ("queue = 1", r"at `\$\.queue`"),
         ("[queue\n", "at line 1"),
     ],
@@ -76,6 +102,38 @@ def test_a_mistake_is_named_with_its_key_and_file(text: str, named: str) -> None
     """Rule: an unknown key, a wrong type, a bad range or broken TOML says where it is."""
     with pytest.raises(ConfigError, match=rf"cannot use configuration x\.toml: .*{named}"):
         parse_config(text, "x.toml")
+
+
+def test_a_schedule_is_read_by_its_days_times_and_limits() -> None:
+    """BITS B5: absent is no limit, 0 is none of the line; 24:00 is the end of the day."""
+    text = PERIOD.format(days='["sun", "mon"]', start="18:30")
+    limits = "[schedule.work]\ntotal_bytes_per_second = 9\nlow_bytes_per_second = 0\n"
+    assert parse_config(text + limits, "x.toml").schedule.schedule() == Schedule(
+        periods=(Period(kind=Kind.WORK, days=frozenset({6, 0}), start=time(18, 30), end=time(0)),),
+        limits={
+            Kind.WORK: Rates(total=9, by_priority={Priority.LOW: 0}),
+            Kind.OTHER: FREE,
+            Kind.MAINTENANCE: FREE,
+        },
+    )
+
+
+def test_links_are_ruled_as_bits_does_unless_configured() -> None:
+    """BITS B8: foreground jobs always, background jobs where it costs nothing."""
+    assert Config().network.rules() == Rules()
+    assert dict(Rules().costs) == dict(DEFAULT_COSTS)
+    text = "[network]\nlow_cost = 'standard'\nallowed_interfaces = ['eth*']"
+    rules = parse_config(text, "x.toml").network.rules()
+    assert (rules.costs[Priority.LOW], rules.allowed) == (Cost.STANDARD, ("eth*",))
+
+
+def test_the_machines_zone_is_its_environments_or_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zone that there is not is no reason to fail."""
+    monkeypatch.setenv("TZ", ":Asia/Tokyo")
+    assert local_zone() == ZoneInfo("Asia/Tokyo")
+    for odd in ("CET-1CEST", "/etc/localtime", "Mars/Olympus", ""):
+        monkeypatch.setenv("TZ", odd)
+        assert local_zone() != ZoneInfo("Asia/Tokyo")
 
 
 def _durations() -> list[tuple[str, str]]:
@@ -150,6 +208,24 @@ def test_the_worker_is_told_how_long_kerberos_may_take() -> None:
     """Rule: [network] is how servers are talked to."""
     config = parse_config("[network]\nkerberos_timeout_seconds = 3", "x")
     assert worker_settings(config).kerberos_timeout == 3
+
+
+def test_the_bandwidth_of_all_jobs_is_configured_with_zero_for_no_limit() -> None:
+    """Rule: what the file leaves at 0 limits nothing."""
+    assert Config().bandwidth.rates() == FREE
+    text = "[bandwidth]\ntotal_bytes_per_second = 9\nlow_bytes_per_second = 3\n"
+    assert parse_config(text, "x").bandwidth.rates() == Rates(
+        total=9, by_priority={Priority.LOW: 3}
+    )
+
+
+def test_the_worker_is_told_how_to_pace() -> None:
+    """Rule: [pacing] says how background jobs leave the line to others."""
+    assert worker_settings(Config()) == WorkerSettings(user_agent=f"transferd/{__version__}")
+    text = "[pacing]\nhigh_delay_seconds = 0.5\nlow_delay_seconds = 0.002\nlower_effort = true\n"
+    settings = worker_settings(parse_config(text, "x"))
+    assert [settings.delay(priority) for priority in Priority] == [None, 0.5, 0.010, 0.002]
+    assert settings.lower_effort
 
 
 def test_the_configured_limits_are_the_models() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from transferd.model.credentials import NegotiateOptions, PassportOptions
-from transferd.model.job import OnError, Priority, Settings, Timers
+from transferd.model.job import Cost, OnError, Priority, Settings, Timers
 from transferd.model.ownership import STEERING, foreign_changes, stripped
 
 TIMERS = Timers(min_retry_delay=60.0, no_progress_timeout=3600.0, max_download_time=7200.0)
@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "timers": replace(TIMERS, max_download_time=1.0),
     "description": "of mine",
     "priority": Priority.LOW,
+    "cost": Cost.ALWAYS,
     "notify_kinds": 0x01,
     "notify_command": ("/bin/true",),
     "auto_complete": True,
@@ -32,6 +33,7 @@ OTHER: dict[str, Any] = {
     "proxy": "http://proxy:3128",
     "max_size": 7,
     "streams": 3,
+    "max_rate": 5000,
     "negotiate": NegotiateOptions(keytab="/home/alice/keytab", principal="alice", ntlm=True),
     "passport": PassportOptions(login_host="login.example.org"),
     "wary": True,
@@ -41,7 +43,7 @@ OTHER: dict[str, Any] = {
 KEPT = frozenset(
     {
         *("name", "timers", "description", "priority", "notify_kinds", "auto_complete"),
-        *("on_error", "overwrite", "proxy", "max_size", "streams"),
+        *("on_error", "overwrite", "proxy", "max_size", "max_rate", "streams", "cost"),
     }
 )
 
@@ -64,6 +66,8 @@ def test_a_new_owner_inherits_no_identity_no_trust_and_no_command(name: str) -> 
 def test_an_admin_steers_and_changes_nothing_else(name: str) -> None:
     """Whoever could set another's command, proxy or destination would act as that user."""
     found = foreign_changes(PLAIN, replace(PLAIN, **{name: OTHER[name]}))
-    assert found == (() if name in {"priority", "timers", "streams", "max_size"} else (name,))
+    assert found == (
+        () if name in {"priority", "cost", "timers", "streams", "max_size", "max_rate"} else (name,)
+    )
     assert foreign_changes(PLAIN, PLAIN) == ()
     assert set(OTHER) >= STEERING

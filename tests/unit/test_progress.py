@@ -41,6 +41,7 @@ def answer(**changes: Any) -> JobAnswer:
         description="",
         type="download",
         priority="foreground",
+        cost="default",
         state="transferring",
         owner=OwnerAnswer(uid=1000, name="alice"),
         files_total=1,
@@ -59,6 +60,7 @@ def answer(**changes: Any) -> JobAnswer:
         cacert=None,
         proxy=None,
         max_size=None,
+        max_rate=None,
         streams=None,
         negotiate=NegotiateAnswer(
             spn=None, proxy_spn=None, keytab=None, principal=None, ccache=None, ntlm=False

@@ -20,7 +20,7 @@ from transferd.model.credentials import (
     Target,
 )
 from transferd.model.errors import BadRequest
-from transferd.model.job import FileSpec, JobSpec, OnError, Priority, Settings, Timers
+from transferd.model.job import Cost, FileSpec, JobSpec, OnError, Priority, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire import requests
 from transferd.wire.api import FileBody, JobBody, JobPatch, NegotiateBody, PassportBody
@@ -83,6 +83,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         on_error="cancel",
         overwrite=False,
         allow_cleartext=True,
+        cost="No_Surcharge",
         cacert="/etc/ca.pem",
         proxy="http://u:p%3A@proxy:3128",
         negotiate={
@@ -95,6 +96,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         },
         passport={"configuration_url": "https://n/c", "login_host": "L:443", "realm": "r"},
         max_size=10,
+        max_rate=1024,
         streams=2,
         min_retry_delay=5,
         no_progress_timeout=0,
@@ -105,6 +107,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         name="a job",
         description="two\nlines",
         priority=Priority.HIGH,
+        cost=Cost.NO_SURCHARGE,
         notify_kinds=0x102,
         notify_command=("/bin/true", "x"),
         auto_complete=True,
@@ -124,6 +127,7 @@ def test_every_field_of_a_body_reaches_the_spec() -> None:
         ),
         passport=PassportOptions(configuration_url="https://n/c", login_host="l:443", realm="r"),
         max_size=10,
+        max_rate=1024,
         streams=2,
         timers=Timers(min_retry_delay=5.0, no_progress_timeout=0.0, max_download_time=7.5),
     )
@@ -143,7 +147,7 @@ def test_no_field_of_a_body_is_forgotten() -> None:
     """A new field must be read where the others are."""
     read = {"name", "description", "priority", "on_error", "cacert", "max_size", "auto_complete"}
     read |= {"overwrite", "allow_cleartext", "streams", "notify", "proxy", *vars_of_timers()}
-    read |= {"negotiate", "passport"}
+    read |= {"negotiate", "passport", "cost", "max_rate"}
     assert set(JobPatch.__struct_fields__) == read
     beside = {"id", "type", "files", "credentials", "headers", "start"}
     assert set(JobBody.__struct_fields__) == read | beside
@@ -259,6 +263,7 @@ def test_more_files_than_the_limit_are_refused() -> None:
         ({"id": "1"}, "id_invalid"),
         ({"type": "upload"}, "unknown_type"),
         ({"priority": "urgent"}, "unknown_priority"),
+        ({"cost": "free"}, "unknown_cost"),
         ({"on_error": "retry"}, "unknown_on_error"),
         ({"notify": {"kinds": ["done"]}}, "unknown_kind"),
         ({"notify": {"command": ["true"]}}, "command_invalid"),
@@ -268,6 +273,8 @@ def test_more_files_than_the_limit_are_refused() -> None:
         ({"max_size": -1}, "value_invalid"),
         ({"streams": 0}, "value_invalid"),
         ({"streams": 65}, "value_invalid"),
+        ({"max_rate": 1023}, "value_invalid"),
+        ({"max_rate": 2**63}, "value_invalid"),
         ({"min_retry_delay": 0}, "value_invalid"),
         ({"max_download_time": 1e300}, "value_invalid"),
         ({"files": [file("ftp://host/a")]}, "url_scheme_unsupported"),
@@ -514,6 +521,8 @@ def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
     """Null takes a setting away where that has a meaning."""
     assert patched() == SETTINGS
     assert patched(name="after") == dataclasses.replace(SETTINGS, name="after")
+    assert patched(max_rate=2048).max_rate == 2048
+    assert patched(max_rate=None).max_rate is None
     assert patched(cacert=None, proxy=None, streams=None, max_size=5) == dataclasses.replace(
         SETTINGS, cacert=None, proxy=None, streams=None, max_size=5
     )

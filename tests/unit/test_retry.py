@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from transferd.model.failures import Failure
 from transferd.transfer.httpdate import parse_http_date
 from transferd.transfer.retry import RetryPolicy, parse_retry_after
 
-POLICY = RetryPolicy(first=60, cap=3600, soon=1, space=15, patience=1_209_600)
+POLICY = RetryPolicy(first=60, cap=3600, soon=1, space=15, spread=0, patience=1_209_600)
 LOST = Failure(code="connection_lost", message="…")
 FULL = Failure(code="disk_full", message="…")
 DEAD = Failure(code="worker_lost", message="…")
@@ -28,16 +29,22 @@ def wait(
     stuck_for: float = 0.0,
     retry_after: float | None = None,
     jitter: float = 0.0,
+    rest: float = 0.0,
 ) -> float | None:
     """Ask for a delay with everything else at rest."""
     return policy.delay(
-        failure, attempts=attempts, stuck_for=stuck_for, retry_after=retry_after, jitter=jitter
+        failure,
+        attempts=attempts,
+        stuck_for=stuck_for,
+        retry_after=retry_after,
+        jitter=jitter,
+        rest=rest,
     )
 
 
 def patience(seconds: float) -> RetryPolicy:
     """The usual policy with another no-progress timeout."""
-    return RetryPolicy(first=60, cap=3600, soon=1, space=15, patience=seconds)
+    return RetryPolicy(first=60, cap=3600, soon=1, space=15, spread=0, patience=seconds)
 
 
 def test_the_first_wait_is_the_minimum_retry_delay() -> None:
@@ -54,7 +61,7 @@ def test_the_window_doubles_with_each_attempt_up_to_the_cap() -> None:
 
 def test_a_minimum_above_the_cap_wins() -> None:
     """The owner's min_retry_delay is a promise, the cap a default."""
-    policy = RetryPolicy(first=7200, cap=3600, soon=1, space=15, patience=1e6)
+    policy = RetryPolicy(first=7200, cap=3600, soon=1, space=15, spread=0, patience=1e6)
     assert wait(policy=policy, attempts=5, jitter=0.9) == 7200
 
 
@@ -98,26 +105,64 @@ def test_retry_after_is_a_lower_bound() -> None:
     assert wait(policy=patience(400), retry_after=500) is None
 
 
+SPREADING = replace(POLICY, spread=1.0)
+
+
+def test_even_the_first_wait_is_spread_behind_the_minimum() -> None:
+    """Whom one server lost at one moment, it does not get back at one moment."""
+    assert wait(policy=SPREADING, jitter=0) == 60
+    assert wait(policy=SPREADING, jitter=0.5) == 90
+    assert wait(DEAD, policy=SPREADING, jitter=0.5) == 1
+
+
+def test_retry_after_is_spread_behind_it_in_proportion_and_never_before() -> None:
+    """A server that asks everybody for the same moment does not get everybody then."""
+    assert wait(policy=SPREADING, retry_after=500, jitter=0) == 500
+    assert wait(policy=SPREADING, retry_after=500, jitter=0.5) == 750
+
+
+def test_a_job_waits_while_its_server_is_left_alone_but_is_not_given_up_for_it() -> None:
+    """The rest of a server puts a try off, at most to the last moment that is allowed."""
+    assert wait(rest=500) == 500
+    assert wait(rest=30) == 60
+    assert wait(policy=patience(400), rest=500) == 400
+    assert wait(policy=patience(59), rest=500) is None
+
+
 @given(
     attempts=st.integers(0, 10**6),
     stuck_for=st.floats(0, 1e7),
     retry_after=st.none() | st.floats(0, 1e5),
     jitter=st.floats(0, 1, exclude_max=True),
     code=st.sampled_from(["stalled", "worker_lost"]),
+    spread=st.floats(0, 10),
+    rest=st.floats(0, 1e5),
 )
 def test_a_wait_keeps_its_bounds(
-    attempts: int, stuck_for: float, retry_after: float | None, jitter: float, code: str
+    attempts: int,
+    stuck_for: float,
+    retry_after: float | None,
+    jitter: float,
+    code: str,
+    spread: float,
+    rest: float,
 ) -> None:
     """Never before the minimum or Retry-After, never past the timeout; given up only for that."""
     failure = Failure(code=code, message="…")
-    delay = wait(
-        failure, attempts=attempts, stuck_for=stuck_for, retry_after=retry_after, jitter=jitter
+    delay = replace(POLICY, spread=spread).delay(
+        failure,
+        attempts=attempts,
+        stuck_for=stuck_for,
+        retry_after=retry_after,
+        jitter=jitter,
+        rest=rest,
     )
     floor = max(60 if code == "stalled" else 1, retry_after or 0)
     if delay is None:
         assert stuck_for + max(floor, 60) > POLICY.patience
     else:
-        assert floor <= delay <= max(3600, retry_after or 0)
+        longest = max(3600, floor * (1 + (spread if code == "stalled" else 0)), rest)
+        assert floor <= delay <= longest * (1 + 1e-9)
         assert stuck_for + delay <= POLICY.patience + 1e-6
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from transferd.cli.values import duration, size
-from transferd.model.choices import Scheme
+from transferd.model.choices import Cost, Scheme
 
 PRIORITIES = ("foreground", "high", "normal", "low")
+_COSTS = tuple(cost.label for cost in Cost)
 
 _SCHEMES = f"{', '.join(Scheme)}; default: all but passport"
 
@@ -45,6 +46,11 @@ def job_options(
         if priority is None
         else f"what goes first; default: {priority}",
     )
+    group.add_argument(
+        "--cost",
+        choices=_COSTS,
+        help="over which links; default: by priority, as the daemon is configured",
+    )
     group.add_argument("--description", metavar="TEXT", help="for people")
     flag = argparse.BooleanOptionalAction
     group.add_argument("--overwrite", action=flag, default=None, help="replace an existing file")
@@ -64,6 +70,9 @@ def job_options(
         )
     group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
     group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
+    group.add_argument(
+        "--max-rate", type=size, metavar="SIZE", help="no more in a second; 0: no limit"
+    )
     group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
     group.add_argument("--min-retry-delay", type=duration, metavar="TIME", help="first retry after")
     group.add_argument(

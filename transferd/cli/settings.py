@@ -13,8 +13,10 @@ from transferd.client.options import absolute
 _NAMES = (
     "auto_complete",
     "allow_cleartext",
+    "cost",
     "description",
     "max_download_time",
+    "max_rate",
     "max_size",
     "min_retry_delay",
     "no_progress_timeout",
@@ -51,6 +53,8 @@ def settings(options: Namespace) -> dict[str, Any]:
     said: dict[str, Any] = {
         name: value for name in _NAMES if (value := getattr(options, name, None)) is not None
     }
+    if said.get("max_rate") == 0:
+        said["max_rate"] = None
     if options.cacert is not None:
         path = absolute(options.cacert)
         if not os.access(path, os.R_OK):

@@ -30,6 +30,8 @@ class JobChanges(TypedDict, total=False):
     description: str
     #: `foreground`, `high`, `normal` or `low`
     priority: str
+    #: `default`, `unrestricted`, `standard`, `no_surcharge`, `not_roaming` or `always`
+    cost: str
     auto_complete: bool
     #: `keep` or `cancel`
     on_error: str
@@ -41,6 +43,8 @@ class JobChanges(TypedDict, total=False):
     negotiate: NegotiateOptions | Members | None
     passport: PassportOptions | Members | None
     max_size: int | None
+    #: Bytes a second
+    max_rate: int | None
     streams: int | None
     #: Seconds
     min_retry_delay: float
@@ -55,6 +59,7 @@ class JobOptions(TypedDict, total=False):
     id: str
     description: str
     priority: str
+    cost: str
     files: Sequence[FileBody]
     credentials: Sequence[CredentialBody]
     headers: Mapping[str, str]
@@ -68,6 +73,8 @@ class JobOptions(TypedDict, total=False):
     negotiate: NegotiateOptions | Members
     passport: PassportOptions | Members
     max_size: int | None
+    #: Bytes a second
+    max_rate: int | None
     streams: int | None
     min_retry_delay: float
     no_progress_timeout: float

@@ -16,6 +16,7 @@ from transferd.model.errors import BadRequest
 from transferd.model.job import (
     CHECKSUM_ALGORITHMS,
     Checksum,
+    Cost,
     FileSpec,
     Header,
     JobId,
@@ -70,6 +71,7 @@ LARGEST_SIZE = 2**63 - 1
 
 _TYPES = {kind.value: kind for kind in JobType}
 _PRIORITIES = {priority.label: priority for priority in Priority}
+_COSTS = {cost.label: cost for cost in Cost}
 _ON_ERROR = {choice.value: choice for choice in OnError}
 
 _SOME_JOB = JobId("00000000-0000-0000-0000-000000000000")
@@ -110,6 +112,15 @@ def check_priority(text: str) -> Priority:
         BadRequest: `unknown_priority`.
     """
     return _word("priority", text, _PRIORITIES)
+
+
+def check_cost(text: str) -> Cost:
+    """Read over which links a job may go, in any case.
+
+    Raises:
+        BadRequest: `unknown_cost`.
+    """
+    return _word("cost", text, _COSTS)
 
 
 def check_on_error(text: str) -> OnError:

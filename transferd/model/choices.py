@@ -31,6 +31,23 @@ class Priority(enum.IntEnum):
         return self.name.lower()
 
 
+class Cost(enum.IntEnum):
+    """Over which links a job may go (BITS.md B7), from the fewest to all of them."""
+
+    #: What the configuration says for its priority.
+    DEFAULT = 0
+    UNRESTRICTED = 1
+    STANDARD = 2
+    NO_SURCHARGE = 3
+    NOT_ROAMING = 4
+    ALWAYS = 5
+
+    @property
+    def label(self) -> str:
+        """The name that the socket uses."""
+        return self.name.lower()
+
+
 class OnError(enum.StrEnum):
     """What becomes of a job in error."""
 

@@ -43,6 +43,10 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "job.stumbled": _event("a job was interrupted, and is tried again", _FAILURE),
         "job.expired": _event("nobody had touched a job for too long", "job"),
         "job.close_delayed": _event("a job could not close by itself yet", "job reason"),
+        "server.resting": _event(
+            "a server failed several jobs of an owner in a row, and is left alone by them",
+            "owner server code seconds",
+        ),
         "file.start": _event("a file is being fetched", "job owner file url offset"),
         "file.stop": _event(
             "a file is whole (`done`), or why it stopped",
@@ -101,8 +105,13 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "key.flawed": _event("a key is not as it should be", "code text remedy"),
         "key.rotated": _event("secrets are sealed with a new key", "key resealed unreadable"),
         "supervisor.unreachable": _event("the service manager does not listen", "said reason"),
+        "network.changed": _event(
+            "the connection costs something else, or leads elsewhere", "cost interfaces"
+        ),
         "network.route_added": _event("a route has appeared: interrupted jobs are tried"),
+        "network.unmetered": _event("nobody says now what the connection costs", "reason"),
         "network.unwatched": _event("routes cannot be watched here", "reason"),
+        "schedule.changed": _event("other limits are in force", "total high normal low"),
         "store.backed_up": _event("the queue file is kept from before a change", "schema backup"),
         "store.failed": _event("the queue file could not be used", "job notice reason"),
         # ── callers ──

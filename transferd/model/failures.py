@@ -104,6 +104,7 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
         "connect_timeout": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "connection_lost": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "stalled": FailureKind(_T, Remedy.BACKOFF, _WAIT),
+        "server_resting": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "proxy_unreachable": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "kdc_unreachable": FailureKind(_T, Remedy.BACKOFF, _WAIT),
         "tls_failed": FailureKind(

@@ -12,6 +12,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NewType
 
+from transferd.model.choices import Cost as Cost
 from transferd.model.choices import JobType as JobType
 from transferd.model.choices import OnError as OnError
 from transferd.model.choices import Priority as Priority
@@ -165,6 +166,8 @@ class Settings:
     timers: Timers
     description: str = ""
     priority: Priority = Priority.NORMAL
+    #: Over which links it may go.
+    cost: Cost = Cost.DEFAULT
     #: Sum of NoticeKind values.
     notify_kinds: int = 0x03
     #: Program and arguments; no shell, no PATH search.
@@ -184,6 +187,8 @@ class Settings:
     proxy: str | None = None
     #: Largest file that may be fetched, in bytes.
     max_size: int | None = None
+    #: Bytes that may come in a second; None: no limit.
+    max_rate: int | None = None
     #: Connections for the files of this job; None: by priority.
     streams: int | None = None
     negotiate: NegotiateOptions = NegotiateOptions()

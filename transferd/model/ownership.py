@@ -12,7 +12,7 @@ TAKE_FIRST = "take_ownership_first"
 
 #: Settings that say when a job runs, for how long and with how much of the machine. An admin may
 #: change these in anybody's job: none of them touches the owner's files, secrets or commands.
-STEERING = frozenset({"priority", "streams", "timers", "max_size"})
+STEERING = frozenset({"priority", "cost", "streams", "timers", "max_size", "max_rate"})
 
 
 def foreign_changes(before: Settings, after: Settings) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from transferd.model.credentials import Credential
 from transferd.model.failures import Failure
-from transferd.model.job import File, Header, Job, JobId, Priority, Seconds
+from transferd.model.job import Cost, File, Header, Job, JobId, Priority, Seconds
 from transferd.model.notices import Notice
 from transferd.model.states import JobState
 
@@ -57,8 +58,10 @@ class Change:
     failure: Failure | None = None
     #: Whether the failure counts in error_count (a lost network or a full disk does not, J11).
     counts: bool = True
-    #: Sets retry_at and retry_delay, and raises attempts by one.
+    #: Sets retry_at and retry_delay, and raises attempts by one…
     retry: Retry | None = None
+    #: …unless nobody has tried.
+    tried: bool = True
     #: Added to active_seconds.
     active: Seconds = 0.0
     #: Added to stuck_seconds.
@@ -101,6 +104,7 @@ class Runnable:
     job_id: JobId
     owner: int
     priority: Priority
+    cost: Cost = Cost.DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +117,16 @@ class Wanted:
     each: int
 
 
+#: The jobs of which priorities may run now, by their cost; of one that is not there none may.
+Admitted: TypeAlias = Mapping[Priority, frozenset[Cost]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agenda:
     """What there is to schedule."""
 
     #: Queued jobs that may run next, in turn: foreground ones, and those of the highest background
-    #: priority that has any.
+    #: priority that has any; of both only those that are admitted.
     waiting: Mapping[Priority, Sequence[Runnable]]
     #: The earliest retry_at.
     next_due: Seconds | None

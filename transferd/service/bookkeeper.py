@@ -9,6 +9,7 @@ from transferd.model import reports
 from transferd.model.errors import StoreError, TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import File, JobId, covered
+from transferd.service.breakers import Breakers
 from transferd.service.ports import Clock, JobStore, Kept, Moved, Report, Runnable
 from transferd.service.run import Run
 from transferd.service.testimony import RunMessage
@@ -26,6 +27,7 @@ class Bookkeeper:
         store: JobStore,
         workers: Workers,
         clock: Clock,
+        breakers: Breakers,
         tell: Callable[[Moved], None],
         tell_progress: Callable[[JobId], None],
     ) -> None:
@@ -33,6 +35,7 @@ class Bookkeeper:
         self._store = store
         self._workers = workers
         self._clock = clock
+        self._breakers = breakers
         self._tell = tell
         self._tell_progress = tell_progress
 
@@ -50,7 +53,7 @@ class Bookkeeper:
             StoreError: nothing was kept, and nothing is lost for the next try.
         """
         kept = await self._put_down(run, said, extend)
-        moved_bytes = [_follow(run, message) for message in said]
+        moved_bytes = [self._follow(run, message) for message in said]
         if kept is None:
             return ()
         if kept.moved.notices or kept.moved.job.state is not kept.moved.before:
@@ -79,6 +82,33 @@ class Bookkeeper:
         except StoreError:
             run.inbox.put_back(said)
             raise
+
+    def _follow(self, run: Run, message: RunMessage) -> bool:
+        """Let live counts and the record follow what is kept; whether bytes have moved."""
+        run.chronicle.hear(message)
+        match message:
+            case link.Durable():
+                count = covered(message.offset, message.parts)
+                if count > run.progress.durable.get(message.file, 0):
+                    self._move(run, message.file)
+                run.progress.kept(message.file, count)
+                return True
+            case link.FileDone():
+                self._move(run, message.file)
+                run.progress.done(message.file)
+                return True
+            case link.Reset():
+                run.progress.lost(message.file)
+                return False
+            case link.Audited():
+                _audit(run.claim, message)
+                return False
+            case _:
+                return False
+
+    def _move(self, run: Run, file: int) -> None:
+        run.moved_bytes = True
+        self._breakers.moved(run, file)
 
     async def _answer(self, run: Run, said: Sequence[RunMessage]) -> None:
         for message in said:
@@ -115,29 +145,6 @@ def _report(run: Run, message: RunMessage) -> Report | None:
             return reports.Reset(file=message.file)
         case _:
             return None
-
-
-def _follow(run: Run, message: RunMessage) -> bool:
-    """Let live counts and the record follow what is kept; whether bytes have moved."""
-    run.chronicle.hear(message)
-    match message:
-        case link.Durable():
-            count = covered(message.offset, message.parts)
-            run.moved_bytes |= count > run.progress.durable.get(message.file, 0)
-            run.progress.kept(message.file, count)
-            return True
-        case link.FileDone():
-            run.moved_bytes = True
-            run.progress.done(message.file)
-            return True
-        case link.Reset():
-            run.progress.lost(message.file)
-            return False
-        case link.Audited():
-            _audit(run.claim, message)
-            return False
-        case _:
-            return False
 
 
 def _audit(claim: Runnable, message: link.Audited) -> None:

@@ -22,14 +22,16 @@ from transferd.model.errors import (
     VaultError,
 )
 from transferd.model.failures import Failure
-from transferd.model.job import File, JobId, Seconds
+from transferd.model.job import File, Job, JobId, Seconds
 from transferd.service.bookkeeper import Bookkeeper
+from transferd.service.breakers import Breakers
 from transferd.service.inbox import Batch, Lost
 from transferd.service.mishaps import Mishaps, worker_lost
 from transferd.service.ports import Clock, Dispatched, JobStore, Moved, Secrets
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run, start_message
+from transferd.service.sharing import Sharing
 from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
 
@@ -69,17 +71,23 @@ class Carrier:
         clock: Clock,
         times: RetryTimes,
         jitter: Callable[[], float],
+        breakers: Breakers,
         passport: PassportOptions,
         quotas: Quotas,
+        sharing: Sharing,
     ) -> None:
         """Take the *passport* options of jobs that say nothing, beside whom to talk to."""
         self._store = store
         self._workers = workers
         self._clock = clock
-        self._mishaps = Mishaps(store, clock, times, jitter, self._tell)
+        self._mishaps = Mishaps(store, clock, times, jitter, breakers, self._tell)
+        self._breakers = breakers
         self._passport = passport
         self._quotas = quotas
-        self._bookkeeper = Bookkeeper(store, workers, clock, self._tell, self._tell_progress)
+        self._sharing = sharing
+        self._bookkeeper = Bookkeeper(
+            store, workers, clock, breakers, self._tell, self._tell_progress
+        )
         self._outcome: Outcome | None = None
 
     def report_to(self, outcome: Outcome) -> None:
@@ -117,14 +125,22 @@ class Carrier:
     async def carry(self, run: Run, dispatched: Dispatched) -> None:
         """See a dispatched job through."""
         started = self._clock.steady()
+        run.files = dispatched.files
         try:
-            await self._see_through(run, dispatched, started)
+            if not await self._rest(run, dispatched.moved.job):
+                await self._see_through(run, dispatched, started)
         except StoreError as error:
             await self._give_back(run, str(error), started)
         finally:
+            self._breakers.ended(run)
             run.chronicle.close("stopped")
             if run.worker is not None:
                 self._workers.release(run.worker, run.number)
+
+    async def _rest(self, run: Run, job: Job) -> bool:
+        """Put a job off whose next server is left alone; whether it is."""
+        rest = self._breakers.admit(run, job)
+        return rest is not None and await self._mishaps.rest(run, job, rest)
 
     async def _see_through(self, run: Run, dispatched: Dispatched, started: Seconds) -> None:
         """Serve a run, and note how it ended.
@@ -249,7 +265,19 @@ class Carrier:
             run.progress.kept(file.index, file.bytes_covered)
         self._give(run, start.files)
         run.live = True
+        self._sharing.begin(run)
         await self._reply(run, start)
+        run.started = True
+        self.retune(run)
+
+    def retune(self, run: Run) -> None:
+        """Tell the worker how a run is to go on, if that is another way than it knows."""
+        tuning = run.tuning
+        if tuning is not None and run.started and run.worker is not None and tuning != run.told:
+            run.told = tuning
+            run.worker.channel.post(
+                link.Retune(run.claim.job_id, run.number, tuning.priority, tuning.max_rate)
+            )
 
     async def _extend_or_finish(self, run: Run, files: tuple[File, ...]) -> bool:
         """Answer Drained: more files where there are some, else the end of the job."""
@@ -258,6 +286,7 @@ class Carrier:
             run.live = False
             await self._reply(run, link.Finish(job_id, run.number))
             return True
+        run.files = files
         run.chronicle.take(files)
         self._give(run, files)
         await self._reply(run, link.Extend(job_id, run.number, files))

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from transferd.model.job import Seconds
+
+_LOCAL = Path("/etc/localtime")
+
+
+def local_zone() -> tzinfo:
+    """Return the zone of the machine's wall clocks at this moment; UTC where none is set."""
+    with suppress(
+        OSError, ValueError, ZoneInfoNotFoundError
+    ):  # nobody is refused his downloads for a wrong zone
+        if name := os.environ.get("TZ", "").removeprefix(":"):
+            return ZoneInfo(name)
+    with suppress(OSError, ValueError), _LOCAL.open("rb") as file:
+        return ZoneInfo.from_file(file)
+    return UTC
 
 
 class SystemClock:

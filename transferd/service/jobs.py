@@ -43,6 +43,9 @@ class Jobs:
         self._closing = organs.closing
         self._outcomes = organs.outcomes
         self._quotas = organs.quotas
+        self._windows = organs.windows
+        self._stagger = organs.stagger
+        self._sharing = organs.sharing
         self._clock = organs.clock
         self._limits = limits
         self._owner_of = owner_of
@@ -86,15 +89,17 @@ class Jobs:
     async def change(
         self, caller: Caller, job_id: JobId, change: Callable[[Settings], Settings]
     ) -> Job:
-        """Change settings; a running job takes them up with its next dispatch."""
+        """Change settings; a running job takes up its priority and rate at once, others when it
+        is dispatched again.
+        """
         async with self._ownership.holding(caller, job_id) as before:
             guarded = self._ownership.guarded(caller, before, change)
             job = await self._store.change_settings(
                 job_id, guarded, self._clock.now(), quota=self._quotas.of_caller(caller)
             )
+            self._runs.retune(job_id, job.settings)
         if _notify(job.settings) != _notify(before.settings):
             log.info("job.notify_changed", extra={"fields": {"job": job.id, "owner": job.owner}})
-        self._runs.reprioritize(job_id, job.settings.priority)
         self._outcomes.changed(job)
         return self._runs.view(job)
 
@@ -183,7 +188,10 @@ class Jobs:
 
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
-        return blockers_of(job, self._clock.now(), self._clock.steady())
+        now, steady = self._clock.now(), self._clock.steady()
+        held = self._stagger.until if self._stagger.holds(job) else None
+        admission, rates = self._windows.admission, self._sharing.rates
+        return blockers_of(job, admission, now, steady, held, rates)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from transferd.model.errors import InvalidTransition, NotFound
 from transferd.model.failures import Failure, Remedy
-from transferd.model.job import Seconds
+from transferd.model.job import Job, Seconds
 from transferd.model.states import JobEvent
+from transferd.service.breakers import Breakers, Rest
 from transferd.service.ports import Change, Clock, JobStore, Moved, Retry
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run
@@ -26,6 +27,7 @@ class Mishaps:
         clock: Clock,
         times: RetryTimes,
         jitter: Callable[[], float],
+        breakers: Breakers,
         tell: Callable[[Moved | None], None],
     ) -> None:
         """Take also who is told of every move; None: its owner was faster."""
@@ -33,6 +35,7 @@ class Mishaps:
         self._clock = clock
         self._times = times
         self._jitter = jitter
+        self._breakers = breakers
         self._tell = tell
 
     @property
@@ -48,16 +51,24 @@ class Mishaps:
         """Take that the worker has failed; the run began at *started*."""
         if message.failure.kind.transient:
             wait = min(message.retry_after or 0.0, self._times.cap)
-            await self.stumble(run, message.failure, wait, started)
+            rest = self._breakers.failed(run, message.failure, wait)
+            await self.stumble(run, message.failure, wait, started, rest)
         else:
+            self._breakers.failed(run, message.failure, 0.0)
             await self.fail(run, message.failure, started)
 
     async def stumble(
-        self, run: Run, failure: Failure, retry_after: Seconds | None, started: Seconds
+        self,
+        run: Run,
+        failure: Failure,
+        retry_after: Seconds | None,
+        started: Seconds,
+        rest: Seconds = 0.0,
     ) -> None:
         """Have the job tried again, after a delay of its own; give it up if it was stuck for long.
 
-        *started* is when the run began, *retry_after* what the server asked for.
+        *started* is when the run began, *retry_after* what the server asked for, *rest* how long it
+        is left alone by all of the owner's jobs.
         """
         try:
             job = await self._store.job(run.claim.job_id)
@@ -75,6 +86,7 @@ class Mishaps:
             stuck_for=stuck_for,
             retry_after=retry_after,
             jitter=self._jitter(),
+            rest=rest,
         )
         if delay is None:
             await self.fail(run, _no_progress(failure, timers.no_progress_timeout), started)
@@ -87,6 +99,25 @@ class Mishaps:
             stuck=stuck + (delay if failure.kind.remedy is not Remedy.SPACE else 0.0),
         )
         self._tell(await self.move(run, JobEvent.STUMBLE, change))
+
+    async def rest(self, run: Run, job: Job, rest: Rest) -> bool:
+        """Have a job wait that has not tried, since its server is left alone.
+
+        Nobody is given up for that: False when the job has no patience left for it.
+        """
+        left = job.settings.timers.no_progress_timeout - job.stuck_seconds
+        delay = min(rest.seconds, left)
+        if delay <= 0:
+            return False
+        change = Change(
+            failure=rest.failure,
+            counts=False,
+            tried=False,
+            retry=Retry(at=self._clock.steady() + delay, delay=delay),
+            stuck=delay,
+        )
+        self._tell(await self.move(run, JobEvent.STUMBLE, change))
+        return True
 
     async def fail(self, run: Run, failure: Failure, started: Seconds) -> None:
         """Leave the job to its owner."""

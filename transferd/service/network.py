@@ -1,4 +1,4 @@
-"""Hears from the kernel that the network has come back (rtnetlink(7))."""
+"""Hears from the kernel that the network has come back, or goes other ways (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from contextlib import suppress
 
 from transferd.model.job import Seconds
 from transferd.service.ports import Clock
+from transferd.service.routes import interfaces
 
 log = logging.getLogger(__name__)
 
-_RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 0x40, 0x400
+#: Links, which take their routes along without a word; routes; and rules, which choose the table.
+_RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 0x1, 0x40, 0x400
+_RTMGRP_IPV4_RULE, _RTMGRP_IPV6_RULE = 0x80, 0x40000
+_GROUPS = (
+    _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE | _RTMGRP_IPV4_RULE | _RTMGRP_IPV6_RULE
+)
 _RTM_NEWROUTE = 24
 #: struct nlmsghdr: length, type, flags, sequence, port.
 _HEADER = struct.Struct("=IHHII")
@@ -36,10 +42,19 @@ def announces_route(datagram: bytes) -> bool:
 
 
 class NetworkWatch:
-    """Calls back when a route appears, which is when a retry may succeed (BITS.md Y5)."""
+    """Calls back when a route appears, which is when a retry may succeed (BITS.md Y5).
 
-    def __init__(self, on_route: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    And says over which interfaces the Internet is reached: at first, and after each change.
+    """
+
+    def __init__(
+        self,
+        on_route: Callable[[], Awaitable[None]],
+        on_way: Callable[[frozenset[str]], None],
+        clock: Clock,
+    ) -> None:
         self._on_route = on_route
+        self._on_way = on_way
         self._clock = clock
 
     async def run(self) -> None:
@@ -53,15 +68,27 @@ class NetworkWatch:
             return
         with watch:
             watch.setblocking(False)
-            watch.bind((0, _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+            watch.bind((0, _GROUPS))
+            self._on_way(interfaces())
             await self._watch(watch)
 
     async def _watch(self, watch: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            with suppress(OSError):  # ENOBUFS: messages were lost, which is as good as one
-                if not announces_route(await loop.sock_recv(watch, 65536)):
-                    continue
-            await self._clock.sleep(_SETTLE)
-            log.info("network.route_added", extra={"fields": {}})
-            await self._on_route()
+            new = True  # ENOBUFS: messages were lost, which is as good as one
+            with suppress(OSError):
+                new = announces_route(await loop.sock_recv(watch, 65536))
+            # At once: what must not go over a VPN has no second to spare.
+            self._on_way(interfaces())
+            if new:
+                await self._settle(watch)
+
+    async def _settle(self, watch: socket.socket) -> None:
+        """Wait for the end of a burst; whoever waits for the network tries again."""
+        await self._clock.sleep(_SETTLE)
+        with suppress(OSError):
+            while watch.recv(65536):
+                pass
+        self._on_way(interfaces())
+        log.info("network.route_added", extra={"fields": {}})
+        await self._on_route()

@@ -10,6 +10,9 @@ from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
+from transferd.service.sharing import Sharing
+from transferd.service.stagger import Stagger
+from transferd.service.windows import Windows
 from transferd.service.workers import Workers
 
 
@@ -24,4 +27,7 @@ class Organs:
     outcomes: Outcomes
     locks: JobLocks
     quotas: Quotas
+    windows: Windows
+    stagger: Stagger
+    sharing: Sharing
     clock: Clock

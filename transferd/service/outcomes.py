@@ -13,6 +13,7 @@ from transferd.service.notifier import Notifier
 from transferd.service.ports import Moved
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
+from transferd.service.stagger import Stagger
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,18 @@ class Outcomes:
     """Fits `runs.Outcome` and `closing.Moves`. State first, then signal: all of it is stored."""
 
     def __init__(
-        self, notifier: Notifier, scheduler: Scheduler, closing: Closing, runs: Runs, meter: Meter
+        self,
+        notifier: Notifier,
+        scheduler: Scheduler,
+        stagger: Stagger,
+        closing: Closing,
+        runs: Runs,
+        meter: Meter,
     ) -> None:
         self._meter = meter
         self._notifier = notifier
         self._scheduler = scheduler
+        self._stagger = stagger
         self._closing = closing
         self._runs = runs
         #: Set when a job leaves the queue; whoever waits for that clears it.
@@ -49,16 +57,21 @@ class Outcomes:
         if job.state is not moved.before:
             self._log(job)
             self._count(job)
+            self._stagger.call(job)
             if job.state.final:
                 self.departed.set()
             if job.state not in _RUN_THEIR_COURSE:
                 self._scheduler.wake()
             self._closing.consider(job)
+        elif job.state is JobState.QUEUED:  # resumed once more: it is to start now
+            self._stagger.call(job, asked=True)
+            self._scheduler.wake()
         self._notifier.raised(moved.notices)
         self._notifier.modified(job.owner, job.id)
 
     def changed(self, job: Job) -> None:
         """A job was made, or something about it that is not its state is new."""
+        self._stagger.call(job)
         if job.state is not JobState.SUSPENDED:
             self._scheduler.wake()
         self._closing.consider(job)

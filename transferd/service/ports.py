@@ -13,6 +13,7 @@ from typing import Protocol
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import CallerError, StoreDamaged
 from transferd.model.job import (
+    Cost,
     File,
     FileSpec,
     Job,
@@ -24,6 +25,7 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
+    Admitted,
     Agenda,
     Change,
     Created,
@@ -39,10 +41,12 @@ from transferd.model.queue import (
     Wanted,
     Whole,
 )
+from transferd.model.rates import Rates
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
 
 __all__ = [
+    "Admitted",
     "Agenda",
     "Change",
     "Clock",
@@ -90,6 +94,14 @@ class Moves(Protocol):
 
     def moved(self, moved: Moved) -> None:
         """A job changed its state, with these notices."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Who sees to it that transfers take no more of the line than they may."""
+
+    def limit(self, rates: Rates) -> None:
+        """Hold running and future transfers to other rates from now on."""
         ...
 
 
@@ -264,9 +276,9 @@ class JobStore(Protocol):
         RESUME zeroes attempts, active_seconds, stuck_seconds and retry_at; RETRY and DISPATCH clear
         retry_at; each move into QUEUED puts the job at the end of its priority's queue.
         TRANSFERRED, ERROR notices are written when the job asks for them, ENDED always.
-        COMPLETE and CANCEL remove the job with its files and secrets, remember its id and
-        fingerprint, and turn the temporaries that may exist into strays. An explicit COMPLETE or
-        CANCEL settles the job's open notices when *change* is None.
+        COMPLETE and CANCEL remove the job with its files and secrets, remember its id, and turn the
+        temporaries that may exist into strays. An explicit COMPLETE or CANCEL settles the job's
+        open notices when *change* is None.
 
         Raises:
             InvalidTransition: the table has no such move.
@@ -319,12 +331,17 @@ class JobStore(Protocol):
         """
         ...
 
-    async def agenda(self, front: Wanted, back: Wanted) -> Agenda:
-        """Return so many queued foreground jobs and background ones, as `runnable` has them."""
+    async def agenda(self, front: Wanted, back: Wanted, admitted: Admitted) -> Agenda:
+        """Return so many queued foreground jobs and background ones, as `runnable` has them.
+
+        Jobs that are not admitted are as good as not there: they are not even counted.
+        """
         ...
 
-    async def runnable(self, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
-        """Return queued jobs of one priority that may run next.
+    async def runnable(
+        self, priority: Priority, wanted: Wanted, costs: frozenset[Cost]
+    ) -> tuple[Runnable, ...]:
+        """Return queued jobs of one priority, and with these costs, that may run next.
 
         Owners take turns: everybody's first in the order in which those were queued, then
         everybody's second…, so that a long queue of one owner keeps nobody else waiting.
@@ -335,6 +352,15 @@ class JobStore(Protocol):
         """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction.
 
         The longest overdue are the first, and *limit* the most.
+        """
+        ...
+
+    async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
+        """Bring retry_at of jobs in TRANSIENT_ERROR forward: of foreground jobs to *front*.
+
+        Of others to *back*; none is put off, and none moves whose server has answered, or that
+        waits without a time. Up to *limit* jobs are looked at, in an order of their own, from the
+        beginning (0) or *after* what the last call has returned; None: that were all.
         """
         ...
 

@@ -23,6 +23,10 @@ class Progress:
         """Return counts of a run that has not begun."""
         return cls(ahead={}, durable={})
 
+    def gained(self, file: int, count: int) -> int:
+        """Return how many more bytes of a file are there when *count* are."""
+        return max(0, count - self.durable.get(file, 0) - self.ahead.get(file, 0))
+
     def received(self, file: int, count: int, total: int | None) -> None:
         """Note that *count* bytes of a file are there."""
         self.ahead[file] = max(0, count - self.durable.get(file, 0))

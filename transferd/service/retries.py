@@ -15,6 +15,8 @@ class RetryTimes:
     cap: Seconds
     soon: Seconds
     space: Seconds
+    #: The part of a wait that is spread behind it.
+    spread: float
 
     def policy(self, timers: Timers) -> RetryPolicy:
         """Return the whole policy for a job; its own delay is never cut by the daemon's cap."""
@@ -23,5 +25,6 @@ class RetryTimes:
             cap=max(self.cap, timers.min_retry_delay),
             soon=self.soon,
             space=self.space,
+            spread=self.spread,
             patience=timers.no_progress_timeout,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 
 from transferd.model.credentials import PassportOptions
-from transferd.model.job import File, Job
+from transferd.model.job import File, Job, Priority, Settings
 from transferd.model.limits import Quota
+from transferd.model.origins import Origin, origin
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Inbox
 from transferd.service.ports import Runnable, Secrets
@@ -15,6 +17,19 @@ from transferd.service.progress import Progress
 from transferd.service.testimony import Record
 from transferd.service.worker import Worker
 from transferd.wire import link
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What of a job's settings a run takes up at once."""
+
+    priority: Priority
+    max_rate: int | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Tuning:
+        """Return that of *settings*."""
+        return cls(settings.priority, settings.max_rate)
 
 
 class Run:
@@ -25,12 +40,19 @@ class Run:
         self.claim = claim
         self.chronicle = chronicle
         self.inbox = Inbox()
+        #: Those that its worker was told of last, or is to be told of, by index.
+        self.files: tuple[File, ...] = ()
         #: What its worker may speak of.
         self.record = Record()
         self.progress = Progress.fresh()
         #: What its owner may fill of the queue.
         self.quota = Quota()
         self.moved_bytes = False
+        #: How many connections it may have.
+        self.flows = 1
+        #: How it is to go on since its job was dispatched, and what its worker knows of that.
+        self.tuning: Tuning | None = None
+        self.told: Tuning | None = None
         self.stopping = False
         #: Whether its worker was given all files that there were.
         self.complete = False
@@ -38,11 +60,27 @@ class Run:
         self.finishing = False
         #: Whether the worker still has something to say of it.
         self.live = False
+        #: Whether the worker has been told of it: what is said before that would overtake it.
+        self.started = False
         self.worker: Worker | None = None
         #: Whether it waits for a worker to be started, and can be left at once.
         self.waiting = False
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
+
+    def origin_of(self, file: File | None) -> Origin:
+        """Return where a file comes from; None: the next one."""
+        return origin((file or self.files[0]).spec.remote)
+
+    def file_at(self, local: str | None) -> File | None:
+        """Return the file with a destination, where its worker was told of it."""
+        return next((file for file in self.files if file.spec.local == local), None)
+
+    def file_numbered(self, index: int) -> File | None:
+        """Return the file with an index, where its worker was told of it."""
+        place = bisect_left(self.files, index, key=lambda file: file.index)
+        found = self.files[place : place + 1]
+        return found[0] if found and found[0].index == index else None
 
 
 def start_message(
@@ -56,6 +94,11 @@ def start_message(
     settings, options = job.settings, job.settings.passport.over(passport)
     if options != settings.passport:
         settings = replace(settings, passport=options)
+    if run.tuning is not None:
+        tuning = run.tuning
+        settings = replace(settings, priority=tuning.priority, max_rate=tuning.max_rate)
+    run.told = Tuning.of(settings)
+    run.flows = min(settings.streams or 1, len(files))
     return link.Start(
         job=job.id,
         run=run.number,

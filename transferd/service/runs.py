@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from transferd.model.errors import LinkBroken, StoreDamaged
-from transferd.model.job import Job, JobId, Priority, Seconds
+from transferd.model.job import Job, JobId, Seconds, Settings
 from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Lost
 from transferd.service.ports import Dispatched, Runnable
-from transferd.service.run import Run
+from transferd.service.run import Run, Tuning
+from transferd.service.sharing import Sharing
 from transferd.service.testimony import Heed, RunMessage
 from transferd.service.worker import Worker
 from transferd.wire import link
@@ -29,8 +30,11 @@ CLOSE_PATIENCE: Seconds = 2.0
 class Runs:
     """All runs of the daemon. Fits `workers.Listener`."""
 
-    def __init__(self, carrier: Carrier, chronicle: Callable[[Runnable], Chronicle]) -> None:
+    def __init__(
+        self, carrier: Carrier, chronicle: Callable[[Runnable], Chronicle], sharing: Sharing
+    ) -> None:
         self._carrier = carrier
+        self._sharing = sharing
         self._chronicle = chronicle
         #: The number of the latest run.
         self._latest = 0
@@ -81,11 +85,17 @@ class Runs:
         run = self._runs.get(job.id)
         return run.progress.view(job) if run is not None else job
 
-    def reprioritize(self, job_id: JobId, priority: Priority) -> None:
-        """Let the next scheduling decision see a running job's new priority (BITS.md P10)."""
+    def retune(self, job_id: JobId, settings: Settings) -> None:
+        """Let a running job go on as its new settings say, as far as that is done at once.
+
+        The next scheduling decision sees its new priority and cost (BITS.md P10, B8).
+        """
         run = self._runs.get(job_id)
         if run is not None:
-            run.claim = replace(run.claim, priority=priority)
+            run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
+            run.tuning = Tuning.of(settings)
+            self._carrier.retune(run)
+            self._sharing.changed(run)
 
     async def start(self, claims: Sequence[Runnable]) -> None:
         """Dispatch queued jobs.
@@ -103,6 +113,8 @@ class Runs:
         for run, found in zip(runs, taken, strict=True):
             match found:
                 case Dispatched(files=(_, *_)):
+                    settings = found.moved.job.settings  # they may be newer than the claim
+                    run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
                     self._pursue(run, self._carrier.carry(run, found))
                 case StoreDamaged():
                     self._pursue(run, self._carrier.put_off(run, found))
@@ -183,7 +195,10 @@ class Runs:
         heed = run.record.hear(message)
         if heed is Heed.NOTHING:
             return heed
+        if isinstance(message, link.FileDone):
+            self._sharing.moved(run, run.progress.gained(message.file, message.size))
         if isinstance(message, link.Progress):
+            self._sharing.moved(run, run.progress.gained(message.file, message.received))
             run.progress.received(message.file, message.received, message.total)
             self._tell_progress(run)
         else:
@@ -211,6 +226,7 @@ class Runs:
         job_id = run.claim.job_id
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
+        self._sharing.end(run)
         run.inbox.close()
         run.over.set()
         error = None if run.task is None or run.task.cancelled() else run.task.exception()

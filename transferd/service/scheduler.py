@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -17,14 +16,18 @@ from transferd.model.errors import (
 )
 from transferd.model.job import JobId, Priority, Seconds
 from transferd.model.states import JobEvent
-from transferd.service.ports import Clock, JobStore, Moved, Moves, Runnable
+from transferd.service.ports import Admitted, Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
+from transferd.service.stagger import Stagger
 from transferd.service.turns import Running, Served, Slots, choose, wanted
+from transferd.service.windows import Windows
 
 log = logging.getLogger(__name__)
 
 #: Due jobs that are queued again in one go.
 _BATCH = 200
+#: Waiting jobs whose wait is brought forward in one go.
+_HASTENED = 2000
 #: Before the queue file is tried again that could not be used.
 _PATIENCE: Seconds = 1.0
 
@@ -36,11 +39,21 @@ def _log_failure(error: BaseException) -> None:
 class Scheduler:
     """Starts queued jobs, pre-empts running ones, queues those whose delay is over."""
 
-    def __init__(self, store: JobStore, runs: Runs, slots: Slots, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        runs: Runs,
+        slots: Slots,
+        windows: Windows,
+        clock: Clock,
+        stagger: Stagger,
+    ) -> None:
         self._store = store
         self._runs = runs
         self._slots = slots
+        self._windows = windows
         self._clock = clock
+        self._stagger = stagger
         self._wake = asyncio.Event()
         self._since: dict[JobId, Seconds] = {}
         #: When each owner was last given a slot.
@@ -64,16 +77,23 @@ class Scheduler:
         self._wake.set()
 
     async def retry_all(self) -> None:
-        """Queue every job in transient error at once: the network is back (BITS.md Y5)."""
+        """Have what the network has held up tried again, since it is back (BITS.md Y5).
+
+        Foreground jobs at once; others at a random moment soon, since it may be back for many.
+        """
+        front, back, after = self._clock.steady(), self._stagger.moment(), 0
         try:
-            while await self._requeue_due(math.inf):
-                pass
+            while (
+                last := await self._store.hasten(front, back, after=after, limit=_HASTENED)
+            ) is not None:
+                after = last
         except StoreError as error:
             _log_failure(error)  # then their own delays bring them back
         self.wake()
 
     async def run(self) -> None:
         """Schedule until cancelled."""
+        self._stagger.hold()
         while True:
             self._wake.clear()
             try:
@@ -91,16 +111,18 @@ class Scheduler:
                     await self._wake.wait()
 
     async def _step(self) -> Seconds | None:
-        waiting, next_due = await self._waiting()
+        admitted = self._windows.admitted
+        await self._preempt_all(
+            [c.job_id for c in self._runs.running if c.cost not in admitted[c.priority]]
+        )
+        waiting, next_due = await self._waiting(admitted)
         running, now = self._running(), self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
         choice = choose(running, waiting, self._slots, now, served)
-        async with asyncio.TaskGroup() as group:
-            for job_id in choice.preempt:
-                group.create_task(self._preempt(job_id))
+        await self._preempt_all(choice.preempt)
         if choice.start:
             await self._start(choice.start)
-        moments = [choice.look_again, self._unbarred, next_due]
+        moments = [choice.look_again, self._unbarred, next_due, self._stagger.until]
         return min((moment for moment in moments if moment is not None), default=None)
 
     async def _start(self, claims: Sequence[Runnable]) -> None:
@@ -108,6 +130,7 @@ class Scheduler:
         for claim in claims:
             turns = self._front if claim.priority is Priority.FOREGROUND else self._back
             self._since[claim.job_id] = turns[claim.owner] = now
+            self._stagger.started(claim.job_id)
         await self._runs.start(claims)
 
     def _running(self) -> list[Running]:
@@ -124,25 +147,34 @@ class Scheduler:
             for c in claims
         ]
 
-    async def _waiting(self) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
+    async def _waiting(
+        self, admitted: Admitted
+    ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
         Owners who get no worker at the moment are left out: their jobs would only fail.
         """
         now = self._clock.steady()
         front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
-        agenda = await self._store.agenda(front, back)
+        agenda = await self._store.agenda(front, back, admitted)
         if agenda.next_due is not None and agenda.next_due <= now:
             # However many there are after a long absence, the first of them start at once.
             await self._requeue_due(now)
-            agenda = await self._store.agenda(front, back)
+            agenda = await self._store.agenda(front, back, admitted)
         self._unbarred = None
+        if self._stagger.until is not None:
+            claims = agenda.waiting.get(Priority.FOREGROUND, ())
+            held = {Priority.FOREGROUND: claims}
+            for priority, called in self._stagger.called.items():
+                held[priority] = [claim for claim in called if claim.cost in admitted[priority]]
+            return {p: self._startable(found) for p, found in held.items()}, agenda.next_due
         waiting = {p: self._startable(claims) for p, claims in agenda.waiting.items()}
         level = max(agenda.waiting, default=Priority.FOREGROUND)
         # Lower priorities get nothing, unless nobody who waits before them can start.
         while not waiting.get(level) and Priority.FOREGROUND < level < Priority.LOW:
             level = Priority(level + 1)
-            waiting[level] = self._startable(await self._store.runnable(level, back))
+            found = await self._store.runnable(level, back, admitted[level])
+            waiting[level] = self._startable(found)
         return waiting, agenda.next_due
 
     def _startable(self, claims: Sequence[Runnable]) -> Sequence[Runnable]:
@@ -153,6 +185,11 @@ class Scheduler:
         if until is not None:
             self._unbarred = min(until, self._unbarred or until)
         return until is None and not self._runs.holds(claim.job_id)
+
+    async def _preempt_all(self, job_ids: Sequence[JobId]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for job_id in job_ids:
+                group.create_task(self._preempt(job_id))
 
     async def _preempt(self, job_id: JobId) -> None:
         with suppress(InvalidTransition, NotFound):

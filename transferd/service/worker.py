@@ -110,6 +110,8 @@ class Worker:
         self.turns = 0
         #: Whether it is the daemon that does not read, because runs have not caught up.
         self.held_up = False
+        #: What it was told last of its share.
+        self.terms = link.Terms()
         self._part = part
         self._asked: dict[int, _Asked] = {}
 

@@ -14,10 +14,17 @@ _MISWEIGHED = """
 WITH found AS (
     SELECT owner, weight + length(settings) AS stored, 0 AS told FROM jobs
     UNION ALL SELECT owner, length(temporary) + 64, 0 FROM strays
-    UNION ALL SELECT owner, 0, length(job) + 256 FROM notices
+    UNION ALL SELECT owner, 0, length(snapshot) + 256 FROM notices
     UNION ALL SELECT owner, -stored, -told FROM shares
 )
 SELECT owner FROM found GROUP BY owner HAVING sum(stored) <> 0 OR sum(told) <> 0
+"""
+
+_MISNAMED = """
+SELECT 1 FROM jobs
+WHERE NOT EXISTS (SELECT 1 FROM job_ids WHERE job_ids.id = jobs.id AND job = number)
+UNION ALL
+SELECT 1 FROM job_ids WHERE job NOT IN (SELECT number FROM jobs UNION ALL SELECT number FROM ended)
 """
 
 
@@ -30,6 +37,8 @@ def verify(cx: sqlite3.Connection) -> tuple[str, ...]:
     found = [f"a row of {row['table']} belongs to no row of {row['parent']}" for row in orphans]
     if _counted(cx) != _tallied(cx):
         found.append("the numbers of jobs by owner and state are not those of the jobs")
+    if cx.execute(_MISNAMED).fetchone():
+        found.append("the ids of jobs do not lead to the jobs")
     if cx.execute(_MISWEIGHED).fetchone():
         found.append("the bytes of owners are not those of their jobs and notices")
     return tuple(found)

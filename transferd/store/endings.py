@@ -11,8 +11,8 @@ from transferd.model.errors import CallerError, job_not_found
 from transferd.model.job import JobId
 from transferd.model.queue import Change, Ending, Moved, Whole
 from transferd.model.states import JobEvent
-from transferd.store.files import publish_files, publishable_files
-from transferd.store.moves import give_notice, moved, remove
+from transferd.store.files import publish_files, publishable_rows, read_files
+from transferd.store.moves import give_notices, moved, remove
 from transferd.store.outbox import settle_job
 from transferd.store.queue import rows_of
 from transferd.store.rows import Row, job_of
@@ -21,8 +21,9 @@ from transferd.store.rows import Row, job_of
 def whole(cx: sqlite3.Connection, job_ids: Sequence[JobId]) -> tuple[Whole, ...]:
     """Return jobs with their files that are whole but have not got their names."""
     rows = rows_of(cx, job_ids)
+    files = publishable_rows(cx, [row["number"] for row in rows.values()])
     return tuple(
-        Whole(job=job_of(row), files=publishable_files(cx, row["number"]))
+        Whole(job=job_of(row), files=read_files(files.get(row["number"], ())))
         for job_id in job_ids
         if (row := rows.get(job_id)) is not None
     )
@@ -46,11 +47,17 @@ def complete(
     numbers = {job_id: int(row["number"]) for job_id, row in rows.items()}
     # Nobody leaves twice.
     outcomes = [_judge(each, rows.pop(each.job_id, None), now) for each in ended]
-    leaving = [outcome.job for outcome in outcomes if isinstance(outcome, Moved)]
-    remove(cx, {numbers[job.id]: job for job in leaving}, now)
+    leaving = {numbers[each.job.id]: each.job for each in outcomes if isinstance(each, Moved)}
+    remove(cx, leaving, now)
+    for each in ended:
+        if each.change is None and numbers.get(each.job_id) in leaving:
+            settle_job(cx, numbers[each.job_id])
+    notices = give_notices(cx, leaving, now)
     return tuple(
-        _tell(cx, outcome, each.change, now) if isinstance(outcome, Moved) else outcome
-        for each, outcome in zip(ended, outcomes, strict=True)
+        replace(outcome, notices=notices[numbers[outcome.job.id]])
+        if isinstance(outcome, Moved)
+        else outcome
+        for outcome in outcomes
     )
 
 
@@ -63,9 +70,3 @@ def _judge(each: Ending, row: Row | None, now: datetime) -> Moved | CallerError:
     except CallerError as error:
         return error.with_traceback(None)  # it would keep the connection
     return Moved(job=after, before=job.state, notices=())
-
-
-def _tell(cx: sqlite3.Connection, moved: Moved, change: Change | None, now: datetime) -> Moved:
-    if change is None:
-        settle_job(cx, moved.job)
-    return replace(moved, notices=give_notice(cx, moved.job, now))

@@ -11,9 +11,10 @@ from transferd.model.job import File, FileSpec
 from transferd.model.limits import Quota
 from transferd.model.queue import FilePage
 from transferd.store.quota import check_bytes, storing, weight_of
-from transferd.store.rows import SELECT_FILE, file_of, microseconds, take_page
+from transferd.store.rows import SELECT_FILE, Row, file_of, listed, microseconds, take_page
 
 _INSERT = "INSERT INTO files (job, file, remote, local, checksum) VALUES (?, ?, ?, ?, ?)"
+_OF_JOBS = "WHERE job IN (SELECT value FROM json_each(?))"
 
 
 def append_files(
@@ -110,10 +111,26 @@ def open_files(cx: sqlite3.Connection, job: int, limit: int) -> tuple[File, ...]
     return tuple(map(file_of, cx.execute(query, [job, limit])))
 
 
-def publishable_files(cx: sqlite3.Connection, job: int) -> tuple[File, ...]:
-    """Return the files that are completed but not published."""
-    query = SELECT_FILE + "WHERE job = ? AND completed = 1 AND published = 0 ORDER BY file"
-    return tuple(map(file_of, cx.execute(query, [job])))
+def open_rows(cx: sqlite3.Connection, jobs: Sequence[int]) -> dict[int, list[Row]]:
+    """Return the rows of all files of some jobs that are not completed, for `read_files`."""
+    return _by_job(cx, SELECT_FILE + _OF_JOBS + " AND completed = 0", jobs)
+
+
+def publishable_rows(cx: sqlite3.Connection, jobs: Sequence[int]) -> dict[int, list[Row]]:
+    """Return the rows of the files that are completed but not published, for `read_files`."""
+    return _by_job(cx, SELECT_FILE + _OF_JOBS + " AND completed = 1 AND published = 0", jobs)
+
+
+def _by_job(cx: sqlite3.Connection, query: str, jobs: Sequence[int]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in cx.execute(query, [listed(jobs)]):
+        found.setdefault(row["job"], []).append(row)
+    return found
+
+
+def read_files(rows: Sequence[Row]) -> tuple[File, ...]:
+    """Return the files of one job, by index."""
+    return tuple(sorted(map(file_of, rows), key=lambda file: file.index))
 
 
 def publish_files(cx: sqlite3.Connection, files: Sequence[tuple[int, int]]) -> None:

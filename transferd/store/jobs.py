@@ -10,6 +10,7 @@ from functools import partial
 from transferd.model.credentials import Credential, Scheme, Target
 from transferd.model.errors import CallerError, StoreDamaged, VaultError
 from transferd.model.job import (
+    Cost,
     File,
     FileSpec,
     Job,
@@ -21,6 +22,7 @@ from transferd.model.job import (
 )
 from transferd.model.limits import UNBOUNDED, Quota
 from transferd.model.queue import (
+    Admitted,
     Agenda,
     Change,
     Created,
@@ -37,15 +39,20 @@ from transferd.model.queue import (
 )
 from transferd.model.reports import Kept, Report
 from transferd.model.states import JobEvent, JobState
-from transferd.store import audit, endings, ledger, moves, ownership, queries, queue
+from transferd.store import audit, endings, moves, ownership, queries, queue
 from transferd.store import credentials as sealed
 from transferd.store import dispatch as dispatching
 from transferd.store import files as file_rows
 from transferd.store.connection import T
 from transferd.store.database import Database
+from transferd.store.keeping import Hearing, keep
 from transferd.store.quota import storing
 from transferd.store.rows import microseconds, text_of
+from transferd.store.together import Together
 from transferd.store.vault import Vault
+
+#: Runs whose reports are one operation.
+_KEPT_TOGETHER = 64
 
 
 class SqliteJobStore:
@@ -63,6 +70,9 @@ class SqliteJobStore:
         self._vault = vault
         self._new_id = new_id
         self._look_again = look_again
+        self._keeping: Together[Hearing, Kept] = Together(
+            lambda heard: database.write(partial(keep, heard=heard)), _KEPT_TOGETHER
+        )
 
     async def create(
         self, owner: int, specs: Sequence[JobSpec], now: datetime, *, quota: Quota
@@ -162,8 +172,8 @@ class SqliteJobStore:
             settings = change(job.settings)
             with storing(cx, job.owner, "change the job", quota):
                 cx.execute(
-                    "UPDATE jobs SET settings = ?, priority = ? WHERE number = ?",
-                    [text_of(settings), settings.priority, number],
+                    "UPDATE jobs SET settings = ?, priority = ?, cost = ? WHERE number = ?",
+                    [text_of(settings), settings.priority, settings.cost, number],
                 )
             return _touch(cx, number, now)
 
@@ -237,10 +247,8 @@ class SqliteJobStore:
         extend: int | None = None,
     ) -> Kept:
         """Keep what a run reports, in its order."""
-        return await self._database.write(
-            partial(
-                ledger.keep, job_id=job_id, reports=reports, now=now, quota=quota, extend=extend
-            )
+        return await self._keeping.ask(
+            Hearing(job_id=job_id, reports=reports, now=now, quota=quota, extend=extend)
         )
 
     async def mark_published(self, job_id: JobId, files: Sequence[int]) -> None:
@@ -264,19 +272,29 @@ class SqliteJobStore:
             partial(dispatching.dispatch, claims=claims, now=now, files=files)
         )
 
-    async def agenda(self, front: Wanted, back: Wanted) -> Agenda:
+    async def agenda(self, front: Wanted, back: Wanted, admitted: Admitted) -> Agenda:
         """Return what there is to schedule."""
-        return await self._database.read(partial(queries.agenda, front=front, back=back))
+        return await self._database.read(
+            partial(queries.agenda, front=front, back=back, admitted=admitted)
+        )
 
-    async def runnable(self, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
+    async def runnable(
+        self, priority: Priority, wanted: Wanted, costs: frozenset[Cost]
+    ) -> tuple[Runnable, ...]:
         """Return queued jobs of one priority that may run next, owners in turn."""
         return await self._database.read(
-            partial(queries.runnable, priority=priority, wanted=wanted)
+            partial(queries.runnable, priority=priority, wanted=wanted, costs=costs)
         )
 
     async def retry(self, steady: Seconds, now: datetime, *, limit: int) -> tuple[Moved, ...]:
         """Queue jobs in TRANSIENT_ERROR whose retry_at has come, in one transaction."""
         return await self._database.write(partial(moves.retry, steady=steady, now=now, limit=limit))
+
+    async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
+        """Bring waits in TRANSIENT_ERROR forward."""
+        return await self._database.write(
+            partial(moves.hasten, front=front, back=back, after=after, limit=limit)
+        )
 
     async def untouched_since(self, moment: datetime, limit: int) -> tuple[JobId, ...]:
         """Return jobs whose `modified` is older than *moment*."""

@@ -1,16 +1,18 @@
-"""The rows of one job while a run reports on it: read once, changed in memory, written once."""
+"""The rows of a job while a run reports on it: read once, changed in memory, written once."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from transferd.model.errors import Conflict, InvalidTransition, file_not_found
-from transferd.model.job import Inode, Job, JobId, Part, covered
+from transferd.model.job import Inode, Job, Part, covered
 from transferd.model.limits import Quota
 from transferd.model.notices import Notice, NoticeKind
 from transferd.model.origins import readable
@@ -19,17 +21,14 @@ from transferd.model.reports import (
     Checkpoint,
     Connected,
     Done,
-    Kept,
     Opened,
     Report,
     Reset,
     Sized,
 )
 from transferd.model.states import JobEvent, JobState
-from transferd.store.files import open_files
 from transferd.store.moves import moved
-from transferd.store.outbox import kind_due, write_notice
-from transferd.store.queue import row_of
+from transferd.store.outbox import Due, kind_due
 from transferd.store.quota import check_size
 from transferd.store.rows import Row, job_of, microseconds, parts_of, signed, text_of
 
@@ -41,35 +40,6 @@ _FAILED = frozenset({JobState.ERROR, JobState.TRANSIENT_ERROR})
 _UNHINDERED: Mapping[str, Any] = MappingProxyType(
     {"error": None, "attempts": 0, "retry_at": None, "retry_delay": 0.0, "stuck_seconds": 0.0}
 )
-
-
-def keep(
-    cx: sqlite3.Connection,
-    job_id: JobId,
-    reports: Sequence[Report],
-    now: datetime,
-    *,
-    quota: Quota,
-    extend: int | None,
-) -> Kept:
-    """Put reports into the rows of their job; see service.ports.JobStore.keep.
-
-    Raises:
-        NotFound: `job_not_found`, `file_not_found`.
-    """
-    ledger = _Ledger(cx, row_of(cx, job_id), now, quota)
-    for report in reports:
-        ledger.put(report)
-    done = extend is not None and ledger.refusal is None and ledger.whole
-    if done:
-        ledger.move(JobEvent.FINISH)
-    ledger.write()
-    return Kept(
-        moved=ledger.moved,
-        files=() if done or extend is None else open_files(cx, ledger.number, extend),
-        refusal=ledger.refusal,
-        overtaken=ledger.overtaken,
-    )
 
 
 @dataclass(slots=True)
@@ -98,13 +68,24 @@ class _File:
         self.born = inode.born
 
 
-class _Ledger:
-    def __init__(self, cx: sqlite3.Connection, row: Row, now: datetime, quota: Quota) -> None:
+class Ledger:
+    """What reports have made of a job and its files; `write_ledgers` puts it into the rows."""
+
+    def __init__(
+        self,
+        cx: sqlite3.Connection,
+        row: Row,
+        files: Mapping[int, Row],
+        now: datetime,
+        quota: Quota,
+    ) -> None:
+        """Take the row of the job, and those of the files that will be reported on."""
         self._cx = cx
         self._now = now
         self._quota = quota
         self._job = job_of(row)
         self._before = self._job.state
+        self._rows = files
         self._files: dict[int, _File] = {}
         #: Whether the job's row is another one now, and whether bytes have moved.
         self._changed = self._progressed = False
@@ -114,7 +95,8 @@ class _Ledger:
         self._unknown = int(row["sizes_unknown"])
         self._known = self._known_before = int(row["bytes_known"])
         self._bytes = int(row["bytes_transferred"])
-        self._notices: list[Notice] = []
+        #: What is to be told of it.
+        self.due: list[Due] = []
         self.number = int(row["number"])
         self.refusal: Conflict | None = None
         self.overtaken: InvalidTransition | None = None
@@ -198,10 +180,9 @@ class _Ledger:
         """Whether every file is completed."""
         return self._transferred == self._job.files_total
 
-    @property
-    def moved(self) -> Moved:
-        """The job as it is now, and what was written to the outbox."""
-        return Moved(job=self._current(), before=self._before, notices=tuple(self._notices))
+    def moved(self, notices: Sequence[Notice]) -> Moved:
+        """Return the job as it is now, with what was written to the outbox."""
+        return Moved(job=self._current(), before=self._before, notices=tuple(notices))
 
     def move(self, event: JobEvent) -> None:
         """Let something happen to the job, unless it stands elsewhere by now."""
@@ -218,8 +199,8 @@ class _Ledger:
             self._notify(kind)
 
     def _notify(self, kind: NoticeKind, file: int | None = None) -> None:
-        job = self._current()
-        self._notices.append(write_notice(self._cx, kind, job, self._now, file=file))
+        due = Due(kind=kind, number=self.number, job=self._current(), file=file)
+        self.due.append(due)
 
     def _current(self) -> Job:
         """Return the job with its sums; where bytes have moved, what held it up is over."""
@@ -245,7 +226,7 @@ class _Ledger:
         return file
 
     def _read(self, index: int) -> _File:
-        row = self._cx.execute(_READ_FILE, [self.number, index]).fetchone()
+        row = self._rows.get(index)
         if row is None:
             raise file_not_found(index)
         return _File(
@@ -276,61 +257,72 @@ class _Ledger:
         self._known += sign * (file.total or 0)
         self._bytes += sign * file.covered
 
-    def write(self) -> None:
-        """Write what has changed."""
-        self._cx.executemany(
-            _WRITE_FILE,
-            [
-                (
-                    file.offset,
-                    text_of(file.parts) if file.parts else None,
-                    file.total,
-                    file.validator,
-                    file.device,
-                    file.inode,
-                    file.born,
-                    file.completed,
-                    file.published,
-                    file.length_unverified,
-                    self.number,
-                    index,
-                )
-                for index, file in self._files.items()
-            ],
-        )
-        if self._changed:
-            self._write_job()
-
-    def _write_job(self) -> None:
-        job = self._current()
-        self._cx.execute(
-            _WRITE_JOB,
-            [
-                job.state,
-                None if job.error is None else text_of(job.error),
-                microseconds(job.modified),
-                None if job.transferred_at is None else microseconds(job.transferred_at),
-                job.attempts,
-                job.retry_at,
-                job.retry_delay,
-                job.stuck_seconds,
-                self._transferred,
-                self._unknown,
-                _stored(self._known),
-                _stored(self._bytes),
+    def file_rows(self) -> Iterator[tuple[object, ...]]:
+        """Yield what there is to write of each file, as _WRITE_FILE takes it."""
+        for index, file in self._files.items():
+            yield (
+                file.offset,
+                text_of(file.parts) if file.parts else None,
+                file.total,
+                file.validator,
+                file.device,
+                file.inode,
+                file.born,
+                file.completed,
+                file.published,
+                file.length_unverified,
                 self.number,
-            ],
+                index,
+            )
+
+    def job_rows(self) -> Iterator[tuple[object, ...]]:
+        """Yield what there is to write of the job, if it has changed, as _WRITE_JOB takes it."""
+        if not self._changed:
+            return
+        job = self._current()
+        yield (
+            job.state,
+            None if job.error is None else text_of(job.error),
+            microseconds(job.modified),
+            None if job.transferred_at is None else microseconds(job.transferred_at),
+            job.attempts,
+            job.retry_at,
+            job.retry_delay,
+            job.stuck_seconds,
+            self._transferred,
+            self._unknown,
+            _stored(self._known),
+            _stored(self._bytes),
+            self.number,
         )
+
+
+def read_rows(
+    cx: sqlite3.Connection, files: Sequence[tuple[int, int]]
+) -> dict[int, dict[int, Row]]:
+    """Return rows of files, each asked for by the number of its job and its own."""
+    found: dict[int, dict[int, Row]] = {}
+    if files:
+        for row in cx.execute(_READ_FILES, [msgspec.json.encode(files).decode()]):
+            found.setdefault(row["job"], {})[row["file"]] = row
+    return found
+
+
+def write_ledgers(cx: sqlite3.Connection, ledgers: Sequence[Ledger]) -> None:
+    """Write what has changed, but for what is to be told."""
+    cx.executemany(_WRITE_FILE, [row for ledger in ledgers for row in ledger.file_rows()])
+    cx.executemany(_WRITE_JOB, [row for ledger in ledgers for row in ledger.job_rows()])
 
 
 def _stored(total: int) -> int:
     return max(0, min(total, _MOST))
 
 
-_READ_FILE = """
-SELECT offset, parts, total, validator, device, inode, born, completed, published,
+_READ_FILES = """
+SELECT file, job, offset, parts, total, validator, device, inode, born, completed, published,
        length_unverified
-FROM files WHERE job = ? AND file = ?
+FROM json_each(?) CROSS JOIN files
+WHERE job = json_extract(json_each.value, '$[0]') AND file = json_extract(json_each.value, '$[1]')
 """
 _WRITE_FILE = """
 UPDATE files SET offset = ?, parts = ?, total = ?, validator = ?, device = ?, inode = ?, born = ?,

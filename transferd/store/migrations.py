@@ -12,13 +12,16 @@ _FIRST: Final = """
 CREATE TABLE jobs (
     -- Order of creation and cursor of the list; never used twice, or a cursor could skip a job.
     number            INTEGER PRIMARY KEY AUTOINCREMENT,
-    id                TEXT    NOT NULL UNIQUE,
+    -- Found by way of job_ids.
+    id                TEXT    NOT NULL,
     owner             INTEGER NOT NULL,
     fingerprint       BLOB    NOT NULL,
     type              TEXT    NOT NULL,
     state             INTEGER NOT NULL CHECK (state BETWEEN 0 AND 6),
     -- Copy of the one in settings, for the index.
     priority          INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
+    -- The same of where the job may go.
+    cost              INTEGER NOT NULL CHECK (cost BETWEEN 0 AND 5),
     -- Order of queueing, over all priorities.
     position          INTEGER NOT NULL,
     -- Whether a worker ever had the job: only then can there be temporary files.
@@ -46,10 +49,22 @@ CREATE TABLE jobs (
     stuck_seconds     REAL    NOT NULL DEFAULT 0
 ) STRICT;
 
+-- Numbers by ids, of the jobs that have left the queue too: theirs are not used again. Ids are in
+-- no order, so that a change here is a page for each; numbers stand for them everywhere else, and
+-- what happens to jobs together is written side by side.
+CREATE TABLE job_ids (
+    id  TEXT    PRIMARY KEY NOT NULL,
+    job INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER jobs_named AFTER INSERT ON jobs BEGIN
+    INSERT INTO job_ids (id, job) VALUES (new.id, new.number);
+END;
+
 CREATE INDEX jobs_by_state ON jobs (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, state);
 CREATE INDEX jobs_by_modified ON jobs (modified);
-CREATE INDEX jobs_queued ON jobs (priority, owner, position) WHERE state = 0;
+CREATE INDEX jobs_queued ON jobs (priority, owner, cost, position) WHERE state = 0;
 CREATE INDEX jobs_waiting ON jobs (retry_at) WHERE state = 5 AND retry_at IS NOT NULL;
 -- By when the wait began: in the future only after the clock of an earlier start was ahead.
 CREATE INDEX jobs_waiting_since ON jobs (retry_at - retry_delay)
@@ -205,9 +220,10 @@ CREATE TABLE notices (
     number     INTEGER PRIMARY KEY AUTOINCREMENT,
     kind       INTEGER NOT NULL,
     owner      INTEGER NOT NULL,
-    job_id     TEXT    NOT NULL,
-    -- The job as it was; the row of the job may be gone by now.
-    job        TEXT    NOT NULL,
+    -- The number of the job; its row may be gone by now…
+    job        INTEGER NOT NULL,
+    -- …and the job as it was.
+    snapshot   TEXT    NOT NULL,
     file       INTEGER,
     created    INTEGER NOT NULL,
     settled    INTEGER NOT NULL CHECK (settled IN (0, 1)),
@@ -215,33 +231,36 @@ CREATE TABLE notices (
 ) STRICT;
 
 CREATE INDEX notices_by_owner ON notices (owner);
-CREATE INDEX notices_by_job ON notices (job_id);
+CREATE INDEX notices_by_job ON notices (job);
 CREATE INDEX notices_by_created ON notices (created);
 CREATE INDEX notices_open ON notices (number) WHERE settled = 0;
 CREATE INDEX notices_open_by_owner ON notices (owner) WHERE settled = 0;
-CREATE INDEX notices_open_by_job ON notices (job_id) WHERE settled = 0;
+CREATE INDEX notices_open_by_job ON notices (job) WHERE settled = 0;
 
 CREATE TRIGGER notices_told AFTER INSERT ON notices BEGIN
-    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.snapshot) + 256)
         ON CONFLICT DO UPDATE SET told = told + excluded.told;
 END;
-CREATE TRIGGER notices_moved AFTER UPDATE OF owner, job ON notices BEGIN
-    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
-    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.job) + 256)
+CREATE TRIGGER notices_moved AFTER UPDATE OF owner, snapshot ON notices BEGIN
+    UPDATE shares SET told = told - length(old.snapshot) - 256 WHERE owner = old.owner;
+    INSERT INTO shares (owner, told) VALUES (new.owner, length(new.snapshot) + 256)
         ON CONFLICT DO UPDATE SET told = told + excluded.told;
 END;
 CREATE TRIGGER notices_gone AFTER DELETE ON notices BEGIN
-    UPDATE shares SET told = told - length(old.job) - 256 WHERE owner = old.owner;
+    UPDATE shares SET told = told - length(old.snapshot) - 256 WHERE owner = old.owner;
 END;
 
--- Jobs that have left the queue, so that their ids are not used again.
+-- Jobs that have left the queue.
 CREATE TABLE ended (
-    id          TEXT    PRIMARY KEY NOT NULL,
-    owner       INTEGER NOT NULL,
-    fingerprint BLOB    NOT NULL,
-    state       INTEGER NOT NULL CHECK (state IN (7, 8)),
-    ended_at    INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+    number   INTEGER PRIMARY KEY,
+    id       TEXT    NOT NULL,
+    owner    INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER ended_forgotten AFTER DELETE ON ended BEGIN
+    DELETE FROM job_ids WHERE id = old.id;
+END;
 
 CREATE INDEX ended_by_time ON ended (ended_at);
 

@@ -13,7 +13,7 @@ from transferd.model.notices import Notice
 from transferd.model.paths import temporary_path
 from transferd.model.queue import Change, Moved
 from transferd.model.states import RUNNING, JobEvent, JobState, advance
-from transferd.store.outbox import kind_due, settle_job, write_notice
+from transferd.store.outbox import Due, kind_due, settle_job, write_notices
 from transferd.store.queue import find, load, next_positions
 from transferd.store.rows import SELECT_JOB, Row, job_of, listed, microseconds, text_of
 
@@ -42,7 +42,7 @@ def moved(job: Job, event: JobEvent, now: datetime, change: Change) -> Job:
         transferred_at=now if finished else None if again else job.transferred_at,
         error=None if finished else change.failure or job.error,
         error_count=job.error_count + (change.failure is not None and change.counts),
-        attempts=0 if again else job.attempts + (retry is not None),
+        attempts=0 if again else job.attempts + (retry is not None and change.tried),
         retry_at=None if retry is None else retry.at,
         retry_delay=0.0 if again else job.retry_delay if retry is None else retry.delay,
         active_seconds=0.0 if again else job.active_seconds + change.active,
@@ -65,12 +65,13 @@ def apply(
     if after.state is before.state:
         return Moved(job=before, before=before.state, notices=())
     if event in _TAKEN_UP or (event in _ENDING and change is None):
-        settle_job(cx, after)
+        settle_job(cx, number)
     if after.state.final:
         remove(cx, {number: after}, now)
     else:
         write_move(cx, number, after, event)
-    return Moved(job=after, before=before.state, notices=give_notice(cx, after, now))
+    notices = give_notices(cx, {number: after}, now)[number]
+    return Moved(job=after, before=before.state, notices=notices)
 
 
 def _guard(job: Job, event: JobEvent) -> None:
@@ -81,15 +82,31 @@ def _guard(job: Job, event: JobEvent) -> None:
         raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
 
 
-def give_notice(cx: sqlite3.Connection, job: Job, now: datetime) -> tuple[Notice, ...]:
-    """Write what is to be told of a job that has just come into its state."""
-    kind = kind_due(job)
-    return () if kind is None else (write_notice(cx, kind, job, now),)
+def give_notices(
+    cx: sqlite3.Connection, jobs: Mapping[int, Job], now: datetime
+) -> dict[int, tuple[Notice, ...]]:
+    """Write what is to be told of jobs, by their numbers, that have just come into their states."""
+    due = [
+        Due(kind=kind, number=number, job=job)
+        for number, job in jobs.items()
+        if (kind := kind_due(job)) is not None
+    ]
+    written = write_notices(cx, due, now)
+    found: dict[int, tuple[Notice, ...]] = dict.fromkeys(jobs, ())
+    found |= {each.number: (notice,) for each, notice in zip(due, written, strict=True)}
+    return found
 
 
 def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -> None:
-    """Write a job that has moved; one that was queued is the last of its queue."""
-    cx.execute(
+    """Write a job that has moved."""
+    write_moves(cx, {number: job}, event)
+
+
+def write_moves(cx: sqlite3.Connection, jobs: Mapping[int, Job], event: JobEvent) -> None:
+    """Write jobs by their numbers that have moved; those that were queued are last in the queue."""
+    queued = sum(job.state is JobState.QUEUED for job in jobs.values())
+    places = iter(next_positions(cx, queued) if queued else ())
+    cx.executemany(
         """
         UPDATE jobs SET state = ?, error = ?, error_count = ?, modified = ?, transferred_at = ?,
                         attempts = ?, retry_at = ?, retry_delay = ?, active_seconds = ?,
@@ -98,19 +115,22 @@ def write_move(cx: sqlite3.Connection, number: int, job: Job, event: JobEvent) -
         WHERE number = ?
         """,
         [
-            job.state,
-            None if job.error is None else text_of(job.error),
-            job.error_count,
-            microseconds(job.modified),
-            None if job.transferred_at is None else microseconds(job.transferred_at),
-            job.attempts,
-            job.retry_at,
-            job.retry_delay,
-            job.active_seconds,
-            job.stuck_seconds,
-            next_positions(cx, 1)[0] if job.state is JobState.QUEUED else None,
-            event is JobEvent.DISPATCH,
-            number,
+            (
+                job.state,
+                None if job.error is None else text_of(job.error),
+                job.error_count,
+                microseconds(job.modified),
+                None if job.transferred_at is None else microseconds(job.transferred_at),
+                job.attempts,
+                job.retry_at,
+                job.retry_delay,
+                job.active_seconds,
+                job.stuck_seconds,
+                next(places) if job.state is JobState.QUEUED else None,
+                event is JobEvent.DISPATCH,
+                number,
+            )
+            for number, job in jobs.items()
         ],
     )
 
@@ -136,19 +156,10 @@ def remove(cx: sqlite3.Connection, jobs: Mapping[int, Job], now: datetime) -> No
             for local in _temporaries(cx, number)
         ],
     )
-    for state in {job.state for job in jobs.values()}:
-        cx.execute(
-            """
-            INSERT INTO ended (id, owner, fingerprint, state, ended_at)
-            SELECT id, owner, fingerprint, ?, ? FROM jobs
-            WHERE number IN (SELECT value FROM json_each(?))
-            """,
-            [
-                state,
-                microseconds(now),
-                listed(number for number, job in jobs.items() if job.state is state),
-            ],
-        )
+    cx.executemany(
+        "INSERT INTO ended (number, id, owner, ended_at) VALUES (?, ?, ?, ?)",
+        [(number, job.id, job.owner, microseconds(now)) for number, job in jobs.items()],
+    )
     cx.execute("DELETE FROM jobs WHERE number IN (SELECT value FROM json_each(?))", [numbers])
 
 
@@ -203,6 +214,23 @@ def retry(cx: sqlite3.Connection, steady: Seconds, now: datetime, limit: int) ->
         [steady, limit],
     )
     return tuple([_retry(cx, row, now) for row in rows.fetchall()])
+
+
+def hasten(
+    cx: sqlite3.Connection, front: Seconds, back: Seconds, after: int, limit: int
+) -> int | None:
+    """Bring waits forward; see service.ports.JobStore.hasten."""
+    query = "SELECT number FROM jobs WHERE state = 5 AND number > ? ORDER BY number LIMIT ?"
+    numbers = [row["number"] for row in cx.execute(query, [after, limit])]
+    # A server that has answered said itself when it wants to see somebody again.
+    cx.executemany(
+        """
+        UPDATE jobs SET retry_at = min(retry_at, CASE priority WHEN 0 THEN ?1 ELSE ?2 END)
+        WHERE number = ?3 AND json_extract(error, '$.http_status') IS NULL
+        """,
+        [(front, back, number) for number in numbers],
+    )
+    return numbers[-1] if len(numbers) == limit else None
 
 
 def _retry(cx: sqlite3.Connection, row: Row, now: datetime) -> Moved:

@@ -202,7 +202,7 @@ def _select(
     conditions = ["number > ?", "kind & ?"]
     values: list[int | str] = [after, int(kinds)]
     if job_id is not None:
-        conditions.append("job_id = ?")
+        conditions.append("job = (SELECT job FROM job_ids WHERE id = ?)")
         values.append(job_id)
     if owner is not None:
         conditions.append("owner = ?" if job_id is None else "+owner = ?")
@@ -226,8 +226,8 @@ def _prune(cx: sqlite3.Connection, before: int) -> tuple[int, int]:
     ).rowcount
     ids = cx.execute(
         """
-        DELETE FROM ended WHERE id IN (
-            SELECT id FROM ended WHERE ended_at < ? ORDER BY ended_at LIMIT ?
+        DELETE FROM ended WHERE number IN (
+            SELECT number FROM ended WHERE ended_at < ? ORDER BY ended_at LIMIT ?
         )
         """,
         bounds,

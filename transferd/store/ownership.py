@@ -28,7 +28,7 @@ def take(cx: sqlite3.Connection, number: int, owner: int, now: datetime) -> Move
         return Moved(job=before, before=before.state, notices=())
     if before.state.running:
         raise Conflict("job_running", f"cannot give job {before.id} away while it runs")
-    ended = write_notice(cx, NoticeKind.ENDED, before, now)
+    ended = write_notice(cx, NoticeKind.ENDED, number, before, now)
     for table in ("credentials", "headers"):
         cx.execute(f"DELETE FROM {table} WHERE job = ?", [number])  # noqa: S608 - our own names
     cx.execute(
@@ -36,12 +36,12 @@ def take(cx: sqlite3.Connection, number: int, owner: int, now: datetime) -> Move
         [owner, text_of(stripped(before.settings)), microseconds(now), number],
     )
     job = load(cx, number)
-    return Moved(job=job, before=job.state, notices=(ended, *_inherited(cx, job)))
+    return Moved(job=job, before=job.state, notices=(ended, *_inherited(cx, number, job)))
 
 
-def _inherited(cx: sqlite3.Connection, job: Job) -> Iterator[Notice]:
+def _inherited(cx: sqlite3.Connection, number: int, job: Job) -> Iterator[Notice]:
     """Give the open notices of a job to its new owner, as if they had been about his job."""
-    rows = cx.execute(SELECT_NOTICE + "WHERE job_id = ? AND settled = 0 ORDER BY number", [job.id])
+    rows = cx.execute(SELECT_NOTICE + "WHERE job = ? AND settled = 0 ORDER BY number", [number])
     for row in rows.fetchall():
         notice = notice_of(row)
         # Commands and who to be are in there too, as they were at that time.
@@ -52,7 +52,7 @@ def _inherited(cx: sqlite3.Connection, job: Job) -> Iterator[Notice]:
             credentials=(),
         )
         cx.execute(
-            "UPDATE notices SET owner = ?, job = ?, deliveries = 0 WHERE number = ?",
+            "UPDATE notices SET owner = ?, snapshot = ?, deliveries = 0 WHERE number = ?",
             [job.owner, text_of(told), notice.number],
         )
         yield replace(notice, owner=job.owner, job=told, deliveries=0)

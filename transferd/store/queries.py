@@ -7,17 +7,20 @@ would rather take all jobs of a state and sort them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from itertools import islice, zip_longest
 
-from transferd.model.job import JobId, Priority, Seconds
-from transferd.model.queue import Agenda, JobPage, Runnable, Stray, Wanted
+from transferd.model.job import Cost, JobId, Priority, Seconds
+from transferd.model.queue import Admitted, Agenda, JobPage, Runnable, Stray, Wanted
 from transferd.model.states import FINAL, JobState
 from transferd.store.rows import SELECT_JOB, Row, job_of, microseconds, take_page
 
 _IN_QUEUE = frozenset(JobState) - FINAL
+#: Behind every position: all jobs of a queue are skipped by one step, since SQLite starts at the
+#: first entry that is not less, and passes over equal ones one by one.
+_LAST = 2**63 - 1
 
 
 def page_of_jobs(
@@ -91,12 +94,13 @@ def tallies(cx: sqlite3.Connection) -> Mapping[int, Mapping[JobState, int]]:
     return found
 
 
-def agenda(cx: sqlite3.Connection, front: Wanted, back: Wanted) -> Agenda:
+def agenda(cx: sqlite3.Connection, front: Wanted, back: Wanted, admitted: Admitted) -> Agenda:
     """Return what there is to schedule; see service.ports.JobStore.agenda."""
     waiting: dict[Priority, Sequence[Runnable]] = {}
     for priority in Priority:
         foreground = priority is Priority.FOREGROUND
-        found = runnable(cx, priority, front if foreground else back)
+        costs = admitted.get(priority, frozenset())
+        found = runnable(cx, priority, front if foreground else back, costs)
         if found:
             waiting[priority] = found
         if found and not foreground:
@@ -104,25 +108,34 @@ def agenda(cx: sqlite3.Connection, front: Wanted, back: Wanted) -> Agenda:
     return Agenda(waiting=waiting, next_due=next_due(cx))
 
 
-def runnable(cx: sqlite3.Connection, priority: Priority, wanted: Wanted) -> tuple[Runnable, ...]:
+def runnable(
+    cx: sqlite3.Connection, priority: Priority, wanted: Wanted, costs: frozenset[Cost]
+) -> tuple[Runnable, ...]:
     """Return queued jobs of one priority: each owner's first, then each one's second…
 
-    It takes one look into the index for each owner and one for each job: how many jobs an owner has
-    makes no difference.
+    It takes one look into the index for each owner and cost, and one for each job: how many jobs an
+    owner has makes no difference, nor how many there are that may not run.
     """
-    line = sorted(_firsts(cx, priority), key=_position)
+    queues = _queues(cx, priority, costs) if costs else {}
+    line = sorted((min(rows, key=_position) for rows in queues.values()), key=_position)
     found, rounds = list(line), 1
     while line and rounds < wanted.each and (left := wanted.limit - len(found)) > 0:
         # As many rounds as fill what is left, if everybody takes part in all of them.
         ahead = min(max(1, left // len(line)), wanted.each - rounds)
-        behind = [_behind(cx, priority, row, ahead) for row in line]
+        behind = [_behind(cx, priority, queues[row["owner"]], row, ahead) for row in line]
         for turn in zip_longest(*behind):
             line = sorted(filter(None, turn), key=_position)
             found += line[: wanted.limit - len(found)]
         line = [rows[-1] for rows in behind if len(rows) == ahead]
         rounds += ahead
     return tuple(
-        Runnable(job_id=JobId(row["id"]), owner=row["owner"], priority=priority) for row in found
+        Runnable(
+            job_id=JobId(row["id"]),
+            owner=row["owner"],
+            priority=priority,
+            cost=Cost(row["cost"]),
+        )
+        for row in found
     )
 
 
@@ -130,29 +143,42 @@ def _position(row: Row) -> int:
     return int(row["position"])
 
 
-def _firsts(cx: sqlite3.Connection, priority: Priority) -> Iterator[Row]:
-    """Yield the first queued job of each owner."""
-    owner = -1
+def _queues(
+    cx: sqlite3.Connection, priority: Priority, costs: frozenset[Cost]
+) -> dict[int, list[Row]]:
+    """Return the first queued job of each owner for each of these costs."""
+    queues: dict[int, list[Row]] = {}
+    owner, cost = -1, max(Cost)
     while row := cx.execute(
         """
-        SELECT id, owner, position FROM jobs INDEXED BY jobs_queued
-        WHERE state = 0 AND priority = ? AND owner > ? ORDER BY owner, position LIMIT 1
+        SELECT id, owner, cost, position FROM jobs INDEXED BY jobs_queued
+        WHERE state = 0 AND priority = ? AND (owner, cost, position) > (?, ?, ?)
+        ORDER BY owner, cost, position LIMIT 1
         """,
-        [priority, owner],
+        [priority, owner, cost, _LAST],
     ).fetchone():
-        yield row
-        owner = row["owner"]
+        owner, cost = row["owner"], row["cost"]
+        if cost in costs:
+            queues.setdefault(owner, []).append(row)
+    return queues
 
 
-def _behind(cx: sqlite3.Connection, priority: Priority, row: Row, count: int) -> list[Row]:
-    """Return up to *count* jobs of the same owner that were queued next."""
-    return cx.execute(
-        """
-        SELECT id, owner, position FROM jobs INDEXED BY jobs_queued
-        WHERE state = 0 AND priority = ? AND owner = ? AND position > ? ORDER BY position LIMIT ?
-        """,
-        [priority, row["owner"], row["position"], count],
-    ).fetchall()
+def _behind(
+    cx: sqlite3.Connection, priority: Priority, firsts: Iterable[Row], row: Row, count: int
+) -> list[Row]:
+    """Return up to *count* jobs of the same owner, with the costs of *firsts*, queued next."""
+    each = (
+        cx.execute(
+            """
+            SELECT id, owner, cost, position FROM jobs INDEXED BY jobs_queued
+            WHERE state = 0 AND priority = ? AND owner = ? AND cost = ? AND position > ?
+            ORDER BY position LIMIT ?
+            """,
+            [priority, row["owner"], first["cost"], row["position"], count],
+        )
+        for first in firsts
+    )
+    return list(islice(merge(*each, key=_position), count))
 
 
 def next_due(cx: sqlite3.Connection) -> Seconds | None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from transferd.model.credentials import CredentialLabel
 from transferd.model.errors import Conflict, job_not_found
@@ -18,6 +19,13 @@ from transferd.store.files import append_files
 from transferd.store.quota import JOB_BYTES, check_bytes, check_jobs, storing, weight_of
 from transferd.store.rows import SELECT_JOB, Row, job_of, listed, microseconds, text_of
 from transferd.store.vault import Vault
+
+_BY_ID: Final = "WHERE number = (SELECT job FROM job_ids WHERE id = ?)"
+_BY_IDS: Final = """
+WHERE number IN (
+    SELECT job FROM job_ids WHERE id IN (SELECT value FROM json_each(?))
+)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +97,23 @@ class _Taken:
 
     def __init__(self, cx: sqlite3.Connection, owner: int, ids: Sequence[JobId]) -> None:
         self.owner = owner
-        asked = [listed(ids)]
-        jobs = cx.execute(
+        self._jobs: dict[str, tuple[int, int, bytes]] = {}
+        self._ended: dict[str, int] = {}
+        rows = cx.execute(
             """
-            SELECT id, number, owner, fingerprint FROM jobs
-            WHERE id IN (SELECT value FROM json_each(?))
+            SELECT job_ids.id, jobs.number, jobs.owner, jobs.fingerprint, ended.owner AS former
+            FROM job_ids
+            LEFT JOIN jobs ON jobs.number = job_ids.job
+            LEFT JOIN ended ON ended.number = job_ids.job
+            WHERE job_ids.id IN (SELECT value FROM json_each(?))
             """,
-            asked,
+            [listed(ids)],
         )
-        self._jobs: dict[str, tuple[int, int, bytes]] = {
-            row["id"]: (row["number"], row["owner"], row["fingerprint"]) for row in jobs
-        }
-        ended = "SELECT id, owner FROM ended WHERE id IN (SELECT value FROM json_each(?))"
-        self._ended: dict[str, int] = {row["id"]: row["owner"] for row in cx.execute(ended, asked)}
+        for row in rows:
+            if row["number"] is None:
+                self._ended[row["id"]] = row["former"]
+            else:
+                self._jobs[row["id"]] = row["number"], row["owner"], row["fingerprint"]
 
     def made(self, job_id: JobId, marks: Sequence[bytes]) -> int | None:
         """Return the number of the job that the same request has made; None: the id is free.
@@ -180,13 +192,13 @@ def _insert(cx: sqlite3.Connection, job: Job, each: Draft, place: int) -> int:
     spec, made = each.spec, microseconds(job.created)
     row = cx.execute(
         """
-        INSERT INTO jobs (id, owner, fingerprint, type, state, priority, position, settings,
-                          files_total, sizes_unknown, created, modified, weight)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?10, ?11)
+        INSERT INTO jobs (id, owner, fingerprint, type, state, priority, cost, position,
+                          settings, files_total, sizes_unknown, created, modified, weight)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?11, ?12)
         """,
         [
             *(job.id, job.owner, each.marks[0], job.type, job.state, job.settings.priority),
-            *(place, text_of(job.settings), job.files_total, made),
+            *(job.settings.cost, place, text_of(job.settings), job.files_total, made),
             JOB_BYTES + weight_of(spec.files),
         ],
     ).lastrowid
@@ -212,28 +224,15 @@ def find(cx: sqlite3.Connection, job_id: JobId) -> int:
     Raises:
         NotFound: `job_not_found`.
     """
-    row = cx.execute("SELECT number FROM jobs WHERE id = ?", [job_id]).fetchone()
+    row = cx.execute(f"SELECT number FROM jobs {_BY_ID}", [job_id]).fetchone()  # noqa: S608 - as it is
     if row is None:
         raise job_not_found(job_id)
     return int(row["number"])
 
 
-def row_of(cx: sqlite3.Connection, job_id: JobId) -> Row:
-    """Return a job's row, as SELECT_JOB reads it.
-
-    Raises:
-        NotFound: `job_not_found`.
-    """
-    row: Row | None = cx.execute(SELECT_JOB + "WHERE id = ?", [job_id]).fetchone()
-    if row is None:
-        raise job_not_found(job_id)
-    return row
-
-
 def rows_of(cx: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, Row]:
     """Return the rows of those jobs that are there, as SELECT_JOB reads them."""
-    query = SELECT_JOB + "WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - as it is
-    return {row["id"]: row for row in cx.execute(query, [listed(job_ids)])}
+    return {row["id"]: row for row in cx.execute(SELECT_JOB + _BY_IDS, [listed(job_ids)])}
 
 
 def load(cx: sqlite3.Connection, number: int) -> Job:

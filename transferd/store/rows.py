@@ -63,12 +63,12 @@ FROM jobs
 #: Begins every query that file_of reads.
 SELECT_FILE: Final = """
 SELECT file, remote, local, checksum, total, offset, parts, validator, device, inode, born,
-       completed, published, length_unverified
+       completed, published, length_unverified, job
 FROM files
 """
 #: Begins every query that notice_of reads.
 SELECT_NOTICE: Final = """
-SELECT number, kind, owner, job_id, job, file, created, settled, deliveries
+SELECT number, kind, owner, snapshot, file, created, settled, deliveries
 FROM notices
 """
 
@@ -197,8 +197,12 @@ def _file_of(row: Row) -> File:
 
 
 def parts_of(row: Row) -> tuple[Part, ...]:
-    """Read what a row has in its column `parts`."""
-    return () if row["parts"] is None else _parts(row["parts"])
+    """Read what a row has in its column `parts`; its first column is its number."""
+    return () if row["parts"] is None else _reading("file", row, _parts_of)
+
+
+def _parts_of(row: Row) -> tuple[Part, ...]:
+    return _parts(row["parts"])
 
 
 def _checksum(text: str | None) -> Checksum | None:
@@ -209,12 +213,13 @@ def _checksum(text: str | None) -> Checksum | None:
 
 
 def _notice_of(row: Row) -> Notice:
+    job = _job(row["snapshot"])
     return Notice(
         number=row["number"],
         kind=NoticeKind(row["kind"]),
         owner=row["owner"],
-        job_id=JobId(row["job_id"]),
-        job=_job(row["job"]),
+        job_id=job.id,
+        job=job,
         file=row["file"],
         created=moment_of(row["created"]),
         settled=bool(row["settled"]),

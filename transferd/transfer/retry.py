@@ -22,12 +22,15 @@ class RetryPolicy:
 
     #: The job's min_retry_delay; no wait of Remedy.BACKOFF is shorter.
     first: Seconds
-    #: No wait is made longer than this, except by `first` and by the server.
+    #: No wait is made longer than this, except by `first`, by the server and by `spread`.
     cap: Seconds
     #: First wait of Remedy.SOON.
     soon: Seconds
     #: Every wait of Remedy.SPACE.
     space: Seconds
+    #: The window of Remedy.BACKOFF is at least this part of the shortest wait, so that neither a
+    #: first try nor a Retry-After brings back at one moment all whom the server lost at one moment.
+    spread: float
     #: The job's no_progress_timeout; 0: every failure is fatal at once (BITS.md J16).
     patience: Seconds
 
@@ -39,6 +42,7 @@ class RetryPolicy:
         stuck_for: Seconds,
         retry_after: Seconds | None,
         jitter: float,
+        rest: Seconds = 0.0,
     ) -> Seconds | None:
         """Return how long to wait before the next try; None: give up.
 
@@ -55,6 +59,7 @@ class RetryPolicy:
             jitter: a random number, at least 0 and less than 1. Above its minimum, BACKOFF waits
                 for a random part of a window that doubles with each attempt, so that jobs that
                 failed together do not come back together.
+            rest: how long the server is left alone, which nobody is given up for.
         """
         remedy = failure.kind.remedy
         if remedy is Remedy.OWNER or self.patience <= 0:
@@ -65,7 +70,9 @@ class RetryPolicy:
         least = max(least, retry_after or 0.0)
         if stuck_for + least > self.patience:
             return None
-        wanted = max(least, least + jitter * (window - least))
+        if remedy is Remedy.BACKOFF:
+            window = max(window, least * (1 + self.spread))
+        wanted = max(least + jitter * max(0.0, window - least), rest)
         # A try that is allowed before the timeout is not put off until after it.
         return min(wanted, self.patience - stuck_for)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from transferd.model.choices import JobType, NoticeKind, OnError, Priority, Scheme, Target
+from transferd.model.choices import Cost, JobType, NoticeKind, OnError, Priority, Scheme, Target
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -25,6 +25,7 @@ AbsolutePath = Annotated[str, Meta(extra_json_schema={"pattern": "^/"})]
 ChecksumText = Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z0-9_]+:[0-9a-f]+$"})]
 TypeName = Annotated[str, Meta(extra_json_schema={"enum": [kind.value for kind in JobType]})]
 PriorityName = Annotated[str, Meta(extra_json_schema={"enum": [level.label for level in Priority]})]
+CostName = Annotated[str, Meta(extra_json_schema={"enum": [cost.label for cost in Cost]})]
 OnErrorName = Annotated[str, Meta(extra_json_schema={"enum": [choice.value for choice in OnError]})]
 KindName = Annotated[str, Meta(extra_json_schema={"enum": [kind.label for kind in NoticeKind]})]
 TargetName = Annotated[str, Meta(extra_json_schema={"enum": [target.value for target in Target]})]
@@ -114,6 +115,8 @@ class NotifyBody(Body, kw_only=True):
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+#: Slower than that, servers take a transfer for a dead one.
+Rate = Annotated[int, Meta(ge=1024, le=2**63 - 1)]
 Streams = Annotated[int, Meta(ge=1, le=64)]
 
 
@@ -125,6 +128,7 @@ class JobBody(Body, kw_only=True):
     type: TypeName = "download"
     description: str = ""
     priority: PriorityName = "normal"
+    cost: CostName = "default"
     files: list[FileBody] = msgspec.field(default_factory=list)
     credentials: list[CredentialBody] = msgspec.field(default_factory=list)
     #: Name → value; sealed like passwords, and never readable.
@@ -139,6 +143,8 @@ class JobBody(Body, kw_only=True):
     negotiate: NegotiateBody = msgspec.field(default_factory=NegotiateBody)
     passport: PassportBody = msgspec.field(default_factory=PassportBody)
     max_size: Count | None = None
+    #: Bytes a second.
+    max_rate: Rate | None = None
     streams: Streams | None = None
     min_retry_delay: Seconds | None = None
     no_progress_timeout: Seconds | None = None
@@ -161,6 +167,7 @@ class JobPatch(Body, kw_only=True):
     name: Name | UnsetType = UNSET
     description: str | UnsetType = UNSET
     priority: PriorityName | UnsetType = UNSET
+    cost: CostName | UnsetType = UNSET
     notify: NotifyBody | UnsetType = UNSET
     auto_complete: bool | UnsetType = UNSET
     on_error: OnErrorName | UnsetType = UNSET
@@ -172,6 +179,7 @@ class JobPatch(Body, kw_only=True):
     negotiate: NegotiateBody | UnsetType | None = UNSET
     passport: PassportBody | UnsetType | None = UNSET
     max_size: Count | UnsetType | None = UNSET
+    max_rate: Rate | UnsetType | None = UNSET
     streams: Streams | UnsetType | None = UNSET
     min_retry_delay: Seconds | UnsetType = UNSET
     no_progress_timeout: Seconds | UnsetType = UNSET
@@ -272,6 +280,7 @@ class JobAnswer(Struct, kw_only=True):
     description: str
     type: str
     priority: str
+    cost: str
     state: str
     owner: OwnerAnswer
     files_total: int
@@ -293,6 +302,8 @@ class JobAnswer(Struct, kw_only=True):
     negotiate: NegotiateAnswer
     passport: PassportAnswer
     max_size: int | None
+    #: Bytes a second.
+    max_rate: int | None
     streams: int | None
     min_retry_delay: float
     no_progress_timeout: float

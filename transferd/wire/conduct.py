@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from transferd.model.job import Seconds
+from transferd.model.job import Priority, Seconds
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,3 +26,21 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     command_timeout: Seconds = 300.0
     #: A Kerberos library may be busy with a KDC for so long before a scheme counts as not usable.
     kerberos_timeout: Seconds = 15.0
+    #: The queueing delay that background bodies may cause, by priority.
+    high_delay: Seconds = 0.025
+    normal_delay: Seconds = 0.010
+    low_delay: Seconds = 0.005
+    #: Whether routers may let everybody else's packets pass before theirs (RFC 8622).
+    lower_effort: bool = False
+
+    def delay(self, priority: Priority) -> Seconds | None:
+        """Return the queueing delay that bodies of a priority may cause; None: any."""
+        match priority:
+            case Priority.HIGH:
+                return self.high_delay
+            case Priority.NORMAL:
+                return self.normal_delay
+            case Priority.LOW:
+                return self.low_delay
+            case _:
+                return None

@@ -8,6 +8,7 @@ A run, from the daemon's side:
     Start ─► Connected, Opened, Sized/Recorded, Progress, Durable, Reset/Recorded, FileDone …
           ─► Drained
           Drained ─► Extend (more files, the run goes on) or Finish (the run is over)
+          Retune may come at any time.
           Failed ends the run; Stop is answered with Stopped, after the last Durable.
 """
 
@@ -19,7 +20,8 @@ import msgspec
 
 from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.failures import Failure
-from transferd.model.job import File, Inode, JobId, Part, Seconds, Settings, Validator
+from transferd.model.job import File, Inode, JobId, Part, Priority, Seconds, Settings, Validator
+from transferd.model.rates import FREE, Rates
 from transferd.wire.conduct import WorkerSettings as WorkerSettings
 
 
@@ -87,6 +89,25 @@ class Stop(Message, frozen=True, tag="stop"):
 
     job: JobId
     run: int
+
+
+class Retune(Message, frozen=True, tag="retune"):
+    """The run's bodies go on with another priority, and another limit of their own, at once."""
+
+    job: JobId
+    run: int
+    priority: Priority
+    #: Bytes a second; None: no limit.
+    max_rate: int | None = None
+
+
+class Terms(Message, frozen=True, tag="terms"):
+    """What holds for all runs of the worker together, from now on."""
+
+    #: Its share of what all workers may take. What is 0 limits nothing here.
+    rates: Rates = FREE
+    #: Background flows of other workers, which leave the line to this one's as well.
+    others: int = 0
 
 
 class Recorded(Message, frozen=True, tag="recorded"):
@@ -187,6 +208,8 @@ ToWorker: TypeAlias = (
     | Extend
     | Finish
     | Stop
+    | Retune
+    | Terms
     | Recorded
     | Inspect
     | Assume

@@ -42,12 +42,14 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
         "name": checks.check_name,
         "description": checks.check_description,
         "priority": lambda value, _: checks.check_priority(value),
+        "cost": lambda value, _: checks.check_cost(value),
         "on_error": lambda value, _: checks.check_on_error(value),
         "cacert": _path_or_none,
         "max_size": lambda value, _: checks.check_size(value),
         "auto_complete": _as_it_is,
         "overwrite": _as_it_is,
         "allow_cleartext": _as_it_is,
+        "max_rate": _as_it_is,
         "streams": _as_it_is,
     }
 )

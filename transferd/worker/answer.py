@@ -48,6 +48,11 @@ class Answer:
         self._broken: TransferFailed | None = None
 
     @property
+    def handler(self) -> Handler | None:
+        """The end of its connection, if it is aiohttp's."""
+        return self._handler
+
+    @property
     def from_proxy(self) -> bool:
         """Whether it answers CONNECT: the server was not reached."""
         return self._response is None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from time import monotonic
@@ -19,8 +19,10 @@ from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import Seconds
 from transferd.worker.answer import Answer
+from transferd.worker.caps import Small
 from transferd.worker.faults import translate
-from transferd.worker.pace import Pace, Unpaced
+from transferd.worker.manners import Manners
+from transferd.worker.pace import Pace
 from transferd.worker.pump import Pump
 from transferd.worker.stretch import Stretch
 
@@ -53,10 +55,18 @@ class Bodies:
 class Mover:
     """Moves bodies, whichever way is best for each."""
 
-    def __init__(self, bodies: Bodies, pace: Callable[[], Pace] = Unpaced) -> None:
-        """Let each body move as fast as a *pace* of its own allows."""
+    def __init__(self, bodies: Bodies, manners: Manners) -> None:
+        """Let each body move as fast as the *manners* of its run allow."""
         self._bodies = bodies
-        self._pace = pace
+        self._manners = manners
+
+    @contextlib.asynccontextmanager
+    async def small(self) -> AsyncIterator[Small]:
+        """Wait until a small file may be asked for, which may come as a whole, and count it."""
+        with self._manners.caps.small() as small:
+            while wait := small.wait():  # noqa: ASYNC110 - time is what it waits for
+                await asyncio.sleep(wait)
+            yield small
 
     async def move(
         self, answer: Answer, stretch: Stretch, measure: Measure, moved: Callable[[], None]
@@ -69,12 +79,13 @@ class Mover:
             TransferFailed: `connection_lost`, `stalled`, `protocol_error`, `size_limit`, and the
                 local codes.
         """
-        pace = self._pace()
-        free = self._bodies.moving < self._bodies.most
-        pump = _pump_for(answer, stretch, measure.length, pace) if free else None
-        if pump is None:
-            return await _read(answer, stretch, measure, moved, pace)
         with contextlib.ExitStack() as taken:
+            pace = self._manners.pace(answer)
+            taken.callback(pace.close)
+            free = self._bodies.moving < self._bodies.most
+            pump = _pump_for(answer, stretch, measure.length, pace) if free else None
+            if pump is None:
+                return await _read(answer, stretch, measure, moved, pace)
             # Taken before the first wait: a body without a thread would be moved by nobody.
             self._bodies.moving += 1
             taken.callback(self._left)
@@ -135,7 +146,7 @@ async def _prime(answer: Answer, stretch: Stretch, pump: Pump, pace: Pace) -> No
         data = answer.read_now()
         _check_room(answer, stretch.received + len(data), pump.limit, None)
         if data:
-            pace.took(len(data))
+            pace.took(monotonic(), len(data))
             await stretch.take(data)
         await stretch.drain()
         undo.pop_all()
@@ -177,14 +188,14 @@ async def _read(
         if room > 0:
             began = loop.time()
             # A look now and then: while bytes are on their way to the disk, nothing else is due.
-            look = min(_LOOK, watch.left(waited), stretch.due - began)
+            look = min(_LOOK, watch.left(waited), stretch.due - began, pause)
             data = await _read_until(answer, room, began + look)
             waited += loop.time() - began
             if data == b"":
                 break
             if data is not None:
                 _check_room(answer, stretch.received + len(data), end, measure.max_size)
-                pace.took(len(data))
+                pace.took(monotonic(), len(data))
                 await stretch.take(data)
                 moved()
             watch.check(answer, stretch.received, waited)

@@ -13,7 +13,7 @@ import itertools
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,8 @@ from transferd.worker.request import Request
 from transferd.worker.secure import SecureTransport, shake_hands
 from transferd.worker.sessions import Place, Sessions
 from transferd.worker.tunnel import Base, Dialogue, SecureStream, is_readable, peek, smuggled
+from transferd.worker.window import Place as SocketPlace
+from transferd.worker.window import open_plain
 
 #: What aiohttp keeps of a body before it stops reading from the socket.
 READ_BUFFER = 1024 * 1024
@@ -97,8 +99,14 @@ def passage(request: Request, context: ssl.SSLContext) -> Iterator[Passage]:
 class Connector(aiohttp.TCPConnector):
     """One connection at a time. It opens TCP, begins TLS, and knows what it did."""
 
-    def __init__(self, sessions: Sessions | None = None) -> None:
+    def __init__(
+        self,
+        sessions: Sessions | None = None,
+        open_socket: Callable[[SocketPlace], socket.socket] = open_plain,
+    ) -> None:
+        """Take also what opens a socket, to be connected, for each attempt at a connection."""
         super().__init__(limit=1, keepalive_timeout=_KEEPALIVE)
+        self._open_socket = open_socket
         self._tunnel: Dialogue | None = None
         self._sessions = Sessions() if sessions is None else sessions
 
@@ -162,6 +170,7 @@ class Connector(aiohttp.TCPConnector):
             return await aiohappyeyeballs.start_connection(
                 self._convert_hosts_to_addr_infos(found),
                 happy_eyeballs_delay=self._happy_eyeballs_delay,
+                socket_factory=self._open_socket,
             )
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             raise translate_opening(error, peer) from error

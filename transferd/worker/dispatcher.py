@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from functools import partial
+from time import monotonic
 
 from transferd.auth.flow import Randomness
 from transferd.model.errors import LinkBroken
@@ -33,16 +34,20 @@ from transferd.wire.link import (
     Published,
     Recorded,
     Refusal,
+    Retune,
     RunCommand,
     Start,
     Stop,
     Survey,
     Surveyed,
+    Terms,
     ToWorker,
     WorkerSettings,
 )
 from transferd.worker.body import Bodies
+from transferd.worker.caps import Caps
 from transferd.worker.command import run_command
+from transferd.worker.deference import Flows
 from transferd.worker.inspection import inspect
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
@@ -74,6 +79,8 @@ class Dispatcher:
         self._bodies = bodies
         self._shelf = Shelf(threads)
         self._spares = Spares()
+        self._flows = Flows()
+        self._caps = Caps()
         self._limits = WorkerSettings(user_agent="transferd")
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,8 +125,11 @@ class Dispatcher:
                 self._limits = message.settings
             case Start():
                 self._start(message)
-            case Extend() | Finish() | Stop() | Recorded():
+            case Extend() | Finish() | Stop() | Recorded() | Retune():
                 self._steer(message)
+            case Terms():
+                self._caps.limit(message.rates, monotonic())
+                self._flows.others = message.others
             case Ping():
                 self.say(Pong(message.request))
             case _:
@@ -140,6 +150,8 @@ class Dispatcher:
             limits=self._limits,
             threads=self._threads,
             bodies=self._bodies,
+            flows=self._flows,
+            caps=self._caps,
             security=self._security,
             trust=self._trust,
             shelf=self._shelf,
@@ -165,7 +177,7 @@ class Dispatcher:
         if current is not None and current[0] is run:
             del self._runs[run.job]
 
-    def _steer(self, message: Extend | Finish | Stop | Recorded) -> None:
+    def _steer(self, message: Extend | Finish | Stop | Recorded | Retune) -> None:
         run, _ = self._runs.get(message.job, (None, None))
         if run is None or run.number != message.run:
             # Said to a run that was over by then.
@@ -179,6 +191,8 @@ class Dispatcher:
                 run.stop()
             case Recorded():
                 run.recorded(message.file)
+            case Retune():
+                run.retune(message.priority, message.max_rate)
 
     # ── questions ──────────────────────────────────────────────────────────────────────────
 

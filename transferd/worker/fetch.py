@@ -121,16 +121,18 @@ class Fetch:
 
         Else the answer, with what was read of its body, is to be gone on with.
         """
-        begun = await self._ask(None)
-        with contextlib.ExitStack() as undo:
-            undo.callback(begun.answer.close)
-            match judge(self._file, None, begun.response):
-                case Fresh(total=int(total)) as verdict if total <= SMALL:
-                    whole = await begun.read_whole(total, CHANGE_SECONDS)
-                    if whole and begun.matches(self._file.spec.checksum):
-                        await self._keep_small(begun, verdict)
-                        return None
-            undo.pop_all()
+        async with self._mover.small() as small:
+            begun = await self._ask(None)
+            with contextlib.ExitStack() as undo:
+                undo.callback(begun.answer.close)
+                match judge(self._file, None, begun.response):
+                    case Fresh(total=int(total)) as verdict if total <= SMALL:
+                        whole = await begun.read_whole(total, CHANGE_SECONDS)
+                        small.count(len(begun.data))
+                        if whole and begun.matches(self._file.spec.checksum):
+                            await self._keep_small(begun, verdict)
+                            return None
+                undo.pop_all()
         return begun
 
     async def _keep_small(self, begun: Begun, verdict: Fresh) -> None:

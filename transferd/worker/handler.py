@@ -9,6 +9,8 @@ from collections.abc import Callable
 from aiohttp import ClientPayloadError, hdrs
 from aiohttp.client_proto import ResponseHandler
 
+from transferd.worker.line import Line
+
 #: Bytes of a body that is worth to be fetched otherwise than through the parser.
 LONG = 256 * 1024
 
@@ -31,6 +33,8 @@ class Handler(ResponseHandler):
         self.heard = False
         #: Called once, when the server has proved that it speaks HTTP.
         self.on_proof: Callable[[], None] | None = None
+        #: What whoever paces its bodies knows of it.
+        self.line: Line | None = None
         self._holding = False
         self._begun = False
 

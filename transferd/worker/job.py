@@ -28,6 +28,7 @@ from transferd.worker.batch import Deposit
 from transferd.worker.errand import Errand
 from transferd.worker.fetch import FLUSH_SECONDS, Fetch
 from transferd.worker.lanes import Equipment, Lane, Lanes
+from transferd.worker.manners import Manners
 from transferd.worker.shelf import Deposits
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,14 @@ class Run:
         self._moment: asyncio.TimerHandle | None = None
         self._lanes: Lanes | None = None
         self._deposits = Deposits(equipment.shelf, _DEPOSITS)
+        self._manners = Manners(
+            equipment.limits,
+            equipment.flows,
+            equipment.caps,
+            equipment.randomness,
+            priority=start.settings.priority,
+            max_rate=start.settings.max_rate,
+        )
         #: Set when a server has let somebody in.
         self._way_in = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +90,10 @@ class Run:
         """Take that there are no more files."""
         self._finished = True
         self._more.set()
+
+    def retune(self, priority: Priority, max_rate: int | None) -> None:
+        """Go on with another priority and another limit."""
+        self._manners.retune(priority, max_rate)
 
     def recorded(self, file: int) -> None:
         """Take that the partial data of a file is forgotten, or that there is room for it."""
@@ -147,7 +160,7 @@ class Run:
         Raises:
             TransferFailed: `tls_failed`, the CA file cannot be used.
         """
-        front = self._start.settings.priority is Priority.FOREGROUND
+        front = self._manners.priority is Priority.FOREGROUND
         if self._lanes is None or not front or self._files or self._lanes.busy >= self._streams:
             return None
         return await self._lanes.take()
@@ -210,7 +223,8 @@ class Run:
             threads=self._equipment.threads,
             ledger=self,
         )
-        async with Lanes(self._start, self._equipment, self._audit) as lanes, self._kept():
+        lent = (self._start, self._equipment, self._manners, self._audit)
+        async with Lanes(*lent) as lanes, self._kept():
             self._lanes = lanes
             while self._files or not self._finished:
                 await self._work_off(errand, lanes)
@@ -266,9 +280,8 @@ class Run:
 
     @property
     def _streams(self) -> int:
-        settings = self._start.settings
-        front = settings.priority is Priority.FOREGROUND
-        return settings.streams or (_STREAMS if front else 1)
+        front = self._manners.priority is Priority.FOREGROUND
+        return self._start.settings.streams or (_STREAMS if front else 1)
 
     def _stopped(self) -> Message | None:
         return Stopped(self.job, self.number) if self._asked else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
@@ -13,12 +14,16 @@ from transferd.model.credentials import Credential, Scheme, Target
 from transferd.wire.link import Message, Start, WorkerSettings
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
+from transferd.worker.caps import Caps
 from transferd.worker.connection import Connector
+from transferd.worker.deference import Flows
 from transferd.worker.exchange import Exchange
 from transferd.worker.inquiry import Inquiry
+from transferd.worker.manners import Manners
 from transferd.worker.security import Steps
 from transferd.worker.shelf import Shelf
 from transferd.worker.trust import Trust
+from transferd.worker.window import Place, open_plain
 
 #: What must be the same for two runs that share connections.
 Key: TypeAlias = tuple[object, ...]
@@ -36,6 +41,10 @@ class Equipment:
     threads: Executor
     #: For bodies, and nothing else.
     bodies: Bodies
+    #: Background bodies on their way.
+    flows: Flows
+    #: What holds for all bodies together.
+    caps: Caps
     #: For security libraries alone, which may wait for a KDC.
     security: Executor
     trust: Trust
@@ -77,18 +86,31 @@ class Spares:
             await lane.exchange.close()
 
 
-class Witness:
-    """Who is told of credentials on a lane: the run that has it."""
+class Tenant:
+    """The run that has a lane at present; a lane outlives it."""
 
     def __init__(self) -> None:
-        self.audit: Audit | None = None
+        self._audit: Audit | None = None
+        self._manners: Manners | None = None
 
-    def tell(
+    def move_in(self, audit: Audit, manners: Manners) -> None:
+        """Take that the lane is this run's."""
+        self._audit, self._manners = audit, manners
+
+    def move_out(self) -> None:
+        """Take that it is nobody's."""
+        self._audit = self._manners = None
+
+    def hear(
         self, accepted: bool, target: Target, scheme: Scheme, host: str, mechanism: str | None
     ) -> None:
-        """Pass on what an authenticator tells; see authenticator.Audit."""
-        if self.audit is not None:
-            self.audit(accepted, target, scheme, host, mechanism)
+        """Hear of a credential that was accepted or refused; see authenticator.Audit."""
+        if self._audit is not None:
+            self._audit(accepted, target, scheme, host, mechanism)
+
+    def open_socket(self, place: Place) -> socket.socket:
+        """Open a socket, to be connected, as the run wants it."""
+        return open_plain(place) if self._manners is None else self._manners.open_socket(place)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +121,16 @@ class Lane:
     authenticator: Authenticator
     inquiry: Inquiry
     mover: Mover
-    witness: Witness
+    tenant: Tenant
 
 
 class Lanes:
     """All lanes of a run. Each is used by one task at a time."""
 
-    def __init__(self, start: Start, equipment: Equipment, audit: Audit) -> None:
+    def __init__(self, start: Start, equipment: Equipment, manners: Manners, audit: Audit) -> None:
         self._start = start
         self._equipment = equipment
+        self._manners = manners
         self._audit = audit
         self._all: list[Lane] = []
         self._idle: list[Lane] = []
@@ -130,7 +153,8 @@ class Lanes:
         lane = self._equipment.spares.take(self._key) if self._anonymous else None
         if lane is None:
             lane = await self._open()
-        lane.witness.audit = self._audit
+        lane.tenant.move_in(self._audit, self._manners)
+        lane = replace(lane, mover=Mover(self._equipment.bodies, self._manners))
         self._all.append(lane)
         return lane
 
@@ -142,8 +166,9 @@ class Lanes:
         start, equipment = self._start, self._equipment
         limits, settings = equipment.limits, start.settings
         context = await equipment.trust.context(settings.cacert)
-        exchange = Exchange(Connector(equipment.trust.sessions), context, limits)
-        witness = Witness()
+        tenant = Tenant()
+        connector = Connector(equipment.trust.sessions, tenant.open_socket)
+        exchange = Exchange(connector, context, limits)
         authenticator = Authenticator(
             exchange,
             (
@@ -159,7 +184,7 @@ class Lanes:
             settings=settings,
             steps=Steps(equipment.security, limits.kerberos_timeout),
             randomness=equipment.randomness,
-            audit=witness.tell,
+            audit=tenant.hear,
         )
         inquiry = Inquiry(
             authenticator,
@@ -168,7 +193,8 @@ class Lanes:
             secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
         )
-        return Lane(exchange, authenticator, inquiry, Mover(equipment.bodies), witness)
+        mover = Mover(equipment.bodies, self._manners)
+        return Lane(exchange, authenticator, inquiry, mover, tenant)
 
     @property
     def _anonymous(self) -> bool:
@@ -185,6 +211,7 @@ class Lanes:
             settings.allow_cleartext,
             settings.negotiate,
             settings.passport,
+            self._manners.yields,
             self._equipment.limits,
         )
 
@@ -200,8 +227,9 @@ class Lanes:
 
     async def _leave(self, lane: Lane) -> None:
         lane.authenticator.close()
-        lane.witness.audit = None
-        if self.sound and self._anonymous:
+        lane.tenant.move_out()
+        # Its connections are such as the run wanted when they were opened.
+        if self.sound and self._anonymous and self._manners.steady:
             await self._equipment.spares.give(self._key, lane)
         else:
             await lane.exchange.close()

@@ -10,17 +10,21 @@ from transferd.worker.flow import PIPE
 
 
 class Pace(Protocol):
-    """Asked before each read of a body; one body asks at a time."""
+    """Asked before each read of a body; one body asks at a time.
+
+    All times are of `time.monotonic`.
+    """
 
     def room(self, now: Seconds) -> tuple[int, Seconds]:
-        """Return how many bytes may be read now, and how long to wait where there are none.
-
-        *now* is a time of `time.monotonic`.
-        """
+        """Return how many bytes may be read now, and how soon to ask again, whatever comes."""
         ...
 
-    def took(self, count: int) -> None:
+    def took(self, now: Seconds, count: int) -> None:
         """Take that *count* bytes were read."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection: the body is over."""
         ...
 
 
@@ -31,5 +35,8 @@ class Unpaced:
         """See Pace.room."""
         return PIPE, math.inf
 
-    def took(self, count: int) -> None:
+    def took(self, now: Seconds, count: int) -> None:
         """See Pace.took."""
+
+    def close(self) -> None:
+        """See Pace.close."""

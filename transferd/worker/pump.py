@@ -6,6 +6,7 @@ OpenSSL, lets go of it.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from time import monotonic
@@ -69,19 +70,24 @@ class Pump:
         while not self._stopped and (left := self.limit - self._cursor.position) > 0:
             room, wait = self._pace.room(monotonic())
             if room <= 0:
-                pause.poll(wait * 1000)
+                pause.poll(_milliseconds(wait))
                 continue
             moved = self._flow.carry(self._cursor, min(left, room, PIPE))
             if moved is None:
-                self._wait(news)
+                self._wait(news, wait)
             elif moved == 0:
                 self.ended = True
                 return
             else:
-                self._pace.took(moved)
+                self._pace.took(monotonic(), moved)
 
-    def _wait(self, news: select.poll) -> None:
+    def _wait(self, news: select.poll, most: Seconds) -> None:
         waited, began = self._waits[0], monotonic()
         self._waits = (waited, began)
-        news.poll()
+        news.poll(_milliseconds(most))
         self._waits = (waited + monotonic() - began, None)
+
+
+def _milliseconds(wait: Seconds) -> float | None:
+    """Return a time as poll(2) has it; it is not asked again too early."""
+    return None if math.isinf(wait) else math.ceil(wait * 1000)

@@ -1,0 +1,100 @@
+"""Background bodies on every way, paced by the windows that their connections advertise."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.origin import Fault
+from tests.support.runs import BODY
+from tests.support.ways import WAYS, Way, on_the_way
+from transferd.model.job import Priority
+from transferd.wire import link
+from transferd.worker import manners
+from transferd.worker.window import Window
+
+
+@pytest.fixture(params=WAYS)
+async def way(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Way]:
+    """Each way; loopback counts as a line."""
+    monkeypatch.setattr(manners, "within_machine", lambda _: False)
+    async with on_the_way(request.param, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def clamps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every window that is asked for."""
+    found: list[int] = []
+
+    def noting(window: Window, size: int) -> None:
+        found.append(size)
+        clamp(window, size)
+
+    clamp = Window.clamp
+    monkeypatch.setattr(Window, "clamp", noting)
+    return found
+
+
+@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.NORMAL, Priority.LOW])
+async def test_a_background_body_moves_whole_within_the_windows_that_it_advertises(
+    way: Way, priority: Priority, tmp_path: Path, clamps: list[int]
+) -> None:
+    """The kernel hears of a window with each step and each read; no byte is lost by that."""
+    way.serve(BODY)
+    book = way.book(tmp_path)
+    settings = replace(way.settings, priority=priority)
+    async with way.worker() as desk:
+        assert isinstance(await desk.carry(book, settings=settings), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    assert clamps
+    assert min(clamps) > 0
+
+
+async def test_a_foreground_body_is_not_paced(way: Way, tmp_path: Path, clamps: list[int]) -> None:
+    """BITS.md P6: foreground competes with other traffic."""
+    way.serve(BODY)
+    book = way.book(tmp_path)
+    settings = replace(way.settings, priority=Priority.FOREGROUND)
+    async with way.worker() as desk:
+        assert isinstance(await desk.carry(book, settings=settings), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    assert clamps == []
+
+
+async def test_what_a_connection_has_learned_serves_its_next_body(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base delay belongs to a path, and a path to a connection, not to a file."""
+    met: list[Window] = []
+
+    def meeting(run: manners.Manners, window: Window, target: float) -> object:
+        met.append(window)
+        return meet(run, window, target)
+
+    meet = manners.Manners._meet
+    monkeypatch.setattr(manners.Manners, "_meet", meeting)
+    way.serve(BODY)
+    way.serve(BODY[::-1], path="/g")
+    book = way.book(tmp_path, "/f", "/g")
+    async with way.worker() as desk:
+        settings = replace(way.settings, streams=1)
+        assert isinstance(await desk.carry(book, settings=settings), link.Drained)
+    assert book.temporary(1).read_bytes() == BODY[::-1]
+    assert len(met) == 1
+
+
+async def test_a_paced_body_that_breaks_off_is_gone_on_with(way: Way, tmp_path: Path) -> None:
+    """Whoever paces a body lets go of its connection in whatever way that ends."""
+    way.serve(BODY, Fault(cut=1_000_000))
+    book = way.book(tmp_path)
+    async with way.worker() as desk:
+        assert isinstance(await way.carry(desk, book), link.Failed)
+    async with way.worker() as desk:
+        assert isinstance(await way.carry(desk, book), link.Drained)
+    assert book.temporary().read_bytes() == BODY

@@ -1,0 +1,159 @@
+"""Whether the connection is metered, as NetworkManager says over a bus that is real.
+
+The NetworkManager is a fake: see tests/support/bus.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jeepney import DBusAddress, HeaderFields, new_signal
+from jeepney.io.asyncio import open_dbus_connection
+
+from tests.support.bus import NAME, PATH, network_manager, private_bus
+from tests.support.clocks import WallClock
+from transferd.model.costs import NETWORK_MANAGER, UNKNOWN, LinkCost
+from transferd.service.metering import Metering
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+METERED = NETWORK_MANAGER[1]
+
+
+class Listener:
+    """Hears what the connection costs."""
+
+    def __init__(self, bus: str) -> None:
+        self.heard: list[LinkCost] = []
+        self._news = asyncio.Event()
+        self.clock = WallClock(NOON)
+        self.organ = Metering(self._hear, self.clock, bus)
+
+    def _hear(self, cost: LinkCost) -> None:
+        self.heard.append(cost)
+        self._news.set()
+
+    async def until(self, reached: Callable[[list[LinkCost]], bool]) -> None:
+        """Wait for what is heard."""
+        async with asyncio.timeout(10):
+            while not reached(self.heard):
+                self._news.clear()
+                await self._news.wait()
+
+    async def hears(self, cost: LinkCost) -> None:
+        """Wait until that is the last word."""
+        await self.until(lambda heard: heard[-1:] == [cost])
+
+
+@asynccontextmanager
+async def listening(bus: str) -> AsyncIterator[Listener]:
+    """Listen meanwhile."""
+    listener = Listener(bus)
+    task = asyncio.create_task(listener.organ.run())
+    try:
+        yield listener
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or task.exception() is None
+
+
+async def test_it_is_heard_at_first_and_at_each_change(tmp_path: Path) -> None:
+    """BITS B8: a change of the link's cost acts at once."""
+    async with (
+        private_bus(tmp_path) as bus,
+        network_manager(bus.address, 1) as manager,
+        listening(bus.address) as listener,
+    ):
+        await listener.hears(METERED)
+        assert listener.organ.asked.is_set()
+        await manager.become(4)
+        await listener.hears(LinkCost.UNRESTRICTED)
+        await manager.become(3)
+        await listener.hears(METERED)
+        await manager.become(99)
+        await listener.hears(UNKNOWN)
+
+
+async def test_a_manager_that_comes_later_or_goes_is_noticed(tmp_path: Path) -> None:
+    """Nobody there means that nothing is known, and costs no timer."""
+    async with private_bus(tmp_path) as bus, listening(bus.address) as listener:
+        await listener.hears(UNKNOWN)
+        async with network_manager(bus.address, 1):
+            await listener.hears(METERED)
+        await listener.hears(UNKNOWN)
+        assert listener.clock.naps == []
+
+
+async def test_a_signal_is_a_reason_to_ask_and_not_believed(tmp_path: Path) -> None:
+    """Anybody on the bus may send one to us; only who is asked answers."""
+    async with (
+        private_bus(tmp_path) as bus,
+        network_manager(bus.address, 1) as manager,
+        listening(bus.address) as listener,
+        await open_dbus_connection(bus.address) as stranger,
+    ):
+        await listener.hears(METERED)
+        await manager.tell(2)
+        await listener.until(lambda heard: len(heard) == 2)
+        invalidated: list[str] = []
+        body = (NAME, {"Metered": ("u", 2)}, invalidated)
+        address = DBusAddress(PATH, interface="org.freedesktop.DBus.Properties")
+        forged = new_signal(address, "PropertiesChanged", "sa{sv}as", body)
+        # The third connection of the bus is the listener's, or one of the first two.
+        for number in range(3):
+            forged.header.fields[HeaderFields.destination] = f":1.{number}"
+            await stranger.send(forged)
+        await listener.until(lambda heard: len(heard) == 3)
+        assert set(listener.heard) == {METERED}
+
+
+async def test_many_signals_make_few_questions(tmp_path: Path) -> None:
+    """One question is open at a time, and one more covers all that came meanwhile."""
+    async with (
+        private_bus(tmp_path) as bus,
+        network_manager(bus.address, 1) as manager,
+        listening(bus.address) as listener,
+    ):
+        await listener.hears(METERED)
+        for _ in range(200):
+            await manager.tell(1)
+        await manager.become(2)
+        await listener.hears(LinkCost.UNRESTRICTED)
+        assert manager.asked < 100
+
+
+async def test_without_a_bus_nothing_is_watched_nor_imported(tmp_path: Path) -> None:
+    """A server has no NetworkManager, and pays nothing for that."""
+    program = (
+        "import asyncio, sys\n"
+        "from transferd.service.clock import SystemClock\n"
+        "from transferd.service.metering import Metering\n"
+        f"organ = Metering(print, SystemClock(), 'unix:path={tmp_path}/bus')\n"
+        "asyncio.run(organ.run())\n"
+        "assert organ.asked.is_set()\n"
+        "assert 'jeepney' not in sys.modules\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await process.wait() == 0
+
+
+async def test_a_bus_that_is_lost_is_tried_again_and_what_was_said_holds(tmp_path: Path) -> None:
+    """A restarted bus lets no job onto a metered link; one that is gone for good says nothing."""
+    (tmp_path / "bus").touch()  # nobody listens there
+    async with listening(f"unix:path={tmp_path}/bus") as listener:
+        assert await listener.clock.nap(1) == 60
+        (tmp_path / "bus").unlink()
+        async with private_bus(tmp_path) as bus, network_manager(bus.address, 1):
+            listener.clock.wake()
+            await listener.hears(METERED)
+            await bus.end()
+        assert await listener.clock.nap(2) == 60
+        assert listener.heard == [METERED]
+        (tmp_path / "bus").unlink(missing_ok=True)
+        listener.clock.wake()
+        await listener.hears(UNKNOWN)

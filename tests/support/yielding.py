@@ -1,0 +1,57 @@
+"""A background flow in the model of a bottleneck: a receiver that obeys a Pacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.support.bottleneck import SEGMENT
+from transferd.transfer.delay import Look
+from transferd.transfer.pacing import Pacing
+
+
+@dataclass(slots=True)
+class Yielding:
+    """A receiver that advertises what its pacing says, and takes nothing back.
+
+    The connection is made when the first bytes come, with the delay that there is then.
+    """
+
+    target: float
+    handshake: float
+    flows: int = 1
+    spread: float = 0.5
+    edge: float = 14_480.0
+    pacing: Pacing | None = None
+    history: list[tuple[float, float, float, float]] = field(default_factory=list)
+    _received: float = 0.0
+    _read: float = 0.0
+    _read_at: float = 0.0
+
+    def arrived(self, now: float, size: float) -> None:
+        """Take *size* bytes, read as many as the pacing allows, and step when it is due."""
+        self._received += size
+        if self.pacing is None:
+            if not size:
+                return
+            self.pacing = Pacing(
+                target=self.target,
+                now=now,
+                handshake=self.handshake,
+                received=int(self._received),
+                spread=self.spread,
+            )
+        pacing = self.pacing
+        if size:
+            pacing.saw(now, Look(received=int(self._received)))
+        if pacing.due(now):
+            pacing.step(now, Look(received=int(self._received)), flows=self.flows)
+            self.history.append((now, pacing.base, pacing.queue, pacing.advice.window))
+        advice = pacing.advice
+        if advice.rate is None:
+            self._read = self._received
+        else:
+            more = self._read + advice.rate * (now - self._read_at)
+            self._read = min(self._received, more)
+        self._read_at = now
+        # No server sends a part of a segment.
+        self.edge = max(self.edge, self._read + advice.window // SEGMENT * SEGMENT)

@@ -1,0 +1,146 @@
+"""What the laboratory makes of what it sees (`tests.lab`)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.lab.cells import CELLS, USUAL, cells, tools
+from tests.lab.link import Link
+from tests.lab.series import Series, interface_bytes, jain
+from tests.lab.topology import Role
+
+_INTERVAL = 0.05
+_DEVICES = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets
+    lo:       0       0    0    0    0     0          0         0        0       0
+foreground: 1234567     890    0    0    0     0          0         0   54321     500
+"""
+
+
+def recorded(rates: list[float], role: Role = Role.BACKGROUND) -> Series:
+    """A series in which a role gets *rates* bytes a second, one for each sample after the first."""
+    series, received = Series(), 0.0
+    for number, rate in enumerate([0.0, *rates]):
+        received += rate * _INTERVAL
+        everybody = dict.fromkeys((each.interface for each in Role), 0)
+        series.add(number * _INTERVAL, everybody | {role.interface: int(received)})
+    return series
+
+
+def seconds(count: float) -> int:
+    """How many samples are taken in that time."""
+    return round(count / _INTERVAL)
+
+
+def test_interfaces_are_told_apart_by_name() -> None:
+    """The first number after the name is what was received."""
+    assert interface_bytes(_DEVICES) == {"lo": 0, "foreground": 1234567}
+
+
+@given(st.floats(1, 1e9), st.integers(1, 9))
+def test_equal_shares_are_wholly_fair(rate: float, count: int) -> None:
+    """Jain's index is 1 for equal shares, however large they are."""
+    assert jain([rate] * count) == pytest.approx(1)
+
+
+def test_one_who_has_everything_is_as_unfair_as_it_gets() -> None:
+    """Jain's index is 1/n where one of n has all; of nothing there is no share."""
+    assert jain([5.0, 0, 0, 0]) == pytest.approx(1 / 4)
+    assert math.isnan(jain([0.0, 0.0]))
+
+
+def test_a_rate_is_what_came_between_two_samples() -> None:
+    """A rate is an average over the time asked for."""
+    series = recorded([1e6] * seconds(2) + [3e6] * seconds(2))
+    assert series.rate(Role.BACKGROUND, 0, 2) == pytest.approx(1e6)
+    assert series.rate(Role.BACKGROUND, 2, 4) == pytest.approx(3e6)
+    assert series.rate(Role.BACKGROUND, 0, 4) == pytest.approx(2e6)
+    assert series.rate(Role.FOREGROUND, 0, 4) == 0
+
+
+def test_a_download_that_yields_is_seen_to() -> None:
+    """The time to yield runs to where the rate falls for good, but for what smoothing takes."""
+    series = recorded([1e6] * seconds(2) + [0] * seconds(2))
+    assert series.falls(Role.BACKGROUND, 1e5, 1, 4) == pytest.approx(1.25, abs=0.1)
+    assert series.settles(Role.BACKGROUND, 1e5, 1, 4) == pytest.approx(1.2, abs=0.1)
+
+
+def test_a_download_that_comes_back_is_seen_to() -> None:
+    """The time to return runs to where the rate is high, and stays."""
+    series = recorded([0] * seconds(2) + [1e6] * seconds(2))
+    assert series.rises(Role.BACKGROUND, 9e5, 1, 4) == pytest.approx(1.25, abs=0.1)
+
+
+def test_a_short_dip_is_no_yielding() -> None:
+    """A rate must hold for half a second."""
+    series = recorded([1e6] * seconds(2) + [0] * seconds(0.4) + [1e6] * seconds(2))
+    assert series.falls(Role.BACKGROUND, 1e5, 0, 4) == math.inf
+    assert series.settles(Role.BACKGROUND, 1e5, 0, 4) == math.inf
+
+
+def test_one_who_was_never_there_has_yielded_at_once() -> None:
+    """What stays below the limit all the time yields in no time."""
+    series = recorded([10.0] * seconds(2))
+    assert series.settles(Role.BACKGROUND, 1e5, 0, 2) == 0
+
+
+def test_a_download_begins_with_its_body() -> None:
+    """Handshakes are not yet a download; what never comes begins never."""
+    series = recorded([100.0] * seconds(1) + [1e6] * seconds(1))
+    assert series.began(Role.BACKGROUND, 0) == pytest.approx(1.05, abs=0.06)
+    assert series.began(Role.FOREGROUND, 0) == math.inf
+
+
+def test_echoes_that_are_lost_count_as_the_longest() -> None:
+    """The median over echoes of a time; infinite where most were lost, and no number of none."""
+    series = Series(echoes={0.1: 0.020, 0.2: 0.022, 0.3: math.inf, 1.1: math.inf})
+    assert series.delay(0, 1) == 0.022
+    assert series.delay(0, 1, 95) == math.inf
+    assert series.delay(1, 2) == math.inf
+    assert math.isnan(series.delay(2, 3))
+
+
+def test_a_link_holds_its_buffer_and_no_more() -> None:
+    """The queue's limit in bytes is the rate times its time."""
+    link = Link(rate=100, buffer=400, rtt=20)
+    assert link.limit == 5_000_000
+    assert link.capacity * 8 / 1e6 == pytest.approx(95.6, abs=0.1)
+
+
+def test_a_token_bucket_takes_every_burst_of_its_link() -> None:
+    """What a sender hands over as one fits into the bucket, and is short beside the buffer."""
+    for link in {cell.link for cell in CELLS.values()}:
+        assert 1514 * link.segments * 2 <= link.burst < link.limit / 5
+
+
+def test_the_usual_cells_exist() -> None:
+    """What is measured by default can be measured."""
+    assert set(USUAL) <= set(CELLS)
+    assert len(set(USUAL)) == len(USUAL)
+
+
+def test_cells_are_named_as_files_in_a_shell() -> None:
+    """A pattern chooses all that it matches, each once."""
+    names = [cell.name for cell in cells(["late-*@20M-20ms-*", "late-bbr@20M-20ms-1ms"])]
+    assert names == [
+        f"late-{what}@20M-20ms-{rtt}ms" for what in ("cubic", "bbr") for rtt in (1, 20, 100)
+    ]
+    with pytest.raises(ValueError, match="no such cell: never"):
+        cells(["never"])
+
+
+def test_transferd_is_all_of_its_priorities() -> None:
+    """A tool's name is taken as it is, and transferd's stands for three."""
+    assert tools(["transferd", "curl"]) == [
+        "transferd-high",
+        "transferd-normal",
+        "transferd-low",
+        "curl",
+    ]
+    with pytest.raises(ValueError, match="no such tool: wget;"):
+        tools(["wget"])

@@ -1,0 +1,90 @@
+"""Background jobs of many machines do not start at one moment."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.hand_clock import HandClock, queued_job
+from transferd.model.admission import Admission, Link
+from transferd.model.costs import LinkCost
+from transferd.model.job import Job, Priority
+from transferd.model.states import JobState
+from transferd.service.blockers import blockers_of
+from transferd.service.stagger import Stagger
+
+OPEN = Admission()
+
+
+def holding(clock: HandClock, jitter: float = 0.5, spread: float = 100.0) -> Stagger:
+    """A daemon has just started."""
+    stagger = Stagger(clock, lambda: jitter, spread)
+    stagger.hold()
+    return stagger
+
+
+def called(stagger: Stagger) -> list[str]:
+    """Who starts all the same, in turn."""
+    return [claim.job_id for claims in stagger.called.values() for claim in claims]
+
+
+@given(jitter=st.floats(0, 1, exclude_max=True), spread=st.floats(0, 1e6))
+def test_the_moment_lies_within_the_spread(jitter: float, spread: float) -> None:
+    """Nobody waits longer than the configuration says."""
+    until = holding(HandClock(1000.0), jitter, spread).until
+    assert until is None or 1000 < until <= 1000 + spread
+
+
+def test_a_hold_ends_and_is_not_made_longer() -> None:
+    """Whoever asks again and again keeps no job from its start."""
+    clock = HandClock(1000.0)
+    stagger = holding(clock)
+    clock.moment = 1049.0
+    stagger.hold()
+    assert stagger.until == 1050
+    clock.moment = 1050.0
+    assert stagger.until is None
+
+
+def test_without_a_spread_nobody_is_held_back() -> None:
+    """0 switches it off."""
+    assert holding(HandClock(), spread=0.0).until is None
+
+
+def test_what_somebody_asks_for_starts_at_once() -> None:
+    """Jobs that were there wait, and what is retried; a new one and a resumed one do not."""
+    stagger = holding(HandClock())
+    retried = queued_job("retried", retry_delay=60.0)
+    for job in (queued_job("new"), retried):
+        stagger.call(job)
+    assert called(stagger) == ["new"]
+    stagger.call(retried, asked=True)
+    assert called(stagger) == ["new", "retried"]
+
+
+def test_a_job_that_has_moved_on_is_not_started_again() -> None:
+    """The queue is not asked for the same job for ever."""
+    stagger = holding(HandClock())
+    for name in ("paused", "started"):
+        stagger.call(queued_job(name))
+    stagger.call(queued_job("paused", state=JobState.SUSPENDED))
+    stagger.started(queued_job("started").id)
+    assert called(stagger) == []
+
+
+def why(job: Job, stagger: Stagger, clock: HandClock, admission: Admission = OPEN) -> str:
+    """Return what keeps a job from moving."""
+    held = stagger.until if stagger.holds(job) else None
+    return blockers_of(job, admission, clock.now(), clock.steady(), held)[0].code
+
+
+def test_a_job_that_is_held_back_says_so() -> None:
+    """Promise 9; what is not held back waits for a slot like any other."""
+    clock = HandClock()
+    stagger = holding(clock)
+    assert why(queued_job("old"), stagger, clock) == "start_spread"
+    assert why(queued_job("f", priority=Priority.FOREGROUND), stagger, clock) == "no_slot"
+    stagger.call(queued_job("new"))
+    assert why(queued_job("new"), stagger, clock) == "no_slot"
+    metered = Admission(link=Link(cost=LinkCost.USAGE_BASED))
+    assert why(queued_job("old"), stagger, clock, metered) == "metered"

@@ -1,0 +1,101 @@
+"""Who may run now: the schedule, the link's cost and its interfaces, as one pure decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from transferd.model.costs import DEFAULT_COSTS, UNKNOWN, LinkCost, goes_over, narrowest
+from transferd.model.job import Blocker, Cost, Priority
+from transferd.model.queue import Admitted
+from transferd.model.rates import FREE, Rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What is configured of links."""
+
+    #: What DEFAULT means for a job of a priority.
+    costs: Mapping[Priority, Cost] = field(default_factory=lambda: DEFAULT_COSTS)
+    #: Names of interfaces as shell patterns: background jobs use none of these…
+    blocked: tuple[str, ...] = ()
+    #: …and, if there are any, no others than these.
+    allowed: tuple[str, ...] = ()
+
+    def cost(self, priority: Priority, cost: Cost) -> Cost:
+        """Return what a job's cost means; never DEFAULT."""
+        return self.costs[priority] if cost is Cost.DEFAULT else cost
+
+    def barred(self, interface: str) -> bool:
+        """Tell whether background jobs stay away from an interface."""
+        if any(fnmatchcase(interface, pattern) for pattern in self.blocked):
+            return True
+        return bool(self.allowed) and not any(fnmatchcase(interface, each) for each in self.allowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """How the machine is connected."""
+
+    cost: LinkCost = UNKNOWN
+    #: Over which the Internet is reached, by each family of addresses.
+    interfaces: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """All that decides whether a job may run, at one moment."""
+
+    rules: Rules = field(default_factory=Rules)
+    link: Link = field(default_factory=Link)
+    rates: Rates = FREE
+    #: When jobs of priorities without any bandwidth get some again, as far as that is known.
+    opens: Mapping[Priority, datetime] = field(default_factory=dict)
+
+    def may_run(self, priority: Priority, cost: Cost) -> Blocker | None:
+        """Return what keeps such jobs from running; None when nothing does."""
+        if self.rates.of(priority) == 0:
+            return self._closed(priority)
+        if priority is not Priority.FOREGROUND:
+            barred = sorted(filter(self.rules.barred, self.link.interfaces))
+            if barred:
+                return _interface_blocked(barred[0])
+        meant = self.rules.cost(priority, cost)
+        return None if goes_over(meant, self.link.cost) else self._metered(meant)
+
+    def admitted(self) -> Admitted:
+        """Return who may run."""
+        return {
+            priority: frozenset(cost for cost in Cost if self.may_run(priority, cost) is None)
+            for priority in Priority
+        }
+
+    def _closed(self, priority: Priority) -> Blocker:
+        front = self.rates.total != 0  # foreground jobs have no limit but this one (BITS.md B4)
+        return _blocker(
+            "schedule_closed",
+            f"the schedule leaves no bandwidth to {priority.label} jobs now",
+            "wait, or make it a foreground job" if front else "wait, or change the schedule",
+            self.opens.get(priority),
+        )
+
+    def _metered(self, meant: Cost) -> Blocker:
+        return _blocker(
+            "metered",
+            f"the connection is metered, and the job's cost is {meant.label}",
+            f"connect to another network, or set its cost to {narrowest(self.link.cost).label}",
+        )
+
+
+def _interface_blocked(interface: str) -> Blocker:
+    return _blocker(
+        "interface_blocked",
+        f"the network is reached over {interface}, which background jobs are to stay away from",
+        "disconnect it, or make it a foreground job",
+    )
+
+
+def _blocker(code: str, text: str, remedy: str, until: datetime | None = None) -> Blocker:
+    return Blocker(code=code, text=text, since=None, until=until, remedy=remedy)

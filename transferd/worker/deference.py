@@ -1,0 +1,98 @@
+"""How background bodies leave the line to others: each connection advertises what it may take."""
+
+from __future__ import annotations
+
+import contextlib
+
+from transferd.model.job import Seconds
+from transferd.transfer.pacing import INTERVAL, Advice
+from transferd.worker.flow import PIPE
+from transferd.worker.line import Line
+from transferd.worker.window import Window
+
+#: A flow that is held to a rate may read the bytes of so long at once.
+_BURST: Seconds = 0.1
+
+
+class Flows:
+    """The background flows of this machine."""
+
+    def __init__(self) -> None:
+        self._own = 0
+        #: Those of other workers.
+        self.others = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._own + self.others
+
+    def come(self) -> None:
+        """Take that there is one more of this worker."""
+        self._own += 1
+
+    def go(self) -> None:
+        """Take that there is one less."""
+        self._own -= 1
+
+
+class Deference:
+    """The pace of one body on a line. Fits `pace.Pace`."""
+
+    def __init__(self, line: Line, window: Window, flows: Flows) -> None:
+        """Steer *window*, to be closed with this."""
+        self._line = line
+        self._window = window
+        self._flows = flows
+        flows.come()
+        self._clamped: int | None = None
+        self._next: Seconds = 0.0
+        self._rate: float | None = None
+        #: Of a flow that is held to a rate: what it may read, as of when.
+        self._allowance = 0.0
+        self._counted: Seconds = 0.0
+
+    def room(self, now: Seconds) -> tuple[int, Seconds]:
+        """See Pace.room."""
+        if now >= self._next:
+            self._step(now)
+        if self._rate is None:
+            return PIPE, self._next - now
+        self._allowance += self._rate * (now - self._counted)
+        self._allowance = min(self._allowance, max(self._rate * _BURST, 1.0))
+        self._counted = now
+        return int(self._allowance), min(self._next - now, 1 / self._rate + _BURST / 2)
+
+    def took(self, now: Seconds, count: int) -> None:
+        """See Pace.took."""
+        self._allowance -= count
+        with contextlib.suppress(OSError):  # gone: the next read tells
+            # Said again each time: the kernel grows its buffer, and what it advertises, as it is
+            # read from.
+            self._clamp(self._line.pacing.saw(now, self._window.look()).window)
+
+    def close(self) -> None:
+        """See Pace.close."""
+        self._flows.go()
+        self._window.close()
+
+    def _step(self, now: Seconds) -> None:
+        self._next = now + INTERVAL
+        with contextlib.suppress(OSError):  # gone: the next read tells
+            advice = self._line.pacing.step(
+                now, self._window.look(), limited=self._held(), flows=self._flows.count
+            )
+            self._clamp(advice.window)
+            self._heed(now, advice)
+
+    def _held(self) -> bool:
+        """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
+        return self._clamped is None or self._window.unread() > self._clamped / 2
+
+    def _clamp(self, size: int) -> None:
+        self._window.clamp(size)
+        self._clamped = size
+
+    def _heed(self, now: Seconds, advice: Advice) -> None:
+        if advice.rate != self._rate:
+            self._rate, self._allowance, self._counted = advice.rate, 0.0, now
