@@ -24,7 +24,7 @@ from transferd.wire import link
 from transferd.worker import batch, shelf
 from transferd.worker.batch import Deposit, Outcome, keep
 from transferd.worker.partfile import PartFile
-from transferd.worker.shelf import Deposits, Shelf
+from transferd.worker.shelf import Deposits, Shelves
 
 #: Enough to be flushed by one call.
 MANY = 6
@@ -272,8 +272,7 @@ async def test_what_waits_for_a_slow_disk_is_not_begun_after_its_run_has_left(
         return batch.keep(waiting)
 
     monkeypatch.setattr(shelf, "keep", slow)
-    shelved = Shelf(threads)
-    leaving = Deposits(shelved, MANY)
+    leaving = Deposits(Shelves(threads), MANY)
     given = deposit(tmp_path, "f")
     told: list[Inode] = []
     await leaving.put(given, told.append)
@@ -281,7 +280,39 @@ async def test_what_waits_for_a_slow_disk_is_not_begun_after_its_run_has_left(
     overwrite(given, b"of a later run")
     disk.set()
     async with asyncio.timeout(20):
-        await Deposits(shelved, 1).leave(20)
         await asyncio.to_thread(threads.shutdown)
     assert content(given) == b"of a later run"
     assert not told
+
+
+# ── disks that hang ────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_file_system_that_hangs_holds_up_its_own_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of them wait there, what goes elsewhere is kept at once."""
+    gone, here, disk = tmp_path / "gone", tmp_path / "here", Event()
+    gone.mkdir()
+    here.mkdir()
+
+    def hanging(waiting: Sequence[Deposit]) -> list[Outcome]:
+        if any(each.local.startswith(str(gone)) for each in waiting):
+            disk.wait(20)
+        return batch.keep(waiting)
+
+    monkeypatch.setattr(shelf, "keep", hanging)
+    monkeypatch.setattr(shelf, "_device", lambda directory: int(directory == str(gone)))
+    told: list[Inode] = []
+    with ThreadPoolExecutor(4) as threads:
+        shelves = Shelves(threads)
+        stuck, well = Deposits(shelves, 1000), Deposits(shelves, 1000)
+        for number in range(200):
+            await stuck.put(deposit(gone, f"f{number}"), told.append)
+        async with asyncio.timeout(10):
+            await well.put(deposit(here, "f"), told.append)
+            await well.settled()
+        assert len(told) == 1
+        disk.set()
+        await stuck.settled()
+        assert len(told) == 201
