@@ -140,8 +140,8 @@ class Scheduler:
 
     def _running(self) -> list[Running]:
         claims = self._runs.running
-        alive = {claim.job_id for claim in claims}
-        self._since = {job: since for job, since in self._since.items() if job in alive}
+        # Also of one that has done all its files: it may get others, and goes on then.
+        self._since = {job: since for job, since in self._since.items() if self._runs.holds(job)}
         return [
             Running(
                 job_id=c.job_id,

@@ -65,7 +65,7 @@ class Run:
         self._telling = False
         self._moment: asyncio.TimerHandle | None = None
         self._lanes: Lanes | None = None
-        self._deposits = Deposits(equipment.shelf, _DEPOSITS)
+        self._deposits = Deposits(equipment.shelves, _DEPOSITS)
         self._manners = Manners(
             equipment.limits,
             equipment.flows,
