@@ -33,8 +33,10 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=LONGEST / 86400)]
 # A larger one is no delay that anybody would call background.
 Delay = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Rate = Annotated[int, msgspec.Meta(ge=0)]
+# Workers are told some of them: all are such numbers as JSON and SQLite have.
+_MOST = 2**53
+Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 # What an environment can hold (environ(7)).
@@ -123,8 +125,8 @@ class Network(Section, frozen=True):
     #: A body must bring stall_bytes in each window, or it counts as stalled.
     stall_window_seconds: Positive = 60.0
     stall_bytes: Count = 1024
-    max_redirects: Annotated[int, msgspec.Meta(ge=0)] = 10
-    header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 65536
+    max_redirects: Amount = 10
+    header_bytes: Annotated[int, msgspec.Meta(ge=8192, le=_MOST)] = 65536
     #: A scheme whose Kerberos library has not answered by then counts as not usable.
     kerberos_timeout_seconds: Positive = 15.0
     #: Over which links jobs of a priority go that do not say.
@@ -172,10 +174,10 @@ class PeriodOfWeek(Section, frozen=True):
 class BytesPerSecond(Section, frozen=True):
     """Limits of all users together; None: none, 0: nothing moves."""
 
-    total_bytes_per_second: Rate | None = None
-    high_bytes_per_second: Rate | None = None
-    normal_bytes_per_second: Rate | None = None
-    low_bytes_per_second: Rate | None = None
+    total_bytes_per_second: Amount | None = None
+    high_bytes_per_second: Amount | None = None
+    normal_bytes_per_second: Amount | None = None
+    low_bytes_per_second: Amount | None = None
 
     def rates(self) -> Rates:
         """Return those that there are."""
@@ -213,10 +215,10 @@ class Weekly(Section, frozen=True):
 class Bandwidth(Section, frozen=True):
     """How much of the line all jobs together may take, in bytes a second; 0: no limit."""
 
-    total_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
-    high_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
-    normal_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
-    low_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    total_bytes_per_second: Amount = 0
+    high_bytes_per_second: Amount = 0
+    normal_bytes_per_second: Amount = 0
+    low_bytes_per_second: Amount = 0
 
     def rates(self) -> Rates:
         """Return the limits that are set."""
@@ -294,10 +296,10 @@ class Bounds(Section, frozen=True):
     jobs_per_user: Count = 10_000
     jobs_per_machine: Count = 1_000_000
     #: Bytes of all files in the queue, as far as their sizes are known; 0: no limit.
-    bytes_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
-    bytes_per_machine: Annotated[int, msgspec.Meta(ge=0)] = 0
+    bytes_per_user: Amount = 0
+    bytes_per_machine: Amount = 0
     #: Bytes that the jobs of one user take in the queue file; 0: no limit.
-    stored_bytes_per_user: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+    stored_bytes_per_user: Amount = 256 * 1024 * 1024
     jobs_per_request: Count = 1_000
     body_bytes: Count = 64 * 1024 * 1024
 
@@ -341,7 +343,8 @@ def parse_config(text: str, source: str) -> Config:
     """
     try:
         config = msgspec.convert(tomllib.loads(text), Config)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    # Some of what is no TOML has an error of its own: numbers and nests without an end.
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"cannot use configuration {source}: {error}") from error
     _check_zone(config.schedule.time_zone, source)
     return msgspec.structs.replace(config, passport=_checked(config.passport, source))

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jeepney import DBusAddress, HeaderFields, new_signal
+from jeepney import DBusAddress, HeaderFields, Parser, new_method_return, new_signal
 from jeepney.io.asyncio import open_dbus_connection
 
 from tests.support.bus import NAME, PATH, network_manager, private_bus
@@ -157,3 +157,32 @@ async def test_a_bus_that_is_lost_is_tried_again_and_what_was_said_holds(tmp_pat
         (tmp_path / "bus").unlink(missing_ok=True)
         listener.clock.wake()
         await listener.hears(UNKNOWN)
+
+
+async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let somebody onto what seems to be a bus, and send a value of a type that there is not."""
+    await reader.readuntil(b"\r\n")
+    writer.write(b"OK 0123456789abcdef\r\n")
+    await reader.readuntil(b"BEGIN\r\n")
+    parser = Parser()
+    while (hello := parser.get_next_message()) is None:
+        parser.add_data(await reader.read(4096))
+    writer.write(new_method_return(hello, "s", (":1.1",)).serialise(serial=1))
+    await reader.read(4096)
+    address = DBusAddress(PATH, interface="org.freedesktop.DBus.Properties")
+    signal = new_signal(address, "PropertiesChanged", "v", (("u", 1),)).serialise(serial=2)
+    writer.write(signal.replace(b"\x01u\0", b"\x01!\0"))
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_bus_that_talks_nonsense_is_left_for_a_while(tmp_path: Path) -> None:
+    """Whatever it says, the daemon goes on, and what was known holds."""
+    path = tmp_path / "bus"
+    async with (
+        await asyncio.start_unix_server(talk_nonsense, path),
+        listening(f"unix:path={path}") as listener,
+    ):
+        assert await listener.clock.nap(1) == 60
+        assert listener.organ.asked.is_set()
+        assert listener.heard == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.support.clocks import WallClock
 from tests.support.netns import Network, network
 from tests.support.servers import require_program, require_root
 from transferd.service.clock import SystemClock
@@ -98,3 +100,35 @@ async def watched(place: Network, heard: asyncio.Queue[frozenset[str]]) -> None:
 def test_every_change_of_the_ways_is_heard(place: Network) -> None:
     """Routes, rules, and an interface that takes its routes along without a word of them."""
     place.within(lambda: asyncio.run(watched(place, asyncio.Queue())))
+
+
+async def retried(place: Network, heard: asyncio.Queue[frozenset[str]]) -> None:
+    """Let routes come in a burst, and a VPN with them."""
+    retries: asyncio.Queue[None] = asyncio.Queue()
+
+    async def retry() -> None:
+        retries.put_nowait(None)
+
+    clock = WallClock(datetime.now(UTC))
+    watch = asyncio.create_task(NetworkWatch(retry, heard.put_nowait, clock).run())
+    async with asyncio.timeout(10):
+        await heard.get()
+        await asyncio.to_thread(ip, place, "route add default via 10.1.0.1")
+        await clock.nap(1)
+        await asyncio.to_thread(ip, place, "route add 128.0.0.0/1 via 10.2.0.1")
+        while await heard.get() != frozenset({"vpn0"}):
+            pass
+        assert (retries.empty(), len(clock.naps)) == (True, 1)
+        clock.wake()
+        await retries.get()
+        await asyncio.to_thread(ip, place, "route add 10.9.0.0/24 via 10.2.0.1")
+        await clock.nap(2)
+        clock.wake()
+        await retries.get()
+    watch.cancel()
+    await asyncio.wait([watch])
+
+
+def test_a_vpn_is_seen_while_a_burst_of_routes_settles(place: Network) -> None:
+    """One retry answers the burst a moment later; the way is another at once."""
+    place.within(lambda: asyncio.run(retried(place, asyncio.Queue())))

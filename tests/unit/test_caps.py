@@ -36,6 +36,19 @@ class Reader:
         self.next = now if here == room else now + 0.01
 
 
+@dataclass
+class Asker(Reader):
+    """Asks for small files, one after the other, each of which comes as a whole."""
+
+    def turn(self, now: float, most: int = 2000) -> None:
+        """Ask whether the next one may come."""
+        wait = self.body.claim(now, most)
+        self.next = now + wait + 0.001
+        if not wait:
+            self.body.took(now, most)
+            self.count += most
+
+
 @pytest.fixture
 def caps(monkeypatch: pytest.MonkeyPatch) -> Caps:
     """The limits of a worker whose clock begins at 0."""
@@ -88,6 +101,17 @@ def test_what_a_slow_one_leaves_others_take(caps: Caps) -> None:
     counts = read([slow, quick], 0.0, 5.0)
     assert sum(counts) == pytest.approx(5 * MEGA, rel=0.02)
     assert counts[0] == pytest.approx(500_000, rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [1024, 4096])
+def test_a_small_file_has_its_turn_among_many_long_bodies(caps: Caps, rate: int) -> None:
+    """However slow the limit, and although somebody always waits who knows when there is more."""
+    caps.limit(Rates(total=rate), 0.0)
+    readers = [Reader(RunCaps(caps, NORMAL, None).body()) for _ in range(10)]
+    asker = Asker(RunCaps(caps, NORMAL, None).body())
+    counts = read([*readers, asker], 0.0, 400_000 / rate)
+    fair = sum(counts) / len(counts)
+    assert all(0.5 * fair < count < 2 * fair for count in counts)
 
 
 def test_limits_change_at_once(caps: Caps) -> None:

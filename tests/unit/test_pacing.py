@@ -16,7 +16,7 @@ from tests.support.congestion import Bbr, Capped, Cubic
 from tests.support.yielding import Yielding
 from transferd.model.job import Priority
 from transferd.transfer.delay import Look
-from transferd.transfer.pacing import INTERVAL, TARGETS, TRICKLE, Pacing, Phase
+from transferd.transfer.pacing import INTERVAL, LARGEST, TARGETS, TRICKLE, Pacing, Phase
 
 MEGABIT = 125_000.0
 NORMAL = TARGETS[Priority.NORMAL] or 0.0
@@ -300,6 +300,18 @@ class TestTheWindow:
                 pacing.step(now, Look(received=received), limited=limited, flows=flows)
             assert pacing.advice.window >= FLOOR
             assert pacing.advice.window % (1 << scale) == 0
+
+    @pytest.mark.parametrize("server", [50_000, 5_000_000])
+    def test_a_server_that_is_slow_makes_no_window_without_bounds(self, server: int) -> None:
+        """No queue ends the doubling then; what the kernel is told is a number that it takes."""
+        pacing = Pacing(target=NORMAL, now=0.0, handshake=0.01)
+        largest = 0
+        for step in range(1, 120 * 20):
+            now = step * INTERVAL
+            look = Look(received=int(server * now), rtt=0.01)
+            pacing.saw(now, look)
+            largest = max(largest, pacing.step(now, look).window)
+        assert largest <= LARGEST
 
     def test_it_is_never_more_than_halved_in_a_step(self) -> None:
         """DESIGN 8: a share is given up by a half at most, whatever the delay says."""

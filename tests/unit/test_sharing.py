@@ -166,9 +166,22 @@ def test_another_limit_counts_at_once(desks: tuple[Desk, ...]) -> None:
     office.begin(desks[0])
     office.sharing.limit(Rates(total=1000))
     office.sharing.limit(Rates(total=500))
-    office.sharing.limit(Rates(total=0))
-    assert office.sharing.rates == Rates(total=0)
+    office.sharing.limit(FREE)
+    assert office.sharing.rates == FREE
     assert [terms.rates for terms in desks[0].heard] == [Rates(total=1000), Rates(total=500), FREE]
+
+
+def test_when_a_window_closes_what_runs_stands_still(desks: tuple[Desk, ...]) -> None:
+    """Jobs are ended one by one; meanwhile none goes on as if there were no limit."""
+    office = Office(Rates(total=1000, by_priority={LOW: 500}))
+    front, low = office.begin(desks[0]), office.begin(desks[1], LOW)
+    office.sharing.limit(Rates(total=1000, by_priority={LOW: 0}))
+    assert desks[0].heard[-1].rates == Rates(total=500)
+    assert desks[1].heard[-1].rates == Rates(total=500, by_priority={LOW: 1})
+    office.sharing.limit(Rates(total=0))
+    assert [desk.total for desk in desks[:2]] == [1, 1]
+    office.pass_time(2, {front: 1.0, low: 0.0})
+    assert [desk.total for desk in desks[:2]] == [1, 1]
 
 
 def test_another_priority_is_another_limit(desks: tuple[Desk, ...]) -> None:

@@ -7,7 +7,6 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from transferd.model.job import Seconds
 from transferd.service.ports import Clock
@@ -56,6 +55,8 @@ class NetworkWatch:
         self._on_route = on_route
         self._on_way = on_way
         self._clock = clock
+        #: Whether a retry is to come that answers whatever comes before it.
+        self._settling = False
 
     async def run(self) -> None:
         """Watch until cancelled; where netlink is not to be had, nothing is watched."""
@@ -74,21 +75,24 @@ class NetworkWatch:
 
     async def _watch(self, watch: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            new = True  # ENOBUFS: messages were lost, which is as good as one
-            with suppress(OSError):
-                new = announces_route(await loop.sock_recv(watch, 65536))
-            # At once: what must not go over a VPN has no second to spare.
-            self._on_way(interfaces())
-            if new:
-                await self._settle(watch)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                lost = False
+                try:
+                    new = announces_route(await loop.sock_recv(watch, 65536))
+                except OSError:  # ENOBUFS: messages were lost, which is as good as one
+                    new = lost = True
+                # At once: what must not go over a VPN has no second to spare.
+                self._on_way(interfaces())
+                if new and not self._settling:
+                    self._settling = True
+                    group.create_task(self._settle())
+                # However many messages there are, others have their turn.
+                await (self._clock.sleep(_SETTLE) if lost else asyncio.sleep(0))
 
-    async def _settle(self, watch: socket.socket) -> None:
+    async def _settle(self) -> None:
         """Wait for the end of a burst; whoever waits for the network tries again."""
         await self._clock.sleep(_SETTLE)
-        with suppress(OSError):
-            while watch.recv(65536):
-                pass
-        self._on_way(interfaces())
+        self._settling = False
         log.info("network.route_added", extra={"fields": {}})
         await self._on_route()

@@ -20,8 +20,6 @@ from jeepney import (
 )
 from jeepney.bus_messages import message_bus
 from jeepney.io.asyncio import DBusConnection, open_dbus_connection
-from jeepney.io.common import RouterClosed
-from jeepney.wrappers import DBusErrorResponse
 
 from transferd.model.costs import NETWORK_MANAGER, UNKNOWN, LinkCost
 from transferd.model.job import Seconds
@@ -44,7 +42,9 @@ async def follow(address: str, tell: Callable[[LinkCost], None]) -> None:
             for rule in _reasons():
                 await connection.send(message_bus.AddMatch(rule))
             await _Inquiry(connection, tell).run()
-    except (EOFError, ValueError, DBusErrorResponse, RouterClosed) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a bus that talks nonsense brings any error out of a parser
         raise ConnectionError(f"the bus at {address} is lost: {error!r}") from error
 
 

@@ -65,7 +65,7 @@ class Sharing:
         return self._rates
 
     def limit(self, rates: Rates) -> None:
-        """Let other limits hold, at once. Where one is 0 nothing is to run: others see to that."""
+        """Let other limits hold, at once; where one is 0, what runs stands still until it ends."""
         if rates != self._rates:
             self._rates = rates
             for member in self._members.values():
@@ -117,7 +117,7 @@ class Sharing:
     def _limits(self) -> Iterable[tuple[Priority | None, int]]:
         for priority in (None, *Priority):
             rate = self._rates.total if priority is None else self._rates.by_priority.get(priority)
-            if rate:
+            if rate is not None:
                 yield priority, rate
 
     @property

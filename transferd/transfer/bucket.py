@@ -75,6 +75,12 @@ class Bucket:
             return 0.0
         return count * self.sharers / self._rate
 
+    def round(self) -> Seconds:
+        """Return how long it takes until each of those who take has had all that it holds."""
+        if self._rate is None:
+            return 0.0
+        return self.sharers * self._capacity(self._rate) / self._rate
+
     def _fill(self, now: Seconds) -> None:
         if self._rate is not None and now > self._at:
             more = self._level + self._rate * (now - self._at)

@@ -49,6 +49,10 @@ _FIRST_SEGMENTS = 10
 _FLOOR_SEGMENTS = 2
 #: Below so many of the smallest windows a flow is no queue of its own to look behind.
 _SMALL = 4
+#: No window is larger: 100 ms of 2.6 Gbit/s. A larger one would be advertised in units of more than
+#: an ACK's worth, and rounded up with each: it would never shrink. And where the server is the
+#: limit, no queue ever ends the doubling.
+LARGEST = 32 * 1024 * 1024
 #: The largest growth in such a time while it looks for the target.
 _GAIN = 1 / 8
 _GAIN_AMONG_RIVALS = 1 / 16
@@ -401,7 +405,7 @@ class Pacing:
         gain = (1.0 if doubling else gain * distance) / flows
         tempo = max(INTERVAL, self._base.value) if self._phase is Phase.RISING else self._period
         past = min((self._now - self._grown) / tempo, 1.0)
-        self._window *= (1 + gain) ** past
+        self._window = min(self._window * (1 + gain) ** past, LARGEST)
         self._grown = self._now
         if self._phase is Phase.RISING and self._window >= min(rise, 0.9 * self._before):
             self._enter(Phase.CRUISING)

@@ -17,7 +17,7 @@ from transferd.transfer.bucket import Bucket
 
 #: Whoever waits looks again so soon: a limit may be another by then.
 _LOOK: Seconds = 0.1
-#: Nobody's turn is later: limits change.
+#: Nobody's turn is later, since limits change, unless a round takes longer.
 _LATEST: Seconds = 1.0
 
 
@@ -175,7 +175,8 @@ class Capped:
             bucket.take(now, count - (granted or 0))
         if count:
             pause = max(bucket.turn(count) for bucket in owing)
-            self._turn = min(max(self._turn, now) + pause, now + _LATEST)
+            latest = max(_LATEST, *(bucket.round() for bucket in owing))
+            self._turn = min(max(self._turn, now) + pause, now + latest)
 
 
 class Small:

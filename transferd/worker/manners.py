@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from transferd.auth.flow import Randomness
@@ -76,7 +77,7 @@ class Manners:
         self.caps.retune(priority, max_rate, monotonic())
         self.steady = self.steady and yielded == self.yields
         for body in self._bodies:
-            body.change(self._pace(body.handler))
+            body.change(self._pace)
 
     def open_socket(self, place: Place) -> socket.socket:
         """Open a socket, to be connected, that suits the bodies."""
@@ -167,10 +168,10 @@ class Conduct:
         with self._lock:
             self._pace.took(now, count)
 
-    def change(self, pace: Pace) -> None:
+    def change(self, other: Callable[[Handler | None], Pace]) -> None:
         """Go on otherwise; in the loop's thread."""
-        with self._lock:
-            before, self._pace = self._pace, pace
+        with self._lock:  # or the pace so far would go on to steer what the other one has set
+            before, self._pace = self._pace, other(self.handler)
         before.close()
 
     def close(self) -> None:

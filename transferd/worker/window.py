@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from transferd.model.job import Seconds
 from transferd.transfer.delay import Look
+from transferd.transfer.pacing import LARGEST
 
 _INFO_BYTES = 236
 #: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs…
@@ -28,11 +29,6 @@ _INT = struct.Struct("@i")
 #: Of paths that tell nothing.
 _USUAL_SEGMENT = 536
 _USUAL_RTT: Seconds = 0.05
-
-
-#: The largest window of a connection that is paced: 100 ms of 2.6 Gbit/s. A larger one would be
-#: advertised in units of more than an ACK's worth, and rounded up with each: it would never shrink.
-_LARGEST = 32 * 1024 * 1024
 
 
 #: Where a socket is to be opened: family, kind, protocol, name and address.
@@ -51,7 +47,7 @@ def open_steerable(place: Place, *, lower_effort: bool = False) -> socket.socket
     """
     sock = open_plain(place)
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LARGEST)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, LARGEST)
     if lower_effort:
         _mark(sock, _LOWER_EFFORT)
     return sock
@@ -133,7 +129,7 @@ class Window:
 
     def open(self) -> None:
         """Advertise whatever the kernel thinks right, up to what was thought of at the start."""
-        self.clamp(_LARGEST)
+        self.clamp(LARGEST)
 
     def mark(self, *, lower_effort: bool) -> None:
         """Let routers treat the connection from now on as `open_steerable` says, or as any."""
