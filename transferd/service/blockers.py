@@ -20,11 +20,13 @@ def blockers_of(
     steady: Seconds,
     held: Seconds | None,
     rates: Rates = FREE,
+    *,
+    paced: bool = False,
 ) -> tuple[Blocker, ...]:
     """Return the reasons why *job* does not move; none when it does, or has left the queue.
 
     A queued job is *held* back until that moment; None: it is not. Of one that moves, the limits
-    that hold for it, those of *rates* included.
+    that hold for it, those of *rates* included; and whether its reads are *paced*.
     """
     match job.state:
         case JobState.SUSPENDED if job.files_total == 0:
@@ -57,7 +59,7 @@ def blockers_of(
             text = "every file is here; they get their names when the job is completed"
             return (_blocker(job, "not_completed", text, "complete the job"),)
         case JobState.CONNECTING | JobState.TRANSFERRING:
-            return limits_of(job.settings, rates)
+            return limits_of(job.settings, rates, paced=paced)
         case _:
             return ()
 

@@ -200,7 +200,9 @@ class Jobs:
         now, steady = self._clock.now(), self._clock.steady()
         held = self._stagger.until if self._stagger.holds(job) else None
         admission, rates = self._windows.admission, self._sharing.rates
-        return blockers_of(job, admission, self._scheduler.slots, now, steady, held, rates)
+        paced = self._runs.held(job.id)
+        slots = self._scheduler.slots
+        return blockers_of(job, admission, slots, now, steady, held, rates, paced=paced)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""

@@ -13,21 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum
 
-from transferd.model.job import Priority
 from transferd.model.units import Seconds
-from transferd.transfer.delay import BaseDelay, Look, Rounds, Sample
+from transferd.transfer.advice import Advice, Phase
+from transferd.transfer.delay import BaseDelay, Ceiling, Look, Rounds, Sample
 from transferd.transfer.line import RISEN, Line
-
-#: The queueing delay that a class may cause; the foreground is not paced.
-TARGETS: dict[Priority, Seconds | None] = {
-    Priority.FOREGROUND: None,
-    Priority.HIGH: 0.025,
-    Priority.NORMAL: 0.010,
-    Priority.LOW: 0.005,
-}
 
 #: What a flow that makes room still reads in a second: enough that no server gives it up.
 TRICKLE = 14_480.0
@@ -39,8 +29,7 @@ INTERVAL: Seconds = 0.05
 #: make that longer than this.
 _LONGEST: Seconds = 0.25
 _TOLERANCE: Seconds = 0.001
-#: The rate that bounds the round trip is measured over no less than this time.
-_SPAN: Seconds = 0.2
+#: A round trip that is longer than possible by so much, so often in a row, is none.
 _UNLIKELY = 1.3
 _DOUBTS = 5
 #: Rounds that are measured at once.
@@ -78,31 +67,10 @@ _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
 
 
-class Phase(Enum):
-    """What the window is doing."""
-
-    #: Doubling until the delay first passes the target.
-    STARTING = "starting"
-    #: Looking for the target.
-    CRUISING = "cruising"
-    #: Small for a moment, to see the base delay.
-    SLOWED = "slowed"
-    #: Doubling towards a window that was good before.
-    RISING = "rising"
-    #: Even the smallest window is too much: reads are paced.
-    RESTING = "resting"
-    #: The smallest window for a moment, to see whether the others have gone.
-    PROBING = "probing"
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What to advertise from now on."""
-
-    #: In bytes, a multiple of the window scale's unit.
-    window: int
-    #: Read no more bytes than this in a second; None: as they come.
-    rate: float | None = None
+#: Where the window does not rule the rate, reads take this part of the best rate, for so long;
+#: then it is tried again.
+_MODEST = 0.5
+_HELD: Seconds = 60.0
 
 
 class Pacing:
@@ -122,7 +90,7 @@ class Pacing:
         """Begin with the connection.
 
         Args:
-            target: see TARGETS.
+            target: the queueing delay that it may cause.
             now: any monotonic clock.
             handshake: the RTT of the connection's handshake.
             received: bytes received so far.
@@ -152,7 +120,10 @@ class Pacing:
         self._recent: deque[tuple[Seconds, Seconds]] = deque()
         #: How often in a row the round trip was longer than possible.
         self._doubts = 0
-        self._past: deque[tuple[Seconds, int, int]] = deque()
+        self._ceiling = Ceiling()
+        #: Bytes a second that are read at most while the window does not rule the rate.
+        self._held_to: float | None = None
+        self._held_until = now
         self._flows = 1
         self._before = math.inf
         self._calm_since = now
@@ -167,8 +138,8 @@ class Pacing:
     def advice(self) -> Advice:
         """What to advertise now."""
         units = math.ceil(max(self._current, self._floor) / self._unit)
-        resting = self._phase is Phase.RESTING
-        return Advice(window=units * self._unit, rate=TRICKLE if resting else None)
+        rate = TRICKLE if self._phase is Phase.RESTING else self._held_to
+        return Advice(window=units * self._unit, rate=rate)
 
     @property
     def phase(self) -> Phase:
@@ -187,12 +158,12 @@ class Pacing:
 
     @property
     def defeated(self) -> bool:
-        """Whether the window does not rule the rate, so that reads had better be paced.
+        """Whether the window does not rule the rate, and reads are paced for a while instead.
 
         See Line.defeated. It is found only where the target is no less than a third of the base
         delay; and what a proxy's own bottleneck does to others cannot be seen from here at all.
         """
-        return self._line.defeated
+        return self._held_to is not None
 
     def due(self, now: Seconds) -> bool:
         """Tell whether it is time for a step."""
@@ -240,6 +211,7 @@ class Pacing:
         received = look.received
         measured = self._measure(now, look, limited)
         self._now, self._received = now, received
+        self._hold()
         if measured or self._phase is Phase.RESTING:
             before = self._window
             self._decide(self._flows)
@@ -248,6 +220,15 @@ class Pacing:
         self._rounds.advertise(self.advice.window)
         self._rounds.saw(now, look, self._rtt / _MARKS)
         return self.advice
+
+    def _hold(self) -> None:
+        """Pace reads where the window is no use: somebody in between goes on to fill a queue."""
+        if self._held_to is not None and self._now >= self._held_until:
+            self._held_to = None
+        elif self._held_to is None and self._line.defeated:
+            self._held_to = max(TRICKLE, _MODEST * self._line.peak)
+            self._held_until = self._now + _HELD
+            self._line.trust()
 
     def _aim(self, received: int) -> None:
         """Begin to move to the new window."""
@@ -262,7 +243,7 @@ class Pacing:
         if limited or now <= self._now:
             self._rounds.interrupt()
             self._line.forget()
-            self._past.clear()
+            self._ceiling.forget()
             return False
         self._rounds.saw(now, look, self._rtt / _MARKS)
         sample = self._sample(look)
@@ -278,7 +259,7 @@ class Pacing:
             self._rtt = waiting
         else:
             return False
-        self._doubt(self._longest(now, look.received))
+        self._doubt(self._ceiling.add(now, look.received, self.advice.window, self._rtt))
         if self._window <= self._floor and sample is not None:
             self._base.settle(now, self._rtt, self._little)
         self._rate = self._window / self._rtt
@@ -295,18 +276,6 @@ class Pacing:
         self._doubts = self._doubts + 1 if self._rtt > _UNLIKELY * longest else 0
         if self._doubts >= _DOUBTS:
             self._rtt = max(longest, self._base.value)
-
-    def _longest(self, now: Seconds, received: int) -> Seconds:
-        """Return how long the round trip was at most: no more than a window comes in each."""
-        past, span = self._past, max(_SPAN, self._rtt)
-        past.append((now, received, self.advice.window))
-        # What came was allowed by windows of a round before.
-        while past[0][0] < now - span - self._rtt - INTERVAL:
-            past.popleft()
-        began, before = next((at, came) for at, came, _ in past if at >= now - span - _TOLERANCE)
-        if received == before:
-            return math.inf
-        return max(window for _, _, window in past) * (now - began) / (received - before)
 
     def _sample(self, look: Look) -> Sample | None:
         """Return how long a round took: the kernel's word counts, since it never looks late."""

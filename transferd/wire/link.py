@@ -343,6 +343,14 @@ class Audited(Message, frozen=True, tag="audited"):
     mechanism: str | None = None
 
 
+class Paced(Message, frozen=True, tag="paced"):
+    """Reads of a run's bodies are held to a rate, or are no more: no window rules what comes."""
+
+    job: JobId
+    run: int
+    held: bool
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """What is wrong with the path or file of that number."""
 
@@ -417,6 +425,7 @@ FromWorker: TypeAlias = (
     | Failed
     | Stopped
     | Audited
+    | Paced
     | Inspected
     | Published
     | Discarded
