@@ -148,6 +148,7 @@ def assemble(
     organs = Organs(
         store=jobs,
         runs=runs,
+        scheduler=scheduler,
         workers=workers,
         closing=closing,
         outcomes=outcomes,

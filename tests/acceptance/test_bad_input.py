@@ -108,7 +108,7 @@ def test_a_flaw_in_a_new_job_is_named(asking: Socket, body: object, code: str) -
 def test_destinations_are_looked_at_as_their_owner(
     asking: Socket, tmp_path: Path, read_only: Path
 ) -> None:
-    """A missing, an unwritable directory and one in place of the file are refused at once."""
+    """Rule: what could not be written in the end is refused at once, with nothing fetched."""
     good = file(str(tmp_path / "good"))
     for local, code in (
         (tmp_path / "missing" / "x", "local_directory_missing"),
@@ -118,6 +118,10 @@ def test_destinations_are_looked_at_as_their_owner(
         status, problem = asking.ask("POST", "/v1/jobs", job(files=[good, file(str(local))]))
         assert (status, problem["code"]) == (400, code)
         assert str(local.parent) in problem["detail"]
+    (tmp_path / "old").touch()
+    body = job(files=[good, file(str(tmp_path / "old"))], overwrite=False)
+    status, problem = asking.ask("POST", "/v1/jobs", body)
+    assert (status, problem["code"]) == (400, "local_exists")
     assert asking.ask("GET", "/v1/jobs")[1]["jobs"] == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import math
 import os
 import socket
@@ -273,24 +272,4 @@ async def test_a_pace_is_kept_and_is_no_stall(
             pace.grant(granted)
         assert isinstance(await desk.end(book), link.Drained)
     assert pace.taken == len(BODY)
-    assert book.temporary().read_bytes() == BODY
-
-
-async def test_a_body_that_cannot_be_moved_for_want_of_descriptors_is_tried_again(
-    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are other jobs' at the moment: neither a fault of ours nor the server's."""
-
-    def refuse(*_: int) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    way.serve(BODY)
-    book = way.book(tmp_path)
-    async with way.worker() as desk:
-        if way.pumped:
-            with monkeypatch.context() as patch:
-                patch.setattr(os, "eventfd", refuse)
-                failed = await failure(desk, book, way.settings)
-            assert (failed.failure.code, failed.failure.kind.transient) == ("local_busy", True)
-        assert isinstance(await way.carry(desk, book), link.Drained)
     assert book.temporary().read_bytes() == BODY

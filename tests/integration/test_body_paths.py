@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +205,24 @@ async def test_offsets_become_durable_while_a_body_moves(way: Way, tmp_path: Pat
     offsets = [durable.offset for durable in desk.of(link.Durable)]
     assert offsets == sorted(set(offsets))
     assert {durable.total for durable in desk.of(link.Durable)} == {len(BODY)}
+
+
+@pytest.mark.parametrize("missing", ["dup", "eventfd"])
+async def test_without_descriptors_a_body_is_read_by_the_parser(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """What a thread would need besides the connection is not to be had: it arrives all the same."""
+
+    def none_left(*_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(f"os.{missing}", none_left)
+    async with way.worker() as desk:
+        book = way.book(tmp_path)
+        assert isinstance(await way.carry(desk, book), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    if missing == "eventfd":
+        assert way.flows == []
 
 
 async def test_more_bodies_than_threads_all_move(way: Way, tmp_path: Path) -> None:

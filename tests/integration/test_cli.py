@@ -256,20 +256,27 @@ async def test_get_tells_of_an_error_and_cancels_the_job(
     assert service.jobs == {}
 
 
-async def test_get_says_once_why_it_waits_where_there_is_no_bar(
+async def test_get_says_why_it_waits_and_until_when_where_there_is_no_bar(
     daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
 ) -> None:
-    """A mistyped host is seen at once, also in a script's log."""
+    """A mistyped host is seen at once, also in a script's log; each try is told of once."""
     process = await start(daemon, "get", URL, str(tmp_path))
     job = await begun(service)
     assert process.stderr is not None
-    for message in ("the name does not resolve", "it is slow"):
-        failure = Failure(code="connect_timeout", message=message)
-        for _ in range(2):
+    slow = Failure(code="connect_timeout", message="it is slow")
+    unknown = replace(slow, message="the name does not resolve")
+    for failure, retry_at, told in (
+        (unknown, None, "the name does not resolve\n"),
+        (slow, None, "it is slow\n"),
+        (slow, 60.0, "it is slow, next try in "),
+        (slow, 180.0, "it is slow, next try in "),
+    ):
+        for jitter in (0.0, 0.001):
+            changes = {"error": failure, "retry_at": retry_at and retry_at + jitter}
             kind = NoticeKind.MODIFICATION
-            await service.happen(job, kind, JobState.TRANSIENT_ERROR, error=failure)
+            await service.happen(job, kind, JobState.TRANSIENT_ERROR, **changes)
         line = await process.stderr.readline()
-        assert line.decode() == f"transferctl: waiting: {message}\n"
+        assert line.decode().startswith(f"transferctl: waiting: {told}")
     await service.transfer(job)
     _, rest = await process.communicate()
     assert (process.returncode, rest) == (0, b"")
@@ -581,11 +588,13 @@ async def test_lists_are_tables_for_people_and_json_for_programs(
     """Nothing is cut where a program may read it."""
     assert (await ctl(daemon, "list")) == Done(0, "", "no jobs\n")
     job = await manager.create_job("n" * 200)
+    await job.add_file(URL, "/tmp/n")
     await manager.create_job("other")
     service.put(JobId(job.id), bytes_total=1000, bytes_transferred=450, state=JobState.QUEUED)
     lines = (await ctl(daemon, "list")).stdout.splitlines()
     assert lines[0].split() == ["ID", "STATE", "DONE", "SIZE", "PRIORITY", "NAME"]
     assert lines[1].split() == [job.id[:8], "queued", "45", "%", "1.0", "kB", "normal", "n" * 200]
+    assert lines[2].split()[1:3] == ["suspended", "-"]
     listed = (await ctl(daemon, "list", "--json", "--state", "queued")).json["jobs"]
     assert [each["id"] for each in listed] == [job.id]
     assert (await ctl(daemon, "list", "--ids")).stdout.split()[0] == job.id

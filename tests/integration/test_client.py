@@ -352,6 +352,17 @@ async def test_a_daemon_that_leaves_in_the_middle_is_no_daemon(tmp_path: Path) -
             await manager.version()
 
 
+async def test_nobody_waits_for_an_acknowledgement_that_is_never_sent(
+    daemon: ScriptedDaemon,
+) -> None:
+    """Asked of a manager after its end, it fails as every other request does."""
+    async with connect(daemon.path) as manager:
+        pass
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="not open"):
+            await manager.acknowledge(1)
+
+
 async def test_a_daemon_that_is_gone_is_no_daemon(manager: Manager, daemon: ScriptedDaemon) -> None:
     """Each request finds the daemon anew, or says that it is not there."""
     await daemon.stop()

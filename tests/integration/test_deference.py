@@ -12,6 +12,7 @@ from tests.support.origin import Fault
 from tests.support.runs import BODY
 from tests.support.ways import WAYS, Way, on_the_way
 from transferd.model.job import Priority
+from transferd.transfer.pacing import Pacing
 from transferd.wire import link
 from transferd.worker import manners
 from transferd.worker.window import Window
@@ -98,3 +99,17 @@ async def test_a_paced_body_that_breaks_off_is_gone_on_with(way: Way, tmp_path: 
     async with way.worker() as desk:
         assert isinstance(await way.carry(desk, book), link.Drained)
     assert book.temporary().read_bytes() == BODY
+
+
+async def test_who_steers_in_vain_says_so(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where something in between rules the rate reads are paced, and `why` is to know of it."""
+    monkeypatch.setattr(Pacing, "defeated", property(lambda pacing: pacing.phase is not None))
+    way.serve(BODY)
+    book = way.book(tmp_path)
+    async with way.worker() as desk:
+        assert isinstance(await way.carry(desk, book), link.Drained)
+        if len(desk.of(link.Paced)) < 2:
+            await desk.until(book, link.Paced)
+        assert [told.held for told in desk.of(link.Paced)] == [True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from transferd.worker.directory import open_directory
 from transferd.worker.inspection import inspect
 
 
-def findings(*paths: Path | str) -> list[tuple[int, str]]:
+def findings(*paths: Path | str, new: Set[int] = frozenset()) -> list[tuple[int, str]]:
     """Inspect; every message names what was tried and what to do."""
-    refusals = inspect([str(path) for path in paths])
+    refusals = inspect([str(path) for path in paths], new)
     for refusal in refusals:
         assert refusal.message.startswith("cannot ")
         assert ";" in refusal.message
@@ -23,11 +24,21 @@ def findings(*paths: Path | str) -> list[tuple[int, str]]:
 
 
 def test_a_free_name_and_a_regular_file_are_right(tmp_path: Path) -> None:
-    """Also in a directory that is a link; whether a file may be replaced is decided later."""
+    """Also in a directory that is a link: files are replaced unless somebody says otherwise."""
     (tmp_path / "old").touch()
     (tmp_path / "here").symlink_to(tmp_path)
     names = ["new", "old", "here/new", "here/old", "x" * 255]
     assert findings(*(tmp_path / name for name in names)) == []
+
+
+def test_a_file_that_is_not_to_be_replaced_is_refused_before_anything_is_fetched(
+    tmp_path: Path,
+) -> None:
+    """DESIGN 3, overwrite=false: of one job of the batch; what is no file at all says so first."""
+    (tmp_path / "old").touch()
+    (tmp_path / "directory").mkdir()
+    paths = [tmp_path / name for name in ("old", "new", "old", "directory")]
+    assert findings(*paths, new={1, 2, 3}) == [(2, "local_exists"), (3, "local_not_regular")]
 
 
 def test_nothing_is_touched(tmp_path: Path) -> None:

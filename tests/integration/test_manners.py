@@ -150,3 +150,16 @@ async def test_when_the_network_is_back_a_server_that_did_not_answer_is_asked(
         await service.parts.network._on_route()
         again = {(await worker.hears(link.Start, number)).job for number in (3, 4, 5)}
         assert job.id in again
+
+
+async def test_a_job_whose_reads_are_paced_says_why(tmp_path: Path) -> None:
+    """It is slower than the line, and its owner is to know that nothing is broken."""
+    async with running_service(tmp_path, QUICK) as service:
+        job = await service.create(spec("/paced"))
+        worker = await service.worker()
+        start = await worker.hears(link.Start)
+        await worker.say(link.Paced(start.job, start.run, held=True))
+        await worker.say(link.Connected(start.job, start.run))
+        await service.until(job, lambda now: now.state is JobState.TRANSFERRING)
+        (blocker,) = await service.parts.jobs.why(ME, job.id)
+        assert blocker.code == "paced_reads"

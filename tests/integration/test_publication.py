@@ -84,7 +84,9 @@ def test_an_existing_file_is_kept_when_its_owner_says_so(tmp_path: Path) -> None
     local = tmp_path / "a.iso"
     local.write_bytes(b"old")
     file = whole(local)
-    assert codes(publish([file], False)) == [(0, "local_exists")]
+    refusals = publish([file], False)
+    assert codes(refusals) == [(0, "local_exists")]
+    assert "move it away and complete the job again, or cancel the job" in refusals[0].message
     assert local.read_bytes() == b"old"
     local.unlink()
     assert publish([file], False) == ()

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.exchanges import body_of, failure, open_exchange
+from tests.support.exchanges import body_of, failure, open_exchange, until
 from tests.support.origin import Document, Origin, Seen, Version, Wire, fixed
+from tests.support.renegotiator import OPENSSL, renegotiator
 from tests.support.runs import BODY, limits
 from tests.support.tls import Authority
 from tests.support.worker import PLAIN, Book, worker_task
 from transferd.wire import link
 from transferd.worker.request import Request
+from transferd.worker.secure import SecureTransport
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -281,6 +283,41 @@ async def test_a_session_is_no_other_authoritys(authority: Authority, tmp_path: 
         assert ended.failure.code == "tls_failed"
     assert context.session_stats()["hits"] == 0
     assert len(origin.seen) == 1
+
+
+# ── what comes in between ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs OpenSSL's command")
+async def test_a_server_that_negotiates_anew_for_ever_costs_no_processor_time(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request waits for the server's part as for anything else, and goes out after that."""
+    write, tries = SecureTransport._write, 0
+
+    def counted(transport: SecureTransport) -> None:
+        nonlocal tries
+        tries += 1
+        write(transport)
+
+    identity = str(authority.identity("ecdsa-sha256"))
+    async with renegotiator(identity) as server, open_exchange(cacert=authority.cacert) as exchange:
+
+        async def ask() -> bytes:
+            request = Request(url=f"https://127.0.0.1:{server.port}/")
+            return await body_of(await exchange.send(request))
+
+        _, first = await asyncio.gather(server.answer(b"one"), ask())
+        await server.renegotiate()
+        monkeypatch.setattr(SecureTransport, "_write", counted)
+        asking = asyncio.create_task(ask())
+        await until(lambda: tries > 0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert tries < 10
+        server.hears.set()
+        await server.answer(b"two")
+        assert (first, await asking) == (b"one", b"two")
 
 
 # ── what ends a body ───────────────────────────────────────────────────────────────────────

@@ -520,6 +520,20 @@ async def test_jobs_of_others_do_not_exist(service: Service) -> None:
         await jobs.page(STRANGER, states=None, all_users=True, after=0, limit=10)
 
 
+async def test_the_worker_is_told_which_files_are_not_to_be_replaced(service: Service) -> None:
+    """Rule: what could not get its name in the end is refused before it is fetched."""
+    never = replace(SETTINGS, overwrite=False)
+    wanted = [spec("/a"), spec("/b", "/c", start=False, settings=never)]
+    _, made = await service.parts.jobs.create(ME, wanted)
+    await service.parts.jobs.add_files(ME, made.job.id, [FileSpec(remote="http://h/d", local="/d")])
+    worker = await service.worker()
+    asked = [heard for heard in worker.heard if isinstance(heard, link.Inspect)]
+    assert [(each.paths, each.new) for each in asked] == [
+        (("/a", "/b", "/c"), (1, 2)),
+        (("/d",), (0,)),
+    ]
+
+
 async def test_a_refused_destination_leaves_no_job(service: Service) -> None:
     """Nothing half-made: the owner's worker looks before anything is stored."""
     await service.create(spec("/a", start=False))

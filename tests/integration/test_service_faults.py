@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.service import ME, Service, running_service, spec
+from tests.support.service import ME, ScriptedWorker, Service, running_service, spec
 from transferd.model.errors import StoreError, Unavailable
 from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
@@ -47,6 +47,15 @@ class Refusals:
 
 
 FOREVER = 1_000_000_000
+
+
+async def _cancelled(service: Service, name: str, number: int) -> ScriptedWorker:
+    """Have a job's *number*-th run begin, and cancel that job."""
+    job = await service.create(spec(name))
+    worker = await service.worker()
+    await worker.hears(link.Start, number)
+    await service.parts.jobs.cancel(ME, job.id)
+    return worker
 
 
 async def test_a_job_whose_failure_could_not_be_kept_is_tried_again(
@@ -134,6 +143,20 @@ async def test_a_completed_job_is_completed_though_its_leftovers_stay(
     Refusals(monkeypatch, service.store.jobs, "strays").left = 1
     left = await service.parts.jobs.complete(ME, job.id)
     assert left.state is JobState.ACKNOWLEDGED
+
+
+async def test_leftovers_that_could_not_be_forgotten_are_asked_for_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue file that refuses in between keeps no temporary until the next start."""
+    worker = await _cancelled(service, "/a", 1)
+    refusals = Refusals(monkeypatch, service.store.jobs, "forget_strays")
+    refusals.left = 1
+    await _cancelled(service, "/b", 2)
+    await _cancelled(service, "/c", 3)
+    discards = [said for said in worker.heard if isinstance(said, link.Discard)]
+    left = [{Path(each.temporary).name[1] for each in said.leftovers} for said in discards]
+    assert left == [{"a"}, {"b"}, {"b", "c"}]
 
 
 async def test_tidying_up_that_fails_is_put_off(

@@ -28,7 +28,7 @@ from transferd.worker.deference import Flows
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.partfile import PartFile
-from transferd.worker.shelf import Shelf
+from transferd.worker.shelf import Shelves
 from transferd.worker.trust import Trust
 
 BODY = random.Random(11).randbytes(1_300_000)  # noqa: S311
@@ -83,7 +83,7 @@ class Stage:
             caps=Caps(),
             security=self._threads,
             trust=Trust(self._threads),
-            shelf=Shelf(self._threads),
+            shelves=Shelves(self._threads),
             spares=Spares(),
             randomness=secrets.token_bytes,
             post=self._hear,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.origin import Document, Fault, Origin, Seen, Version
+from tests.support.origin import Document, Fault, Origin, Seen, Version, Wire
+from tests.support.runs import expecting
 from tests.support.worker import PLAIN, Book, Desk, worker_process, worker_task
 from transferd.model.job import Priority
 from transferd.transfer.ranges import Splitting, coverage_of
@@ -178,3 +180,49 @@ async def test_stop_ends_all_parts(desk: Desk, origin: Origin, tmp_path: Path) -
     assert coverage_of(book.files[0]).size > 0
     assert isinstance(await desk.carry(book, settings=FRONT), link.Drained)
     assert book.temporary().read_bytes() == BODY
+
+
+async def test_a_connection_that_was_asked_too_late_helps_with_the_next_file(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """A file may be whole before a server answers for a part of it; nothing is used up by that."""
+    document, asked = slow(), asyncio.Event()
+
+    async def slow_to_share(seen: Seen, wire: Wire) -> None:
+        if seen.range_start is not None and seen.range_start != len(BODY) - 1:
+            asked.set()
+            await asyncio.Event().wait()
+        await document(seen, wire)
+
+    origin.pages["/late"] = slow_to_share
+    book = Book.of(tmp_path, origin.url("/late"), origin.url("/f"))
+    later = book.files.pop(1)
+    await desk.start(book, settings=replace(FRONT, streams=2))
+    await desk.until(book, link.Drained)
+    assert asked.is_set()
+    book.files[1] = later
+    before = len(origin.seen)
+    await desk.channel.send(link.Extend(book.job, desk.run, (later,)))
+    assert isinstance(await desk.end(book), link.Drained)
+    assert book.temporary(1).read_bytes() == BODY
+    helped = [
+        seen for seen in origin.seen[before:] if seen.range_start not in (None, len(BODY) - 1)
+    ]
+    assert helped
+
+
+async def test_a_server_that_is_wrong_about_parts_is_asked_for_the_whole(
+    desk: Desk, origin: Origin, tmp_path: Path
+) -> None:
+    """Its parts bear every mark of the file, and other bytes: a checksum finds that out."""
+    right, wrong = slow(), slow(OTHER)
+
+    async def mixed(seen: Seen, wire: Wire) -> None:
+        await (right if seen.range_start is None else wrong)(seen, wire)
+
+    origin.pages["/f"] = mixed
+    book = Book.of(tmp_path, origin.url("/f"), checksum=expecting(BODY))
+    assert isinstance(await desk.carry(book, settings=FRONT), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    assert ranges(origin)
+    assert [seen.range_start for seen in origin.seen].count(None) == 2

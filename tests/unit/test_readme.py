@@ -56,3 +56,10 @@ def test_every_link_into_the_checkout_leads_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", README)
     assert targets
     assert all((ROOT / target).exists() for target in targets)
+
+
+def test_the_contents_name_every_section() -> None:
+    """A section that nobody can jump to is not found in so long a page."""
+    titles = re.findall(r"^## (.*)", README, re.MULTILINE)
+    contents = re.findall(r"^\[(.*?)\]\(#(.*?)\)", README, re.MULTILINE)
+    assert contents == [(title, title.lower().replace(" ", "-")) for title in titles]

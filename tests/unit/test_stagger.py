@@ -12,8 +12,10 @@ from transferd.model.job import Job, Priority
 from transferd.model.states import JobState
 from transferd.service.blockers import blockers_of
 from transferd.service.stagger import Stagger
+from transferd.service.turns import Slots
 
 OPEN = Admission()
+SLOTS = Slots(foreground=64, background=4, slice=300.0)
 
 
 def holding(clock: HandClock, jitter: float = 0.5, spread: float = 100.0) -> Stagger:
@@ -75,7 +77,7 @@ def test_a_job_that_has_moved_on_is_not_started_again() -> None:
 def why(job: Job, stagger: Stagger, clock: HandClock, admission: Admission = OPEN) -> str:
     """Return what keeps a job from moving."""
     held = stagger.until if stagger.holds(job) else None
-    return blockers_of(job, admission, clock.now(), clock.steady(), held)[0].code
+    return blockers_of(job, admission, SLOTS, clock.now(), clock.steady(), held)[0].code
 
 
 def test_a_job_that_is_held_back_says_so() -> None:

@@ -42,3 +42,9 @@ def test_every_limit_is_told_with_its_remedy_the_tightest_first() -> None:
 def test_a_rate_is_shown_as_people_write_it(rate: int, text: str) -> None:
     """As --max-rate takes it."""
     assert shown_rate(rate) == text
+
+
+def test_a_job_whose_reads_are_paced_is_told_so_first() -> None:
+    """It is slower than the line, and no limit of anybody's explains that."""
+    told = limits_of(replace(PLAIN, max_rate=500_000), FREE, paced=True)
+    assert [each.code for each in told] == ["paced_reads", "rate_limit"]

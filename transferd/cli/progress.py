@@ -33,6 +33,8 @@ _GAP = "  "
 _NAME_COLUMNS, _LEAST_NAME = 24, 8
 _LARGEST_BAR, _USUAL_BAR, _LEAST_BAR = 40, 10, 4
 _DRAWS_PER_SECOND = 4.0
+#: Seconds by which two times of the same try may differ.
+_SAME_TRY = 0.5
 
 _MOVING = frozenset({JobState.TRANSFERRING.label})
 _PLAIN = {
@@ -206,17 +208,17 @@ def showing(job: Job, output: Output) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _telling(job: Job, output: Output) -> Iterator[None]:
-    """Say in a line that the job waits, once for each reason, where there is no bar."""
+    """Say in a line that the job waits, once for each reason and try, where there is no bar."""
     loop = asyncio.get_running_loop()
-    told: str | None = None
+    told: _Reason | None = None
     tick: asyncio.Handle
 
     def look() -> None:
         nonlocal told, tick
-        reason, line = _reason(job)
-        if reason is not None and reason != told:
+        reason = _reason(job)
+        if reason is not None and not reason.same(told):
             told = reason
-            output.remark(f"transferctl: {line}")
+            output.remark(f"transferctl: {reason.line}")
         tick = loop.call_later(1 / _DRAWS_PER_SECOND, look)
 
     tick = loop.call_soon(look)
@@ -226,14 +228,34 @@ def _telling(job: Job, output: Output) -> Iterator[None]:
         tick.cancel()
 
 
-def _reason(job: Job) -> tuple[str | None, str]:
-    """Return what keeps the job waiting, and how that is told; None: nothing does."""
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """What keeps a job waiting, and how that is told."""
+
+    message: str
+    next_try: str | None
+    line: str
+
+    def same(self, other: _Reason | None) -> bool:
+        """Tell whether nobody would learn anything from this one who has heard the other."""
+        if other is None or self.message != other.message:
+            return False
+        if self.next_try is None or other.next_try is None:
+            return self.next_try == other.next_try
+        # The daemon reckons the time of day anew for each answer.
+        between = datetime.fromisoformat(self.next_try) - datetime.fromisoformat(other.next_try)
+        return abs(between.total_seconds()) < _SAME_TRY
+
+
+def _reason(job: Job) -> _Reason | None:
+    """Return what keeps the job waiting; None: nothing does."""
     if (trouble := _trouble(job)) is not None:
-        return trouble, trouble
+        return _Reason(trouble, None, trouble)
     answer = job.answer
     if answer.state != JobState.TRANSIENT_ERROR.label or answer.error is None:
-        return None, ""
-    return answer.error.message, _waiting(answer, wall_clock(), sys.maxsize)
+        return None
+    line = _waiting(answer, wall_clock(), sys.maxsize)
+    return _Reason(answer.error.message, answer.retry_at, line)
 
 
 def _trouble(job: Job) -> str | None:

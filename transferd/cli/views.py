@@ -58,7 +58,7 @@ def _job_table(jobs: list[JobAnswer], owners: bool, output: Output) -> None:
         [
             ids[job.id],
             job.state,
-            _share(job.bytes_transferred, job.bytes_total),
+            _share(job.bytes_transferred, job.bytes_total) if job.files_total else "-",
             "?" if job.bytes_total is None else shown_size(job.bytes_total),
             job.priority,
             *([job.owner.name] if owners else []),

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from transferd.client.connection import Connection, path
 from transferd.client.crew import Crew
 from transferd.client.errors import refusal
-from transferd.model.errors import TransferdError
 from transferd.wire.api import MOST_NOTICES, AcknowledgementAnswer, AcknowledgementBody
 
 
@@ -59,7 +58,7 @@ class Acknowledger:
                 answer=AcknowledgementAnswer,
                 repeatable=True,
             )
-        except TransferdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
             for future in batch.values():
                 future.set_exception(error)
             return

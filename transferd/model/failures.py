@@ -162,7 +162,7 @@ FAILURES: Mapping[str, FailureKind] = MappingProxyType(
             "raise the owner's limit on the size of files (ulimit -f), then resume",
         ),
         "local_exists": FailureKind(
-            _L, Remedy.OWNER, "move the existing file away, then complete again"
+            _L, Remedy.OWNER, "move the existing file away, then complete again; or cancel the job"
         ),
         "local_lost": FailureKind(_L, Remedy.OWNER, "resume to fetch the file anew"),
         "local_busy": FailureKind(_L, Remedy.SOON, _WAIT),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from transferd.model.caller import Caller
 from transferd.model.credentials import Credential, Scheme, Target
@@ -33,6 +34,13 @@ log = logging.getLogger(__name__)
 _TURN = 50
 
 
+class _Wanted(NamedTuple):
+    """A destination, and whether a file that is there already may be replaced."""
+
+    local: str
+    overwrite: bool
+
+
 class Jobs:
     """The use cases."""
 
@@ -45,6 +53,7 @@ class Jobs:
         self._quotas = organs.quotas
         self._windows = organs.windows
         self._stagger = organs.stagger
+        self._scheduler = organs.scheduler
         self._sharing = organs.sharing
         self._clock = organs.clock
         self._limits = limits
@@ -114,7 +123,7 @@ class Jobs:
         """Append files, all or none; a running job goes on with them."""
         job = await self._ownership.visible(caller, job_id)
         self._ownership.check_own(caller, job, "add files to")
-        if refused := await self._inspect(job.owner, specs):
+        if refused := await self._inspect(job.owner, _wanted(job.settings, specs)):
             raise refused
         async with self._ownership.holding(caller, job_id) as job:
             self._ownership.check_own(caller, job, "add files to")
@@ -191,7 +200,9 @@ class Jobs:
         now, steady = self._clock.now(), self._clock.steady()
         held = self._stagger.until if self._stagger.holds(job) else None
         admission, rates = self._windows.admission, self._sharing.rates
-        return blockers_of(job, admission, now, steady, held, rates)
+        paced = self._runs.held(job.id)
+        slots = self._scheduler.slots
+        return blockers_of(job, admission, slots, now, steady, held, rates, paced=paced)
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""
@@ -219,18 +230,18 @@ class Jobs:
 
         Raises: what `_inspect` returns, for new jobs.
         """
-        inspection = asyncio.create_task(self._inspect(owner, _files(specs)))
+        inspection = asyncio.create_task(self._inspect(owner, _all_wanted(specs)))
         try:
             new = await self._store.unmade(owner, specs)
             refused = await inspection if len(new) == len(specs) else None
         finally:
             inspection.cancel()
         if 0 < len(new) < len(specs):
-            refused = await self._inspect(owner, _files(new))
+            refused = await self._inspect(owner, _all_wanted(new))
         if refused is not None:
             raise refused
 
-    async def _inspect(self, owner: int, files: Sequence[FileSpec]) -> CallerError | None:
+    async def _inspect(self, owner: int, wanted: Sequence[_Wanted]) -> CallerError | None:
         """Ask the owner's worker whether files may be written there; without any, whether it runs.
 
         In a user namespace somebody may be thousands of uids that are no user's. None of them has
@@ -241,9 +252,12 @@ class Jobs:
             NotAllowed: `owner_refused`.
             Unavailable: there is no worker to ask.
         """
-        paths = [file.local for file in files]
-        for batch in list(questions(paths, lambda path: len(path.encode()))) or [()]:
-            question = partial(link.Inspect, paths=tuple(batch))
+        for batch in list(questions(wanted, lambda one: len(one.local.encode()))) or [()]:
+            question = partial(
+                link.Inspect,
+                paths=tuple(one.local for one in batch),
+                new=tuple(number for number, one in enumerate(batch) if not one.overwrite),
+            )
             try:
                 answer = await self._workers.ask(owner, question, link.Inspected)
             except WorkerRefused as error:
@@ -283,8 +297,12 @@ class Jobs:
         self._outcomes.moved(moved)
 
 
-def _files(specs: Sequence[JobSpec]) -> list[FileSpec]:
-    return [file for spec in specs for file in spec.files]
+def _all_wanted(specs: Sequence[JobSpec]) -> list[_Wanted]:
+    return [one for spec in specs for one in _wanted(spec.settings, spec.files)]
+
+
+def _wanted(settings: Settings, files: Sequence[FileSpec]) -> list[_Wanted]:
+    return [_Wanted(file.local, settings.overwrite) for file in files]
 
 
 def _notify(settings: Settings) -> tuple[int, tuple[str, ...] | None]:

@@ -10,6 +10,7 @@ from transferd.service.outcomes import Outcomes
 from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
+from transferd.service.scheduler import Scheduler
 from transferd.service.sharing import Sharing
 from transferd.service.stagger import Stagger
 from transferd.service.windows import Windows
@@ -22,6 +23,7 @@ class Organs:
 
     store: JobStore
     runs: Runs
+    scheduler: Scheduler
     workers: Workers
     closing: Closing
     outcomes: Outcomes

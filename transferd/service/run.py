@@ -53,6 +53,8 @@ class Run:
         #: How it is to go on since its job was dispatched, and what its worker knows of that.
         self.tuning: Tuning | None = None
         self.told: Tuning | None = None
+        #: See link.Paced.
+        self.held = False
         self.stopping = False
         #: Whether its worker was given all files that there were.
         self.complete = False

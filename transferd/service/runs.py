@@ -85,6 +85,11 @@ class Runs:
         run = self._runs.get(job.id)
         return run.progress.view(job) if run is not None else job
 
+    def held(self, job_id: JobId) -> bool:
+        """Whether reads of a job's bodies are held to a rate, since no window rules what comes."""
+        run = self._runs.get(job_id)
+        return run is not None and run.held
+
     def retune(self, job_id: JobId, settings: Settings) -> None:
         """Let a running job go on as its new settings say, as far as that is done at once.
 
@@ -194,6 +199,9 @@ class Runs:
             raise LinkBroken("it speaks of a job that it was not given")
         heed = run.record.hear(message)
         if heed is Heed.NOTHING:
+            return heed
+        if isinstance(message, link.Paced):
+            run.held = message.held
             return heed
         if isinstance(message, link.FileDone):
             self._sharing.moved(run, run.progress.gained(message.file, message.size))

@@ -67,6 +67,11 @@ class Scheduler:
         """Say who hears that a job has moved; before run."""
         self._moves = moves
 
+    @property
+    def slots(self) -> Slots:
+        """What there is to share out."""
+        return self._slots
+
     def configure(self, slots: Slots) -> None:
         """Share out other slots from now on; running jobs beyond them go on to their end."""
         self._slots = slots
@@ -135,8 +140,8 @@ class Scheduler:
 
     def _running(self) -> list[Running]:
         claims = self._runs.running
-        alive = {claim.job_id for claim in claims}
-        self._since = {job: since for job, since in self._since.items() if job in alive}
+        # Also of one that has done all its files: it may get others, and goes on then.
+        self._since = {job: since for job, since in self._since.items() if self._runs.holds(job)}
         return [
             Running(
                 job_id=c.job_id,

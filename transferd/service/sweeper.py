@@ -101,14 +101,21 @@ class Sweeper:
             question = partial(link.Discard, leftovers=leftovers)
             try:
                 answer = await self._workers.ask(owner, question, link.Discarded)
+                await self._forget(batch, answer)
             except WorkerGone as error:
                 fields = {"owner": owner, "files": len(batch), "reason": str(error)}
                 log.warning("stray.kept", extra={"fields": fields})
-                self._found[owner] = [*found[asked:], *self._found.get(owner, ())][:_KEPT]
+                self._put_off(owner, found[asked:])
                 return False
-            await self._forget(batch, answer)
+            except StoreError:
+                # Those that are removed by now are no trouble when they are asked for again.
+                self._put_off(owner, found[asked:])
+                raise
             asked += len(batch)
         return True
+
+    def _put_off(self, owner: int, strays: Sequence[Stray]) -> None:
+        self._found[owner] = [*strays, *self._found.get(owner, ())][:_KEPT]
 
     async def _forget(self, strays: Sequence[Stray], answer: link.Discarded) -> None:
         kept = {refusal.number for refusal in answer.refusals}

@@ -39,6 +39,7 @@ RunMessage: TypeAlias = (
     | link.Failed
     | link.Stopped
     | link.Audited
+    | link.Paced
 )
 
 #: Levels of lines for the log.
@@ -308,7 +309,7 @@ class Record:
             case link.Drained() | link.Failed() | link.Stopped():
                 self._end(message)
                 return Heed.NEWS
-            case link.Audited():
+            case link.Audited() | link.Paced():
                 return Heed.TALK
             case _:
                 return self._hear_of(self._file(message.file), message)

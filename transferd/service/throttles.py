@@ -8,8 +8,11 @@ from transferd.model.rates import Rates
 _UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-def limits_of(settings: Settings, rates: Rates) -> tuple[Blocker, ...]:
-    """Return the limits that a job with *settings* runs within, the tightest first."""
+def limits_of(settings: Settings, rates: Rates, *, paced: bool = False) -> tuple[Blocker, ...]:
+    """Return the limits that a job with *settings* runs within, the tightest first.
+
+    One whose reads are *paced* is held to half of what came at best: no window rules it.
+    """
     level = settings.priority
     limits: list[tuple[int, Blocker]] = []
     if settings.max_rate:
@@ -24,11 +27,20 @@ def limits_of(settings: Settings, rates: Rates) -> tuple[Blocker, ...]:
         text = f"all jobs together are limited to {shown_rate(rates.total)}"
         remedy = "suspend other jobs, or have an admin raise the limit ([bandwidth])"
         limits.append((rates.total, _limit("total_rate_limit", text, remedy)))
-    return tuple(blocker for _, blocker in sorted(limits, key=lambda limit: limit[0]))
+    found = tuple(blocker for _, blocker in sorted(limits, key=lambda limit: limit[0]))
+    return (_PACED, *found) if paced else found
 
 
 def _limit(code: str, text: str, remedy: str) -> Blocker:
     return Blocker(code=code, text=text, since=None, until=None, remedy=remedy)
+
+
+_PACED = _limit(
+    "paced_reads",
+    "somebody on the way, as a proxy, keeps what is sent for later, so that no window tells when"
+    " others need the line; for a while it takes half of what it took at best",
+    "wait: it is tried again; or say --max-rate (max_rate), or --priority foreground",
+)
 
 
 def shown_rate(rate: int) -> str:

@@ -17,6 +17,9 @@ from transferd.model.units import Seconds
 BASE_HISTORY = 5
 
 _MINUTE: Seconds = 60.0
+#: The rate that bounds the round trip is measured over no less than this time.
+_SPAN: Seconds = 0.2
+_TOLERANCE: Seconds = 0.001
 #: A kernel's clock may be that coarse.
 _FRESH: Seconds = 0.004
 #: A flow at its smallest window believes a delay that has not moved for so long.
@@ -111,6 +114,32 @@ class Rounds:
     def waiting(self, now: Seconds) -> Seconds:
         """Return how long the oldest round under way has lasted."""
         return now - self._marks[0][0] if self._marks else 0.0
+
+
+class Ceiling:
+    """How long a round trip was at most: no more than a window comes in each.
+
+    A server that has nothing to send lets rounds seem longer than that.
+    """
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[Seconds, int, int]] = deque()
+
+    def add(self, now: Seconds, received: int, window: int, rtt: Seconds) -> Seconds:
+        """Return it, *window* being what is advertised now, and *rtt* what a round seems to be."""
+        past, span = self._past, max(_SPAN, rtt)
+        past.append((now, received, window))
+        # What came was allowed by windows of a round before.
+        while past[0][0] < now - span - rtt - _SPAN / 4:
+            past.popleft()
+        began, before = next((at, came) for at, came, _ in past if at >= now - span - _TOLERANCE)
+        if received == before:
+            return math.inf
+        return max(window for _, _, window in past) * (now - began) / (received - before)
+
+    def forget(self) -> None:
+        """Begin anew: the network was not the limit."""
+        self._past.clear()
 
 
 class BaseDelay:

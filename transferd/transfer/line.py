@@ -61,6 +61,11 @@ class Line:
         """
         return self._count >= _ENOUGH
 
+    def trust(self) -> None:
+        """Find anew who rules the rate."""
+        self._count = 0
+        self._sought = 0.0
+
     def forget(self) -> None:
         """Measure the rate anew: the queue has gone, or the network was not the limit."""
         self._full = None

@@ -13,21 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum
 
-from transferd.model.job import Priority
 from transferd.model.units import Seconds
-from transferd.transfer.delay import BaseDelay, Look, Rounds, Sample
+from transferd.transfer.advice import Advice, Phase
+from transferd.transfer.delay import BaseDelay, Ceiling, Look, Rounds, Sample
 from transferd.transfer.line import RISEN, Line
-
-#: The queueing delay that a class may cause; the foreground is not paced.
-TARGETS: dict[Priority, Seconds | None] = {
-    Priority.FOREGROUND: None,
-    Priority.HIGH: 0.025,
-    Priority.NORMAL: 0.010,
-    Priority.LOW: 0.005,
-}
 
 #: What a flow that makes room still reads in a second: enough that no server gives it up.
 TRICKLE = 14_480.0
@@ -39,14 +29,15 @@ INTERVAL: Seconds = 0.05
 #: make that longer than this.
 _LONGEST: Seconds = 0.25
 _TOLERANCE: Seconds = 0.001
-#: The rate that bounds the round trip is measured over no less than this time.
-_SPAN: Seconds = 0.2
+#: A round trip that is longer than possible by so much, so often in a row, is none.
 _UNLIKELY = 1.3
 _DOUBTS = 5
 #: Rounds that are measured at once.
 _MARKS = 8
 _FIRST_SEGMENTS = 10
 _FLOOR_SEGMENTS = 2
+#: Below so many of the smallest windows a flow is no queue of its own to look behind.
+_SMALL = 4
 #: No window is larger: 100 ms of 2.6 Gbit/s. A larger one would be advertised in units of more than
 #: an ACK's worth, and rounded up with each: it would never shrink. And where the server is the
 #: limit, no queue ever ends the doubling.
@@ -59,7 +50,7 @@ _GAIN_AMONG_RIVALS = 1 / 16
 _FAIRNESS = 0.1
 _FAIRNESS_RATE = 62_500.0
 #: Periods between slow-downs: soon after the start, then so seldom that they cost about 2 %.
-_SLOW_DOWNS = (8, 16, 32, 64, 100)
+_SLOW_DOWNS = (8, 32, 100)
 #: The flows of one machine do it together, at multiples of this.
 _TOGETHER: Seconds = 5.0
 #: A flow that still doubles looks at its base delay after this time.
@@ -70,37 +61,16 @@ _LITTLE = 0.2
 _NOISE: Seconds = 0.002
 #: A queue that stayed small for so long lets the window double again.
 _CALM: Seconds = 0.3
-_CALM_AMONG_RIVALS: Seconds = 0.7
+_CALM_AMONG_RIVALS: Seconds = 0.5
 #: A flow at rest looks from time to time, long enough for a round, whether the queue has gone.
 _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
 
 
-class Phase(Enum):
-    """What the window is doing."""
-
-    #: Doubling until the delay first passes the target.
-    STARTING = "starting"
-    #: Looking for the target.
-    CRUISING = "cruising"
-    #: Small for a moment, to see the base delay.
-    SLOWED = "slowed"
-    #: Doubling towards a window that was good before.
-    RISING = "rising"
-    #: Even the smallest window is too much: reads are paced.
-    RESTING = "resting"
-    #: The smallest window for a moment, to see whether the others have gone.
-    PROBING = "probing"
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What to advertise from now on."""
-
-    #: In bytes, a multiple of the window scale's unit.
-    window: int
-    #: Read no more bytes than this in a second; None: as they come.
-    rate: float | None = None
+#: Where the window does not rule the rate, reads take this part of the best rate, for so long;
+#: then it is tried again.
+_MODEST = 0.5
+_HELD: Seconds = 60.0
 
 
 class Pacing:
@@ -120,7 +90,7 @@ class Pacing:
         """Begin with the connection.
 
         Args:
-            target: see TARGETS.
+            target: the queueing delay that it may cause.
             now: any monotonic clock.
             handshake: the RTT of the connection's handshake.
             received: bytes received so far.
@@ -150,7 +120,10 @@ class Pacing:
         self._recent: deque[tuple[Seconds, Seconds]] = deque()
         #: How often in a row the round trip was longer than possible.
         self._doubts = 0
-        self._past: deque[tuple[Seconds, int, int]] = deque()
+        self._ceiling = Ceiling()
+        #: Bytes a second that are read at most while the window does not rule the rate.
+        self._held_to: float | None = None
+        self._held_until = now
         self._flows = 1
         self._before = math.inf
         self._calm_since = now
@@ -165,8 +138,8 @@ class Pacing:
     def advice(self) -> Advice:
         """What to advertise now."""
         units = math.ceil(max(self._current, self._floor) / self._unit)
-        resting = self._phase is Phase.RESTING
-        return Advice(window=units * self._unit, rate=TRICKLE if resting else None)
+        rate = TRICKLE if self._phase is Phase.RESTING else self._held_to
+        return Advice(window=units * self._unit, rate=rate)
 
     @property
     def phase(self) -> Phase:
@@ -185,12 +158,12 @@ class Pacing:
 
     @property
     def defeated(self) -> bool:
-        """Whether the window does not rule the rate, so that reads had better be paced.
+        """Whether the window does not rule the rate, and reads are paced for a while instead.
 
         See Line.defeated. It is found only where the target is no less than a third of the base
         delay; and what a proxy's own bottleneck does to others cannot be seen from here at all.
         """
-        return self._line.defeated
+        return self._held_to is not None
 
     def due(self, now: Seconds) -> bool:
         """Tell whether it is time for a step."""
@@ -238,6 +211,7 @@ class Pacing:
         received = look.received
         measured = self._measure(now, look, limited)
         self._now, self._received = now, received
+        self._hold()
         if measured or self._phase is Phase.RESTING:
             before = self._window
             self._decide(self._flows)
@@ -246,6 +220,15 @@ class Pacing:
         self._rounds.advertise(self.advice.window)
         self._rounds.saw(now, look, self._rtt / _MARKS)
         return self.advice
+
+    def _hold(self) -> None:
+        """Pace reads where the window is no use: somebody in between goes on to fill a queue."""
+        if self._held_to is not None and self._now >= self._held_until:
+            self._held_to = None
+        elif self._held_to is None and self._line.defeated:
+            self._held_to = max(TRICKLE, _MODEST * self._line.peak)
+            self._held_until = self._now + _HELD
+            self._line.trust()
 
     def _aim(self, received: int) -> None:
         """Begin to move to the new window."""
@@ -260,7 +243,7 @@ class Pacing:
         if limited or now <= self._now:
             self._rounds.interrupt()
             self._line.forget()
-            self._past.clear()
+            self._ceiling.forget()
             return False
         self._rounds.saw(now, look, self._rtt / _MARKS)
         sample = self._sample(look)
@@ -272,11 +255,11 @@ class Pacing:
             self._base.learn(now, sample.rtt)
         elif self._phase is Phase.SLOWED:
             return True
-        elif (waiting := self._rounds.waiting(now)) > 1.25 * self._rtt:
+        elif look.rtt is None and (waiting := self._rounds.waiting(now)) > 1.25 * self._rtt:
             self._rtt = waiting
         else:
             return False
-        self._doubt(self._longest(now, look.received))
+        self._doubt(self._ceiling.add(now, look.received, self.advice.window, self._rtt))
         if self._window <= self._floor and sample is not None:
             self._base.settle(now, self._rtt, self._little)
         self._rate = self._window / self._rtt
@@ -293,18 +276,6 @@ class Pacing:
         self._doubts = self._doubts + 1 if self._rtt > _UNLIKELY * longest else 0
         if self._doubts >= _DOUBTS:
             self._rtt = max(longest, self._base.value)
-
-    def _longest(self, now: Seconds, received: int) -> Seconds:
-        """Return how long the round trip was at most: no more than a window comes in each."""
-        past, span = self._past, max(_SPAN, self._rtt)
-        past.append((now, received, self.advice.window))
-        # What came was allowed by windows of a round before.
-        while past[0][0] < now - span - self._rtt - INTERVAL:
-            past.popleft()
-        began, before = next((at, came) for at, came, _ in past if at >= now - span - _TOLERANCE)
-        if received == before:
-            return math.inf
-        return max(window for _, _, window in past) * (now - began) / (received - before)
 
     def _sample(self, look: Look) -> Sample | None:
         """Return how long a round took: the kernel's word counts, since it never looks late."""
@@ -390,7 +361,7 @@ class Pacing:
             self._calm_since = self._now
         calm = self._now - self._calm_since > (_CALM_AMONG_RIVALS if self._line.rivals else _CALM)
         known = self._line.peak * self._base.value
-        rise = (0.5 if self._line.rivals else 0.9) * known / flows
+        rise = (0.75 if self._line.rivals else 0.9) * known / flows
         if self._phase is Phase.CRUISING and calm and self._window < rise / 2:
             self._before = math.inf
             self._enter(Phase.RISING)
@@ -412,7 +383,7 @@ class Pacing:
         """Begin a slow-down, if there is something to slow down."""
         depth = 2 if self._flows == 1 else 4
         small = max(self._floor, min(self._window, self._rate * self._base.value) / depth)
-        if small > self._window / 2:
+        if small > self._window / 2 or self._window < _SMALL * self._floor:
             return False
         self._slow_downs += 1
         self._plan_slow_down()

@@ -123,6 +123,8 @@ class Inspect(Message, frozen=True, tag="inspect"):
 
     request: int
     paths: tuple[str, ...]
+    #: Positions of those that replace nothing: there must be no file of that name yet.
+    new: tuple[int, ...] = ()
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -341,6 +343,14 @@ class Audited(Message, frozen=True, tag="audited"):
     mechanism: str | None = None
 
 
+class Paced(Message, frozen=True, tag="paced"):
+    """Reads of a run's bodies are held to a rate, or are no more: no window rules what comes."""
+
+    job: JobId
+    run: int
+    held: bool
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """What is wrong with the path or file of that number."""
 
@@ -415,6 +425,7 @@ FromWorker: TypeAlias = (
     | Failed
     | Stopped
     | Audited
+    | Paced
     | Inspected
     | Published
     | Discarded

@@ -100,8 +100,8 @@ class Answer:
             return b""
         return self._response.content.read_nowait()
 
-    def lend(self) -> tuple[bytes, Flow] | None:
-        """Give the rest of the body out of hand: what was read of it, and where more comes from.
+    def lend(self) -> Flow | None:
+        """Give out of hand where the body comes from, behind what `read_now` returns.
 
         None: it can only be read here, since it is framed, or its connection is somebody else's,
         or nothing of it is missing. Who takes the flow closes it, and then says `taken`, or closes
@@ -113,11 +113,10 @@ class Answer:
         if self._broken is not None or not handler.body_waits or handler.transport is None:
             return None
         try:
-            flow = flow_of(handler.transport)
+            return flow_of(handler.transport)
         except OSError:
             # No more descriptors are to be had.
             return None
-        return None if flow is None else (response.content.read_nowait(), flow)
 
     def taken(self) -> None:
         """Take that the body was read from its flow, to its last byte."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os.path
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode, Seconds
 from transferd.worker.folder import Folder
+from transferd.worker.local_faults import refused_locally
 from transferd.worker.partfile import PartFile
 
 #: Fewer files of a file system are flushed one by one.
@@ -28,6 +29,8 @@ class Deposit:
     #: Its time of modification.
     mtime: Seconds | None
     wary: bool
+    #: Whether anybody still waits for it; asked in the thread that keeps it.
+    wanted: Callable[[], bool] = lambda: True
 
 
 #: Which file it has become, or why it has not.
@@ -51,7 +54,11 @@ class Folders:
 
 
 def keep(deposits: Sequence[Deposit]) -> list[Outcome]:
-    """Write files under their temporary names and make them durable."""
+    """Write files under their temporary names and make them durable.
+
+    One that cannot be kept is no reason not to keep the others. One that is not wanted any more is
+    not begun: a later run may have that file by now.
+    """
     written: dict[int, PartFile] = {}
     outcomes: dict[int, Outcome] = {}
     with contextlib.ExitStack() as close:
@@ -67,6 +74,9 @@ def keep(deposits: Sequence[Deposit]) -> list[Outcome]:
 
 
 def _write(deposit: Deposit, folders: Folders, close: contextlib.ExitStack) -> PartFile:
+    if not deposit.wanted():
+        message = f"cannot keep {deposit.local}: nobody waits for it any more"
+        raise refused_locally("local_busy", message, deposit.local)
     folder = folders.find(os.path.dirname(deposit.temporary), deposit.local, wary=deposit.wary)
     part = PartFile.open_in(folder, deposit.local, deposit.temporary)
     close.callback(part.close)
@@ -85,12 +95,8 @@ def _by_device(written: Mapping[int, PartFile]) -> Iterable[Mapping[int, PartFil
 
 def _flush(group: Mapping[int, PartFile]) -> dict[int, Outcome]:
     """Make files of one file system durable, and see that they are where their paths lead."""
-    together = len(group) >= _TOGETHER
+    durable = len(group) >= _TOGETHER and _flush_together(next(iter(group.values())))
     outcomes: dict[int, Outcome] = {}
-    try:
-        durable = together and next(iter(group.values())).sync_file_system()
-    except TransferFailed as failed:
-        return dict.fromkeys(group, failed)
     with contextlib.ExitStack() as close:
         folders = Folders(close)
         for number, part in group.items():
@@ -100,3 +106,14 @@ def _flush(group: Mapping[int, PartFile]) -> dict[int, Outcome]:
             except TransferFailed as failed:
                 outcomes[number] = failed
     return outcomes
+
+
+def _flush_together(part: PartFile) -> bool:
+    """Flush a whole file system; False: each file of it is to be flushed by itself.
+
+    An error may be about anybody's file there; those that it is about say so when they are asked.
+    """
+    try:
+        return part.sync_file_system()
+    except TransferFailed:
+        return False

@@ -21,7 +21,6 @@ from transferd.model.job import Seconds
 from transferd.worker.answer import Answer
 from transferd.worker.caps import Small
 from transferd.worker.faults import translate
-from transferd.worker.flow import Flow
 from transferd.worker.manners import Manners
 from transferd.worker.pace import Pace
 from transferd.worker.pump import Pump
@@ -84,13 +83,13 @@ class Mover:
             pace = self._manners.pace(answer)
             taken.callback(pace.close)
             free = self._bodies.moving < self._bodies.most
-            lent = answer.lend() if free and measure.length is not None else None
-            if lent is None:
+            pump = _pump_for(answer, stretch, measure.length, pace) if free else None
+            if pump is None:
                 return await _read(answer, stretch, measure, moved, pace)
             # Taken before the first wait: a body without a thread would be moved by nobody.
             self._bodies.moving += 1
             taken.callback(self._left)
-            await self._pump(answer, stretch, measure, moved, lent, pace, taken)
+            await self._pump(answer, stretch, measure, moved, pump, pace, taken)
 
     async def _pump(
         self,
@@ -98,13 +97,13 @@ class Mover:
         stretch: Stretch,
         measure: Measure,
         moved: Callable[[], None],
-        lent: tuple[bytes, Flow],
+        pump: Pump,
         pace: Pace,
         taken: contextlib.ExitStack,
     ) -> None:
         """Move a body by a thread; *taken* gives that back, which is not free before it left."""
-        end = stretch.received + (measure.length or 0)
-        pump = await _prime(answer, stretch, lent, end, pace)
+        end = pump.limit
+        await _prime(answer, stretch, pump, pace)
         leaving = stretch.pour(pump, self._bodies.threads)
         free = taken.pop_all()
         leaving.add_done_callback(lambda _: free.close())
@@ -127,24 +126,30 @@ class Mover:
         self._bodies.moving -= 1
 
 
-async def _prime(
-    answer: Answer, stretch: Stretch, lent: tuple[bytes, Flow], end: int, pace: Pace
-) -> Pump:
-    """Write what was read of a body already; returns what moves the rest, as far as *end*."""
-    data, flow = lent
+def _pump_for(answer: Answer, stretch: Stretch, length: int | None, pace: Pace) -> Pump | None:
+    """Return what moves a body of that length past the loop; None: it must be read."""
+    flow = None if length is None else answer.lend()
+    if flow is None or length is None:
+        return None
+    try:
+        return Pump(flow, stretch.cursor, stretch.received + length, pace)
+    except OSError:
+        # No more descriptors are to be had.
+        flow.close()
+        return None
+
+
+async def _prime(answer: Answer, stretch: Stretch, pump: Pump, pace: Pace) -> None:
+    """Write what was read of a body already, before a pump moves the rest."""
     with contextlib.ExitStack() as undo:
-        undo.callback(flow.close)
-        _check_room(answer, stretch.received + len(data), end, None)
+        undo.callback(pump.close)
+        data = answer.read_now()
+        _check_room(answer, stretch.received + len(data), pump.limit, None)
         if data:
             pace.took(monotonic(), len(data))
             await stretch.take(data)
         await stretch.drain()
-        try:
-            pump = Pump(flow, stretch.cursor, end, pace)
-        except OSError as error:  # no more descriptors are to be had
-            raise _failed("local_busy", answer, error.strerror or str(error)) from error
         undo.pop_all()
-    return pump
 
 
 async def _look_on(

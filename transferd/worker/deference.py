@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from transferd.model.job import Seconds
-from transferd.transfer.pacing import INTERVAL, Advice
+from transferd.transfer.advice import Advice
+from transferd.transfer.pacing import INTERVAL
 from transferd.worker.flow import PIPE
 from transferd.worker.line import Line
 from transferd.worker.window import Window
 
 #: A flow that is held to a rate may read the bytes of so long at once.
 _BURST: Seconds = 0.1
+#: Bytes that wait to be read for no other reason than that a thread is not always there.
+_AWHILE = 128 * 1024
 
 
 class Flows:
@@ -39,11 +43,15 @@ class Flows:
 class Deference:
     """The pace of one body on a line. Fits `pace.Pace`."""
 
-    def __init__(self, line: Line, window: Window, flows: Flows) -> None:
-        """Steer *window*, to be closed with this."""
+    def __init__(
+        self, line: Line, window: Window, flows: Flows, tell: Callable[[bool], None]
+    ) -> None:
+        """Steer *window*, to be closed with this; *tell*, in any thread, whether it is in vain."""
         self._line = line
         self._window = window
         self._flows = flows
+        self._tell = tell
+        self._in_vain = False
         flows.come()
         self._clamped: int | None = None
         self._next: Seconds = 0.0
@@ -73,6 +81,7 @@ class Deference:
 
     def close(self) -> None:
         """See Pace.close."""
+        self._take_heart(in_vain=False)
         self._flows.go()
         self._window.close()
 
@@ -84,10 +93,17 @@ class Deference:
             )
             self._clamp(advice.window)
             self._heed(now, advice)
+        self._take_heart(in_vain=self._line.pacing.defeated)
+
+    def _take_heart(self, *, in_vain: bool) -> None:
+        if in_vain is not self._in_vain:
+            self._in_vain = in_vain
+            self._tell(in_vain)
 
     def _held(self) -> bool:
         """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
-        return self._clamped is None or self._window.unread() > self._clamped / 2
+        # A window or two may have come since the last read, however fast the reader is.
+        return self._clamped is None or self._window.unread() > 2 * self._clamped + _AWHILE
 
     def _clamp(self, size: int) -> None:
         self._window.clamp(size)

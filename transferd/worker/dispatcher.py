@@ -52,7 +52,7 @@ from transferd.worker.inspection import inspect
 from transferd.worker.job import Run
 from transferd.worker.lanes import Equipment, Spares
 from transferd.worker.publication import discard, publish
-from transferd.worker.shelf import Shelf
+from transferd.worker.shelf import Shelves
 from transferd.worker.succession import assume
 from transferd.worker.survey import survey
 from transferd.worker.trust import Trust
@@ -77,7 +77,7 @@ class Dispatcher:
         self._randomness = randomness
         self._trust = Trust(threads)
         self._bodies = bodies
-        self._shelf = Shelf(threads)
+        self._shelves = Shelves(threads)
         self._spares = Spares()
         self._flows = Flows()
         self._caps = Caps()
@@ -154,7 +154,7 @@ class Dispatcher:
             caps=self._caps,
             security=self._security,
             trust=self._trust,
-            shelf=self._shelf,
+            shelves=self._shelves,
             spares=self._spares,
             randomness=self._randomness,
             post=self.say,
@@ -203,7 +203,7 @@ class Dispatcher:
             case RunCommand():
                 return self._command(message)
             case Inspect():
-                ask = partial(inspect, message.paths)
+                ask = partial(inspect, message.paths, frozenset(message.new))
                 reply = partial(Inspected, message.request)
                 return self._answer(ask, range(len(message.paths)), reply)
             case Assume():

@@ -39,6 +39,6 @@ class Folder:
 
     def close(self) -> None:
         """Let go of it; doing it again is nothing."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from transferd.wire.link import Refusal
@@ -26,27 +26,29 @@ class _Finding(NamedTuple):
     message: str
 
 
-def inspect(paths: Sequence[str]) -> tuple[Refusal, ...]:
+def inspect(paths: Sequence[str], new: Set[int] = frozenset()) -> tuple[Refusal, ...]:
     """Return what is wrong with destinations, by their positions.
 
-    A missing destination and a regular file with one name are right; whether a file that exists
-    may be replaced is decided when the job is completed. Nothing is opened but directories, and
-    no link in place of a destination is followed.
+    A missing destination is right, and a regular file with one name, unless its position is in
+    *new*: it would not be replaced in the end. Nothing is opened but directories, and no link in
+    place of a destination is followed.
 
     Returns: refusals with the codes that the transfer would fail with:
         `local_directory_missing`, `local_access_denied`, `local_forbidden`, `local_not_regular`,
-        `local_hard_link`; or `path_too_long`.
+        `local_hard_link`, `local_exists`; or `path_too_long`.
     """
     directories: dict[str, list[int]] = {}
     for position, path in enumerate(paths):
         directories.setdefault(os.path.dirname(path), []).append(position)
     refusals: list[Refusal] = []
     for directory, positions in directories.items():
-        refusals.extend(_inspect_in(directory, positions, paths))
+        refusals.extend(_inspect_in(directory, positions, paths, new))
     return tuple(sorted(refusals, key=lambda refusal: refusal.number))
 
 
-def _inspect_in(path: str, positions: list[int], paths: Sequence[str]) -> Iterator[Refusal]:
+def _inspect_in(
+    path: str, positions: list[int], paths: Sequence[str], new: Set[int]
+) -> Iterator[Refusal]:
     try:
         directory = open_directory(path)
     except OSError as error:
@@ -56,7 +58,7 @@ def _inspect_in(path: str, positions: list[int], paths: Sequence[str]) -> Iterat
     try:
         refused = _inspect_directory(directory, path)
         for position in positions:
-            found = refused or _inspect_destination(directory, paths[position])
+            found = refused or _inspect_destination(directory, paths[position], position in new)
             if found is not None:
                 yield Refusal(position, *found)
     finally:
@@ -99,7 +101,7 @@ def _unreachable(path: str, error: OSError) -> _Finding:
     )
 
 
-def _inspect_destination(directory: int, path: str) -> _Finding | None:
+def _inspect_destination(directory: int, path: str, new: bool) -> _Finding | None:
     name = os.path.basename(path)
     if name in _NO_NAMES:
         return _in_place(path, Flaw("local_not_regular", "a directory"))
@@ -107,13 +109,24 @@ def _inspect_destination(directory: int, path: str) -> _Finding | None:
         found = find(directory, name)
     except OSError as error:
         return _too_long(path) if error.errno == errno.ENAMETOOLONG else None
-    flaw = None if found is None else flaw_of(found)
-    return None if flaw is None else _in_place(path, flaw)
+    if found is None:
+        return None
+    if flaw := flaw_of(found):
+        return _in_place(path, flaw)
+    return _taken(path) if new else None
 
 
 def _in_place(path: str, flaw: Flaw) -> _Finding:
     message = f"cannot write to {path}: {flaw.what} is there; move it away or name another file"
     return _Finding(flaw.code, message)
+
+
+def _taken(path: str) -> _Finding:
+    return _Finding(
+        "local_exists",
+        f"cannot write to {path}: a file is there already; move it away, name another file, or let "
+        "it be replaced (overwrite)",
+    )
 
 
 def _too_long(path: str) -> _Finding:

@@ -19,6 +19,7 @@ from transferd.wire.link import (
     Drained,
     Failed,
     Message,
+    Paced,
     Reset,
     Sized,
     Start,
@@ -65,7 +66,7 @@ class Run:
         self._telling = False
         self._moment: asyncio.TimerHandle | None = None
         self._lanes: Lanes | None = None
-        self._deposits = Deposits(equipment.shelf, _DEPOSITS)
+        self._deposits = Deposits(equipment.shelves, _DEPOSITS)
         self._manners = Manners(
             equipment.limits,
             equipment.flows,
@@ -73,6 +74,7 @@ class Run:
             equipment.randomness,
             priority=start.settings.priority,
             max_rate=start.settings.max_rate,
+            tell=self._tell_paced,
         )
         #: Set when a server has let somebody in.
         self._way_in = asyncio.Event()
@@ -122,6 +124,10 @@ class Run:
             self._way_in.set()
             self._untold.append(Connected(self.job, self.number))
             self._moment = asyncio.get_running_loop().call_later(_MOMENT, self._tell_all)
+
+    def _tell_paced(self, held: bool) -> None:
+        if not self._over:
+            self.tell(Paced(self.job, self.number, held))
 
     def tell(self, message: Message) -> None:
         """Send a message to the daemon."""

@@ -21,7 +21,7 @@ from transferd.worker.exchange import Exchange
 from transferd.worker.inquiry import Inquiry
 from transferd.worker.manners import Manners
 from transferd.worker.security import Steps
-from transferd.worker.shelf import Shelf
+from transferd.worker.shelf import Shelves
 from transferd.worker.trust import Trust
 from transferd.worker.window import Place, open_plain
 
@@ -48,7 +48,7 @@ class Equipment:
     #: For security libraries alone, which may wait for a KDC.
     security: Executor
     trust: Trust
-    shelf: Shelf
+    shelves: Shelves
     spares: Spares
     randomness: Randomness
     #: Sends to the daemon; keeps the order of the calls.
@@ -58,7 +58,8 @@ class Equipment:
 class Spares:
     """Lanes whose run is over, with their connections.
 
-    Only those of runs that had no secret at all: nobody has authenticated these connections.
+    Only those of runs that had no secret at all: no server has authenticated these connections. A
+    proxy may have, by what its URL carries; that is the same for all who share them.
     """
 
     def __init__(self) -> None:

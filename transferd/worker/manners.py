@@ -5,6 +5,7 @@ Both may change while they move.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -46,7 +47,13 @@ class Manners:
         *,
         priority: Priority,
         max_rate: int | None,
+        tell: Callable[[bool], None],
     ) -> None:
+        """Take also who is told whether windows of bodies are of no use, in the loop's thread."""
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        #: Bodies whose windows are of no use.
+        self._in_vain = 0
         self._limits = limits
         self._flows = flows
         self._randomness = randomness
@@ -115,7 +122,16 @@ class Manners:
                 # No more descriptors are to be had, or no connection: it is about to fail.
                 return Unpaced()
             undo.pop_all()
-        return Deference(line, window, self._flows)
+        return Deference(line, window, self._flows, self._note)
+
+    def _note(self, in_vain: bool) -> None:
+        """Take from any thread that the window of one more body, or one less, is of no use."""
+        self._loop.call_soon_threadsafe(self._count, 1 if in_vain else -1)
+
+    def _count(self, more: int) -> None:
+        before, self._in_vain = self._in_vain, self._in_vain + more
+        if bool(before) is not bool(self._in_vain):
+            self._tell(bool(self._in_vain))
 
     def _let_go(self, handler: Handler, window: Window) -> Pace:
         handler.line = None

@@ -153,9 +153,11 @@ class PartFile:
 
     def close(self) -> None:
         """Close the file and let go of its lock; doing it again is nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            # Whatever that says, it is closed, and what was called durable was flushed before.
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
         if self._own_folder:
             self._folder.close()
 

@@ -155,6 +155,12 @@ def _publish_one(directory: int, file: Publication) -> None:
             _rename_new(directory, name, final)
         if not _is_ours(_look(directory, final), file):
             raise _lost(file, "another file was put in its place meanwhile")
+    except FileExistsError as error:
+        message = (
+            f"cannot put the transferred file at {file.local}: a file is there already; "
+            "move it away and complete the job again, or cancel the job"
+        )
+        raise refused_locally("local_exists", message, file.local) from error
     except OSError as error:
         raise local_failure(error, "put the transferred file at", file.local, file.local) from error
 

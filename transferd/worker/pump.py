@@ -21,7 +21,11 @@ class Pump:
     """One body on its way. A thread runs it; the loop looks on, and may stop it."""
 
     def __init__(self, flow: Flow, cursor: Cursor, limit: int, pace: Pace) -> None:
-        """Take bytes from *flow* until *cursor* stands at *limit*."""
+        """Take bytes from *flow* until *cursor* stands at *limit*.
+
+        Raises:
+            OSError: there are no more descriptors to be had.
+        """
         self._flow = flow
         self._cursor = cursor
         self._pace = pace

@@ -150,6 +150,12 @@ class SecureTransport(asyncio.Transport):
                 self._loop.call_soon(self._read)
 
     def _read(self) -> None:
+        self._take()
+        if self._unsent:
+            # It may have waited for the peer's part in negotiating anew.
+            self._write()
+
+    def _take(self) -> None:
         taken = 0
         while self._reading and taken < _TURN:
             try:
@@ -195,8 +201,12 @@ class SecureTransport(asyncio.Transport):
             while self._unsent and not self._closing:
                 sent = self._secure.send(self._unsent)
                 del self._unsent[:sent]
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantWriteError:
             self._loop.add_writer(self._secure.fileno(), self._write)
+            return
+        except ssl.SSLWantReadError:
+            # Nothing that the kernel takes would help: `_read` goes on with it.
+            self._loop.remove_writer(self._secure.fileno())
             return
         except OSError as error:
             self._end(error)

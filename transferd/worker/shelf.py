@@ -1,16 +1,19 @@
 """Small files, whole in memory, on their way to the disk: many are made durable by one call.
 
 A flush of one file costs about as much as one of its whole file system, so that what waits together
-is flushed together. Nobody hears that a file is kept before that.
+is flushed together. Nobody hears that a file is kept before that. What hangs on a file server that
+is gone holds up nobody whose files are elsewhere: each file system has a shelf of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -24,19 +27,56 @@ _BATCH = 128
 #: Waking a thread is worth so many; fewer wait for more, but not for long.
 _WORTH = 32
 _LATEST: Seconds = 0.02
-#: Of all runs, in memory.
+#: Of all runs, in memory, for a file system.
 _MOST_BYTES = 16 * 1024 * 1024
 #: Another thread begins when those at work have not kept a file for so long, up to so many.
 _SLOW: Seconds = 0.5
 _THREADS = 8
+#: Directories of which it is remembered where they are.
+_DIRECTORIES = 1024
 
 
 #: Called with the outcome, in the loop's thread.
 Kept: TypeAlias = Callable[[Outcome], None]
 
 
+class Shelves:
+    """All shelves of a worker."""
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self._shelves: dict[int | None, Shelf] = {}
+        self._directories: dict[str, Shelf] = {}
+
+    def known(self, directory: str) -> Shelf | None:
+        """Return the shelf for files in *directory*, where that was found before."""
+        return self._directories.get(directory)
+
+    async def find(self, directory: str) -> Shelf:
+        """Return the shelf for files in *directory*; waits for as long as its file system hangs.
+
+        It may lead elsewhere later: then files are flushed with the wrong ones, and as surely.
+        """
+        loop = asyncio.get_running_loop()
+        device = await loop.run_in_executor(self._threads, _device, directory)
+        if device not in self._shelves:
+            self._shelves[device] = Shelf(self._threads)
+        if len(self._directories) >= _DIRECTORIES:
+            self._directories.clear()
+        self._directories[directory] = self._shelves[device]
+        return self._shelves[device]
+
+
+def _device(directory: str) -> int | None:
+    """Return on which file system a directory is; None: whoever opens it hears why not."""
+    try:
+        return os.stat(directory).st_dev
+    except (OSError, ValueError):
+        return None
+
+
 class Shelf:
-    """What waits for the disk, of all runs of a worker."""
+    """What waits for one file system, of all runs of a worker."""
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
@@ -106,8 +146,9 @@ class Shelf:
 class Deposits:
     """The small files of one run that are on their way to the disk."""
 
-    def __init__(self, shelf: Shelf, most: int) -> None:
-        self._shelf = shelf
+    def __init__(self, shelves: Shelves, most: int) -> None:
+        self._shelves = shelves
+        self._used: set[Shelf] = set()
         self._most = most
         self._open = 0
         self._fewer = asyncio.Event()
@@ -120,10 +161,14 @@ class Deposits:
         Raises:
             TransferFailed: a file that was put before could not be kept.
         """
+        directory = os.path.dirname(deposit.temporary)
+        shelf = self._shelves.known(directory) or await self._shelves.find(directory)
+        self._used.add(shelf)
         self._open += 1
-        self._shelf.put(deposit, partial(self._settle, kept))
+        deposit = replace(deposit, wanted=lambda: not self._left)
+        shelf.put(deposit, partial(self._settle, kept))
         await self._until(self._most)
-        await self._shelf.room()
+        await shelf.room()
 
     async def settled(self) -> None:
         """Wait until all are kept.
@@ -131,17 +176,26 @@ class Deposits:
         Raises:
             TransferFailed: one could not be.
         """
-        self._shelf.begin()
+        self._begin()
         await self._until(1)
 
     async def leave(self, patience: Seconds) -> None:
-        """Wait until the disk has them all, or *patience* is at its end; nothing is told then."""
-        self._shelf.begin()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._open:
-                    await self._change()
-        self._left = True
+        """Wait until the disk has them all, or *patience* is at its end.
+
+        Nothing is told then, and nothing more is begun.
+        """
+        self._begin()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    while self._open:
+                        await self._change()
+        finally:
+            self._left = True
+
+    def _begin(self) -> None:
+        for shelf in self._used:
+            shelf.begin()
 
     async def _until(self, fewer: int) -> None:
         while self._open >= fewer and self._failed is None:

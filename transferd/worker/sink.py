@@ -56,6 +56,7 @@ class Sink:
         self._stretches: list[Stretch] = []
         self._kept = part.kept
         self._syncing: asyncio.Future[None] | None = None
+        self._lengthening: asyncio.Future[None] | None = None
         self._sync_wanted = False
         self._error: TransferFailed | None = None
         self._leaving = self._closing = False
@@ -129,7 +130,9 @@ class Sink:
 
     async def reserve(self, size: int) -> None:
         """Make the file so long that stretches may begin anywhere in it."""
-        await self._call(self._part.reserve, size)
+        self._lengthening = lengthening = self.submit(self._part.reserve, size)
+        await asyncio.wait([lengthening])
+        lengthening.result()
 
     @property
     def due(self) -> Seconds:
@@ -179,6 +182,8 @@ class Sink:
         """Wait until no thread writes or syncs; nothing is reported after that by itself."""
         for stretch in tuple(self._stretches):
             await stretch.settle()
+        # Whoever wanted that may have been cancelled: the file would be cut before it grows.
+        await settled(self._lengthening)
         self._sync_wanted = False
         await settled(self._syncing)
         self._report()

@@ -109,23 +109,26 @@ class Spread:
         if choice is None or lane is None:
             return None
         donor, middle = shares[choice[0]], choice[1]
-        try:
-            answer = await self._ask(lane, middle, donor.limit)
-        except TransferFailed as failed:
-            self._errand.ledger.give_back(lane)
-            self._say(failed.failure.message)
-            return None
-        return None if answer is None else self._take_over(lane, answer, donor, middle)
+        with contextlib.ExitStack() as undo:
+            # Also when the file is whole before there is an answer: the next one may need it.
+            undo.callback(self._errand.ledger.give_back, lane)
+            try:
+                answer = await self._ask(lane, middle, donor.limit)
+            except TransferFailed as failed:
+                self._say(failed.failure.message)
+                return None
+            if answer is None:
+                return None
+            undo.pop_all()
+        return self._take_over(lane, answer, donor, middle)
 
     async def _ask(self, lane: Lane, start: int, end: int) -> Answer | None:
         """Ask for a part; None: the server does not give it so that it can be used."""
         request = ask_for(self._file, Part(start=start, end=end))
         if request is None:
-            self._errand.ledger.give_back(lane)
             return None
         answer = await lane.inquiry.ask(self._file.spec.remote, request)
         with contextlib.ExitStack() as undo:
-            undo.callback(self._errand.ledger.give_back, lane)
             undo.callback(answer.close)
             verdict = judge(self._file, request, read_response(answer))
             if not isinstance(verdict, Append) or verdict.end != end:
