@@ -55,6 +55,8 @@ async def test_a_background_body_moves_whole_within_the_windows_that_it_advertis
     assert book.temporary().read_bytes() == BODY
     assert clamps
     assert min(clamps) > 0
+    # Small files may follow on that connection, at which nobody looks.
+    assert clamps[-1] >= 64 * 1024
 
 
 async def test_a_foreground_body_is_not_paced(way: Way, tmp_path: Path, clamps: list[int]) -> None:

@@ -16,6 +16,9 @@ from transferd.worker.window import Window
 _BURST: Seconds = 0.1
 #: Bytes that wait to be read for no other reason than that a thread is not always there.
 _AWHILE = 128 * 1024
+#: What is advertised between two long bodies, where nothing looks after it: what the kernel begins
+#: every connection with. Small files would crawl through the window of a flow that made room.
+_BETWEEN = 64 * 1024
 
 
 class Flows:
@@ -82,6 +85,8 @@ class Deference:
     def close(self) -> None:
         """See Pace.close."""
         self._take_heart(in_vain=False)
+        with contextlib.suppress(OSError):
+            self._window.clamp(max(self._clamped or 0, _BETWEEN))
         self._flows.go()
         self._window.close()
 
