@@ -7,6 +7,7 @@ fake stands for something that is not ours: it has the one property of the real 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,7 +125,8 @@ class NetworkManager:
 @asynccontextmanager
 async def network_manager(bus: str, metered: int) -> AsyncIterator[NetworkManager]:
     """Let it have its name on a bus, and answer."""
-    async with await open_dbus_connection(bus) as connection:
+    connection = await open_dbus_connection(bus)
+    try:
         request = message_bus.RequestName(NAME)
         serial = next(connection.outgoing_serial)
         await connection.send(request, serial=serial)
@@ -137,3 +139,6 @@ async def network_manager(bus: str, metered: int) -> AsyncIterator[NetworkManage
         finally:
             task.cancel()
             await asyncio.wait([task])
+    finally:
+        with contextlib.suppress(ConnectionError):  # the bus may have gone first
+            await connection.close()

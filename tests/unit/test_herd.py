@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench import herd
 from transferd.model.failures import Failure
 from transferd.transfer.breaker import Breaker, BreakerPolicy
 from transferd.transfer.retry import RetryPolicy
-
-np = pytest.importorskip("numpy", reason="the extra `bench` is not installed")
-from tests.bench import herd  # noqa: E402
 
 LOST = Failure(code="connection_lost", message="…")
 RANDOM = st.floats(0, 1, exclude_max=True)

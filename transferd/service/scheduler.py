@@ -120,8 +120,11 @@ class Scheduler:
         await self._preempt_all(
             [c.job_id for c in self._runs.running if c.cost not in admitted[c.priority]]
         )
-        waiting, next_due = await self._waiting(admitted)
-        running, now = self._running(), self._clock.steady()
+        # As of before the queue is read: who came meanwhile is not in it, and a slot that became
+        # free meanwhile is for the next step, which sees both.
+        running = self._running()
+        waiting, next_due = await self._waiting(running, admitted)
+        now = self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
         choice = choose(running, waiting, self._slots, now, served)
         await self._preempt_all(choice.preempt)
@@ -153,14 +156,14 @@ class Scheduler:
         ]
 
     async def _waiting(
-        self, admitted: Admitted
+        self, running: Sequence[Running], admitted: Admitted
     ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
         Owners who get no worker at the moment are left out: their jobs would only fail.
         """
         now = self._clock.steady()
-        front, back = wanted(self._running(), self._slots, now, self._runs.hidden)
+        front, back = wanted(running, self._slots, now, self._runs.hidden)
         agenda = await self._store.agenda(front, back, admitted)
         if agenda.next_due is not None and agenda.next_due <= now:
             # However many there are after a long absence, the first of them start at once.
