@@ -85,7 +85,7 @@ async def test_status_tells_users_jobs_workers_and_errors(
     worker = await service.worker()
     worker.pid = os.getpid()
     await worker.fail(await worker.hears(link.Start), "http_404")
-    await service.next_notice(job, FAILED)
+    await service.until(job, lambda _: bool(service.figures.errors))
     status = await administration.status()
     (user,) = status.users
     assert (user.uid, user.name) == (ME.uid, f"user {ME.uid}")
@@ -295,7 +295,7 @@ async def test_figures_follow_what_happens(
     assert figures.worker_starts == 1
     failing = await service.create(spec("/b"))
     await worker.fail(await worker.hears(link.Start, 3), "http_404")
-    await service.next_notice(failing, FAILED)
+    await service.until(failing, lambda _: bool(figures.errors))
     assert dict(figures.errors) == {"http_404": 1}
     text = (await administration.figures()).decode()
     families = {each.name: each for each in text_string_to_metric_families(text)}
