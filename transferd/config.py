@@ -222,15 +222,12 @@ class Bandwidth(Section, frozen=True):
 
     def rates(self) -> Rates:
         """Return the limits that are set."""
-        named = {
-            Priority.HIGH: self.high_bytes_per_second,
-            Priority.NORMAL: self.normal_bytes_per_second,
-            Priority.LOW: self.low_bytes_per_second,
-        }
-        return Rates(
-            total=self.total_bytes_per_second or None,
-            by_priority={priority: rate for priority, rate in named.items() if rate},
-        )
+        return BytesPerSecond(
+            total_bytes_per_second=self.total_bytes_per_second or None,
+            high_bytes_per_second=self.high_bytes_per_second or None,
+            normal_bytes_per_second=self.normal_bytes_per_second or None,
+            low_bytes_per_second=self.low_bytes_per_second or None,
+        ).rates()
 
 
 class Pacing(Section, frozen=True):

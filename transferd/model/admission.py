@@ -74,28 +74,27 @@ class Admission:
 
     def _closed(self, priority: Priority) -> Blocker:
         front = self.rates.total != 0  # foreground jobs have no limit but this one (BITS.md B4)
-        return _blocker(
-            "schedule_closed",
-            f"the schedule leaves no bandwidth to {priority.label} jobs now",
-            "wait, or make it a foreground job" if front else "wait, or change the schedule",
-            self.opens.get(priority),
+        return Blocker(
+            code="schedule_closed",
+            text=f"the schedule leaves no bandwidth to {priority.label} jobs now",
+            until=self.opens.get(priority),
+            remedy="wait, or make it a foreground job" if front else "wait, or change the schedule",
         )
 
     def _metered(self, meant: Cost) -> Blocker:
-        return _blocker(
-            "metered",
-            f"the connection is metered, and the job's cost is {meant.label}",
-            f"connect to another network, or set its cost to {narrowest(self.link.cost).label}",
+        cost = narrowest(self.link.cost).label
+        return Blocker(
+            code="metered",
+            text=f"the connection is metered, and the job's cost is {meant.label}",
+            remedy=f"connect to another network, or set its cost to {cost}",
         )
 
 
 def _interface_blocked(interface: str) -> Blocker:
-    return _blocker(
-        "interface_blocked",
-        f"the network is reached over {interface}, which background jobs are to stay away from",
-        "disconnect it, or make it a foreground job",
+    return Blocker(
+        code="interface_blocked",
+        text=(
+            f"the network is reached over {interface}, which background jobs are to stay away from"
+        ),
+        remedy="disconnect it, or make it a foreground job",
     )
-
-
-def _blocker(code: str, text: str, remedy: str, until: datetime | None = None) -> Blocker:
-    return Blocker(code=code, text=text, since=None, until=until, remedy=remedy)

@@ -263,6 +263,6 @@ class Blocker:
 
     code: str
     text: str
-    since: datetime | None
-    until: datetime | None
+    since: datetime | None = None
+    until: datetime | None = None
     remedy: str

@@ -18,28 +18,26 @@ def limits_of(settings: Settings, rates: Rates, *, paced: bool = False) -> tuple
     if settings.max_rate:
         text = f"it is limited to {shown_rate(settings.max_rate)} by its max_rate"
         remedy = "raise --max-rate (max_rate), or lift it with --max-rate 0"
-        limits.append((settings.max_rate, _limit("rate_limit", text, remedy)))
+        limits.append((settings.max_rate, Blocker(code="rate_limit", text=text, remedy=remedy)))
     if rate := rates.by_priority.get(level):
         text = f"all jobs of {level.label} priority together are limited to {shown_rate(rate)}"
         remedy = "change its priority, or have an admin raise the limit ([bandwidth])"
-        limits.append((rate, _limit("priority_rate_limit", text, remedy)))
+        limits.append((rate, Blocker(code="priority_rate_limit", text=text, remedy=remedy)))
     if rates.total:
         text = f"all jobs together are limited to {shown_rate(rates.total)}"
         remedy = "suspend other jobs, or have an admin raise the limit ([bandwidth])"
-        limits.append((rates.total, _limit("total_rate_limit", text, remedy)))
+        limits.append((rates.total, Blocker(code="total_rate_limit", text=text, remedy=remedy)))
     found = tuple(blocker for _, blocker in sorted(limits, key=lambda limit: limit[0]))
     return (_PACED, *found) if paced else found
 
 
-def _limit(code: str, text: str, remedy: str) -> Blocker:
-    return Blocker(code=code, text=text, since=None, until=None, remedy=remedy)
-
-
-_PACED = _limit(
-    "paced_reads",
-    "somebody on the way, as a proxy, keeps what is sent for later, so that no window tells when"
-    " others need the line; for a while it takes half of what it took at best",
-    "wait: it is tried again; or say --max-rate (max_rate), or --priority foreground",
+_PACED = Blocker(
+    code="paced_reads",
+    text=(
+        "somebody on the way, as a proxy, keeps what is sent for later, so that no window tells"
+        " when others need the line; for a while it takes half of what it took at best"
+    ),
+    remedy="wait: it is tried again; or say --max-rate (max_rate), or --priority foreground",
 )
 
 

@@ -65,8 +65,6 @@ _CALM_AMONG_RIVALS: Seconds = 0.5
 #: A flow at rest looks from time to time, long enough for a round, whether the queue has gone.
 _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
-
-
 #: Where the window does not rule the rate, reads take this part of the best rate, for so long;
 #: then it is tried again.
 _MODEST = 0.5
@@ -415,7 +413,6 @@ class Pacing:
         if self._line.rivals and self._line.judged:
             return self._little
         doublings = math.log2(max(self._rate / _FAIRNESS_RATE, 1.0))
-
         # Not so low that the queue it stands at could be taken for none.
         return max(self._target / (1 + _FAIRNESS * doublings), 1.5 * self._little)
 

@@ -15,7 +15,6 @@ The directory may be swapped for another one, or for a link, at any moment:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -30,15 +29,12 @@ from transferd.model.job import Inode
 from transferd.transfer.ranges import NOTHING, Coverage
 from transferd.worker.cursor import Cursor
 from transferd.worker.destination import check_replaceable, find
-from transferd.worker.directory import sync_file_system
+from transferd.worker.directory import begin_writing, sync_file_system
 from transferd.worker.folder import Folder
 from transferd.worker.inode import inode_of
 from transferd.worker.local_faults import refused_locally, translating
 
 _BLOCK = 1024 * 1024
-_LIBC = ctypes.CDLL(None)
-#: <linux/fs.h>; it waits for nothing, and takes no error from a later flush.
-_SYNC_FILE_RANGE_WRITE = 2
 
 #: File systems without locks answer one of these.
 _LOCKLESS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -275,12 +271,7 @@ class PartFile:
         A flush would find a second's worth of them otherwise, and every other one on the same disk,
         such as that of the queue, would wait for all of it. Where it is not to be had it is left.
         """
-        _LIBC.sync_file_range(
-            ctypes.c_int(self._descriptor),
-            ctypes.c_int64(start),
-            ctypes.c_int64(end - start),
-            ctypes.c_uint(_SYNC_FILE_RANGE_WRITE),
-        )
+        begin_writing(self._descriptor, start, end)
 
     def _lost(self, what: str) -> TransferFailed:
         message = f"cannot go on with {self._path}: {what}"
