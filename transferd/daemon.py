@@ -25,7 +25,7 @@ from transferd.api.server import ApiServer
 from transferd.assembly import Parts, assemble, default_timers, own_user
 from transferd.config import Config, Source, changes
 from transferd.launcher import own_launcher, owner_launcher
-from transferd.listener import bind_listener
+from transferd.listener import bind_listener, recorded
 from transferd.logs import set_up_logging
 from transferd.model.caller import Caller
 from transferd.model.errors import ConfigError
@@ -41,7 +41,6 @@ from transferd.service.workers import Launch, Process
 from transferd.store.opening import QUEUE_FILE, Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
 from transferd.wire.answers import Answers
-from transferd.wire.paths import RECORD_NAME, record
 
 log = logging.getLogger(__name__)
 
@@ -55,24 +54,6 @@ _MOST_CONNECTIONS = 4096
 _FEWEST_CONNECTIONS, _OWN_DESCRIPTORS = 16, 64
 #: Mode of the socket: everybody where a service is everybody's, else nobody but its user and root.
 _SHARED_MODE, _OWN_MODE = 0o666, 0o600
-#: Variables that are meant for the daemon, not for its children (systemd.exec(5)).
-_OWN_VARIABLES = frozenset(
-    {
-        "CACHE_DIRECTORY",
-        "CONFIGURATION_DIRECTORY",
-        "CREDENTIALS_DIRECTORY",
-        "FDSTORE",
-        "INVOCATION_ID",
-        "JOURNAL_STREAM",
-        "LOGS_DIRECTORY",
-        "MANAGERPID",
-        "MEMORY_PRESSURE_WATCH",
-        "MEMORY_PRESSURE_WRITE",
-        "RUNTIME_DIRECTORY",
-        "STATE_DIRECTORY",
-        "SYSTEMD_EXEC_PID",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +122,7 @@ class Daemon:
             answers = self._answers()
             parts = self._assemble(store, answers)
             requeued = await store.jobs.recover(self._clock.steady())
-            with self._listening() as listening, self._recorded(listening):
+            with self._listening() as listening, recorded(self._socket_path, self._options.state):
                 administration = self._administration(store, parts)
                 server = self._server(parts, administration, answers)
                 await server.start(listening)
@@ -199,8 +180,7 @@ class Daemon:
             command = (sys.executable, "-I", *module)
             extra, root = worker.environment, worker.allow_root
             return owner_launcher(command, find_account, extra, allow_root=root)
-        environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}
-        return own_launcher((sys.executable, "-P", *module), environ)
+        return own_launcher((sys.executable, "-P", *module), self._environ)
 
     def _serves(self, uid: int) -> bool:
         """Whether somebody is served: without its powers a daemon could work for its user alone."""
@@ -231,28 +211,6 @@ class Daemon:
         mode = _SHARED_MODE if self._options.system else _OWN_MODE
         with bind_listener(self._options.socket, mode=mode) as listener:
             yield listener.socket
-
-    @contextmanager
-    def _recorded(self, listening: socket.socket) -> Iterator[None]:
-        """Write down where we listen, for clients whose environment names another socket.
-
-        What cannot be written keeps nobody from the socket that they know.
-        """
-        place = self._options.state / RECORD_NAME
-        hidden = place.with_name(f".{RECORD_NAME}")
-        try:
-            hidden.unlink(missing_ok=True)
-            descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(record(str(self._socket_path), os.getpid()))
-            hidden.rename(place)
-        except OSError as error:
-            log.warning("daemon.unrecorded", extra={"fields": {"error": str(error)}})
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                place.unlink(missing_ok=True)
 
     @property
     def _socket_path(self) -> Path:
