@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.support.service import ME, QUICK, SETTINGS, TIMERS, Service, running_service, spec
-from transferd.config import Config, Passport
+from transferd.config import Config
 from transferd.model.credentials import (
     Credential,
     CredentialLabel,
@@ -26,6 +26,7 @@ from transferd.model.credentials import (
 from transferd.model.errors import NotFound
 from transferd.model.job import Job
 from transferd.model.states import JobState
+from transferd.sections import Passport
 from transferd.wire import link
 
 S = JobState
