@@ -20,7 +20,7 @@ from transferd.model.states import JobEvent, JobState
 from transferd.service.clock import SystemClock
 from transferd.service.completion import Completion
 from transferd.service.gate import Gate
-from transferd.wire import link
+from transferd.wire import chores, link
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
 BY_ITSELF = replace(SETTINGS, auto_complete=True)
@@ -124,7 +124,7 @@ async def test_jobs_that_are_transferred_together_are_completed_together(service
             await worker.carry(start)
         ended = [await anext(events) for _ in jobs]
     assert len(ended) == len(jobs)
-    asked = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    asked = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     assert sum(len(question.files) for question in asked) == len(jobs)
     assert len(asked) < len(jobs)
 
@@ -133,9 +133,9 @@ async def test_a_refused_name_keeps_its_own_job_only(service: Service) -> None:
     """BITS K4: the others of its group leave; it is in error, with the worker's reason."""
     jobs = [await _transferred(service, f"/{name}") for name in "abc"]
     worker = await service.worker()
-    worker.refusals = [link.Refusal(1, "local_exists", "cannot publish it: it exists")]
+    worker.refusals = [chores.Refusal(1, "local_exists", "cannot publish it: it exists")]
     first, kept, last = await _completed_together(service, jobs)
-    (question,) = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    (question,) = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     assert [file.number for file in question.files] == [0, 1, 2]
     assert isinstance(first, Moved)
     assert isinstance(last, Moved)
@@ -172,7 +172,7 @@ async def test_what_each_job_says_of_its_destination_goes_along(service: Service
     jobs = [await _transferred(service, "/a"), await _transferred(service, "/b", never)]
     worker = await service.worker()
     await asyncio.gather(*(service.parts.jobs.complete(ME, job.id) for job in jobs))
-    asked = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    asked = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     wanted = {file.local: file.overwrite for question in asked for file in question.files}
     assert wanted == {"/a": True, "/b": False}
 

@@ -26,7 +26,7 @@ from transferd.model.notices import NoticeKind
 from transferd.model.states import JobEvent, JobState
 from transferd.service import hearing
 from transferd.service.hearing import TURN_MESSAGES
-from transferd.wire import link
+from transferd.wire import chores, link
 
 SIGKILL = -9
 #: Of a line that says Connected, at most.
@@ -331,7 +331,7 @@ async def test_files_that_get_no_names_hold_up_nobody_elses(tmp_path: Path) -> N
         job = await create(service, ALICE, spec("/a", settings=AUTOMATIC))
         worker = await service.worker_of(ALICE)
         await worker.carry(await worker.hears(link.Start))
-        await worker.hears(link.Publish)
+        await worker.hears(chores.Publish)
         await service.next_notice(job, NoticeKind.ENDED, caller=CALLERS[ALICE])
 
 
@@ -359,7 +359,7 @@ async def test_leftovers_that_stay_hold_up_nobody_elses(tmp_path: Path) -> None:
         await service.until(hers, lambda now: now.files_transferred == 1, CALLERS[ALICE])
         async with asyncio.timeout(10):
             await service.parts.jobs.cancel(CALLERS[ALICE], hers.id)
-        assert len((await worker.hears(link.Discard)).leftovers) == 2
+        assert len((await worker.hears(chores.Discard)).leftovers) == 2
 
 
 def _butterfingers(flag: Path) -> str:
@@ -410,7 +410,7 @@ async def test_commands_that_hang_hold_up_nobody_elses(tmp_path: Path) -> None:
         await create(service, ALICE, spec("/a", settings=commanding))
         worker = await service.worker_of(ALICE)
         await worker.carry(await worker.hears(link.Start))
-        assert (await worker.hears(link.RunCommand)).argv == ("/bin/true",)
+        assert (await worker.hears(chores.RunCommand)).argv == ("/bin/true",)
 
 
 async def test_a_job_whose_worker_does_not_start_can_be_paused_at_once(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from transferd.model.states import JobState
 from transferd.service.clock import SystemClock
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.workers import Patience
-from transferd.wire import link
+from transferd.wire import chores, link
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_leftovers_that_could_not_be_forgotten_are_asked_for_again(
     refusals.left = 1
     await _cancelled(service, "/b", 2)
     await _cancelled(service, "/c", 3)
-    discards = [said for said in worker.heard if isinstance(said, link.Discard)]
+    discards = [said for said in worker.heard if isinstance(said, chores.Discard)]
     left = [{Path(each.temporary).name[1] for each in said.leftovers} for said in discards]
     assert left == [{"a"}, {"b"}, {"b", "c"}]
 

@@ -11,7 +11,8 @@ from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.wire.link import Message, Start, WorkerSettings
+from transferd.wire.link import Start, WorkerSettings
+from transferd.wire.message import Message
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
 from transferd.worker.caps import Caps
