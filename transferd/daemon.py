@@ -22,7 +22,7 @@ from pathlib import Path
 from transferd.accounts import find_account
 from transferd.api.identity import admin_gid, user_name
 from transferd.api.server import ApiServer
-from transferd.assembly import Parts, assemble, default_timers, own_user
+from transferd.assembly import Parts, Ports, assemble, default_timers, own_user
 from transferd.config import Config, Source, changes
 from transferd.launcher import own_launcher, owner_launcher
 from transferd.listener import bind_listener, recorded
@@ -138,23 +138,23 @@ class Daemon:
         return Answers(user_name, wall_time)
 
     def _assemble(self, store: Store, answers: Answers) -> Parts:
-        return assemble(
-            self._config,
-            store.jobs,
-            store.notices,
-            self._launch,
-            self._clock,
-            answers,
-            self._figures,
-            _caller if self._options.system else own_user,
-            self._environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS,
+        ports = Ports(
+            jobs=store.jobs,
+            notices=store.notices,
+            launch=self._launch,
+            clock=self._clock,
+            answers=answers,
+            meter=self._figures,
+            owner_of=_caller if self._options.system else own_user,
+            bus=self._environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS,
         )
+        return assemble(self._config, ports)
 
     def _administration(self, store: Store, parts: Parts) -> Administration:
         subjects = Subjects(
             store=store.jobs,
             keys=store.keys,
-            workers=parts.workers,
+            workers=parts.organs.workers,
             figures=self._figures,
             clock=self._clock,
             places=Places(
@@ -235,13 +235,13 @@ class Daemon:
             organs = [
                 group.create_task(organ, name=name)
                 for name, organ in (
-                    ("closing", parts.closing.run()),
+                    ("closing", parts.organs.closing.run()),
                     ("notifier", parts.notifier.run()),
                     ("housekeeper", parts.housekeeper.run()),
                     ("network", parts.network.run()),
                     ("metering", parts.metering.run()),
-                    ("windows", parts.windows.run()),
-                    ("workers", parts.workers.run()),
+                    ("windows", parts.organs.windows.run()),
+                    ("workers", parts.organs.workers.run()),
                     # The loop turns, and the queue file can be read and written.
                     ("watchdog", self._supervisor.keep_alive(beat)),
                     ("demand", self._leave_when_idle(parts)),
@@ -254,9 +254,9 @@ class Daemon:
             log.info("daemon.stopping", extra={"fields": {}})
             await server.stop(_API_PATIENCE)
             await _end([scheduler])
-            await parts.runs.close()
+            await parts.organs.runs.close()
             await _end(organs)
-            await parts.workers.close()
+            await parts.organs.workers.close()
 
     @property
     def _listening_status(self) -> str:
@@ -290,7 +290,7 @@ class Daemon:
                 self._config, self._origin = config, origin
                 self._take_up(config, gid, parts, server)
                 if self._options.system and not _AT_START.isdisjoint(changed):
-                    parts.workers.renew()
+                    parts.organs.workers.renew()
                 administration.configured(origin)
                 details = {"source": origin, "changed": ",".join(changed)}
                 log.info("config.reloaded", extra={"fields": details})
@@ -316,10 +316,10 @@ class Daemon:
         quiet = 0
         while quiet < _LOOKS:
             await asyncio.sleep(_LOOK)
-            parts.outcomes.departed.clear()
+            parts.organs.outcomes.departed.clear()
             if any((await parts.jobs.counts()).values()):
                 quiet = 0
-                await parts.outcomes.departed.wait()
+                await parts.organs.outcomes.departed.wait()
             else:
                 quiet = 0 if parts.notifier.busy else quiet + 1
         log.info("daemon.idle", extra={"fields": {}})
@@ -348,7 +348,7 @@ async def _schedule(parts: Parts) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINK_PATIENCE):
             await parts.metering.asked.wait()
-    await parts.scheduler.run()
+    await parts.organs.scheduler.run()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -53,7 +53,7 @@ def administration(service: Service, tmp_path: Path) -> Iterator[Administration]
         subjects = Subjects(
             store=service.store.jobs,
             keys=service.store.keys,
-            workers=service.parts.workers,
+            workers=service.parts.organs.workers,
             figures=service.figures,
             clock=SystemClock(),
             places=Places(
@@ -187,7 +187,7 @@ async def test_a_worker_that_cannot_be_started_is_found(
     async def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(service.parts.workers, "ask", refuse)
+    monkeypatch.setattr(service.parts.organs.workers, "ask", refuse)
     found = await findings(administration)
     assert found["worker_failed"].severity == Severity.ERROR
     assert str(error) in found["worker_failed"].text

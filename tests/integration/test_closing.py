@@ -74,7 +74,7 @@ async def test_a_job_does_not_complete_by_itself_without_its_latest_file(
     await service.parts.jobs.add_files(ME, job.id, [FileSpec(remote="http://h/b", local="/b")])
     await service.parts.jobs.change(ME, job.id, lambda old: replace(old, auto_complete=True))
     # The daemon had seen the job as transferred before it got its file.
-    service.parts.closing.consider(replace(job, settings=BY_ITSELF))
+    service.parts.organs.closing.consider(replace(job, settings=BY_ITSELF))
     other = await service.create(spec("/other", settings=BY_ITSELF))
     await worker.carry(await worker.hears(link.Start, 2))
     await service.next_notice(other, ENDED)
@@ -160,7 +160,7 @@ async def test_a_worker_that_is_lost_keeps_every_job_of_the_group(service: Servi
 async def _completed_together(service: Service, jobs: Sequence[Job]) -> list[object]:
     """Complete jobs in one turn of the loop; returns what became of each."""
     store = service.store.jobs
-    completion = Completion(store, service.parts.workers, SystemClock(), Gate())
+    completion = Completion(store, service.parts.organs.workers, SystemClock(), Gate())
     whole = await store.whole([job.id for job in jobs])
     leaving = [completion.begin(each, None) for each in whole]
     return list(await asyncio.gather(*leaving, return_exceptions=True))
@@ -194,8 +194,8 @@ async def test_a_job_that_somebody_works_on_holds_up_no_other(
     async with one_by_one(listening) as events:
         slow = asyncio.ensure_future(service.parts.jobs.change(ME, held.id, lambda _: BY_ITSELF))
         await service.parts.jobs.change(ME, free.id, lambda _: BY_ITSELF)
-        service.parts.closing.consider(replace(held, settings=BY_ITSELF))
-        service.parts.closing.consider(replace(free, settings=BY_ITSELF))
+        service.parts.organs.closing.consider(replace(held, settings=BY_ITSELF))
+        service.parts.organs.closing.consider(replace(free, settings=BY_ITSELF))
         async with asyncio.timeout(10):
             assert await _next_ended(events) == free.id
             let_go.set()

@@ -228,7 +228,7 @@ async def test_between_two_messages_of_others_there_is_one_turn(tmp_path: Path) 
     async with machine(tmp_path, dict.fromkeys(crowd, program)) as (service, _):
         for uid in crowd:
             await create(service, uid, spec("/a"))
-        workers = service.parts.workers
+        workers = service.parts.organs.workers
         await eventually(lambda: len(workers.pids) == len(crowd))
         floods = [w.channel for w in workers._workers.values()]
         most, before = 0, sum(channel.taken for channel in floods)
@@ -418,7 +418,7 @@ async def test_a_job_whose_worker_does_not_start_can_be_paused_at_once(tmp_path:
     async with machine(tmp_path, {MALLORY: script("")}) as (service, gang):
         job = await create(service, MALLORY, spec("/a", start=False))
         gang.programs[MALLORY] = rude("time.sleep(1000)")
-        (worker,) = service.parts.workers._workers.values()
+        (worker,) = service.parts.organs.workers._workers.values()
         worker.cut_off("the test says so")
         await service.parts.jobs.resume(CALLERS[MALLORY], job.id)
         await service.until(job, lambda now: now.state is JobState.CONNECTING, CALLERS[MALLORY])
@@ -438,7 +438,7 @@ async def test_jobs_of_an_owner_whose_workers_fall_wait_in_the_queue(tmp_path: P
             await create(service, MALLORY, spec(f"/{number}", start=False))
         for job in await _jobs(service):
             await service.parts.jobs.resume(CALLERS[MALLORY], job.id)
-        await eventually(lambda: service.parts.workers.barred_until(MALLORY) is not None)
+        await eventually(lambda: service.parts.organs.workers.barred_until(MALLORY) is not None)
         await carries(service)
         tried = [job for job in await _jobs(service) if job.attempts]
         # As many as have slots, each time that a worker fell.
@@ -456,8 +456,8 @@ async def test_an_owner_for_whom_no_worker_runs_is_told_so(tmp_path: Path) -> No
         async def launch(owner: int, end: object) -> object:
             raise OwnerRefused("no jobs of root here")
 
-        service.parts.workers._startup._launch = launch  # type: ignore[assignment]
-        (worker,) = service.parts.workers._workers.values()
+        service.parts.organs.workers._startup._launch = launch  # type: ignore[assignment]
+        (worker,) = service.parts.organs.workers._workers.values()
         worker.cut_off("the test says so")
         with pytest.raises(NotAllowed) as refused:
             await create(service, MALLORY, spec("/b"))

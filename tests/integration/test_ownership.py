@@ -286,7 +286,7 @@ async def test_without_a_worker_to_ask_the_job_stays_where_it_is(service: Servic
     job = await _made(service, _wish("/a", start=False))
     await _made(service, spec("/c", start=False), CAROL)
     (await service.worker_of(CAROL.uid)).kill()
-    await service.parts.workers.close()
+    await service.parts.organs.workers.close()
     with pytest.raises(Unavailable) as refused:
         await service.parts.jobs.take_ownership(CAROL, job.id)
     assert refused.value.code == "worker_lost"
@@ -385,7 +385,7 @@ async def test_a_claim_from_before_is_not_carried_by_the_former_owners_worker(
     await service.parts.jobs.take_ownership(CAROL, job.id)
     stale = Runnable(job_id=job.id, owner=ALICE.uid, priority=Priority.NORMAL)
     await service.store.jobs.apply(job.id, JobEvent.RESUME, job.created)
-    await service.parts.runs.start([stale])
+    await service.parts.organs.runs.start([stale])
     await (await service.worker_of(CAROL.uid)).hears(link.Start)
     hers = await service.worker_of(ALICE.uid)
     assert not [m for m in hers.heard if isinstance(m, link.Start)]
@@ -402,7 +402,7 @@ async def test_a_job_does_not_begin_while_it_is_handed_over(service: Service) ->
     async with asyncio.TaskGroup() as group:
         taking = group.create_task(service.parts.jobs.take_ownership(CAROL, job.id))
         question = await his.hears(chores.Assume)
-        service.parts.scheduler.wake()
+        service.parts.organs.scheduler.wake()
         assert (await service.parts.jobs.get(ALICE, job.id)).state is JobState.QUEUED
         await his.say(chores.Inspected(question.request))
     assert taking.result().owner == CAROL.uid

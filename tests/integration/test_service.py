@@ -283,7 +283,7 @@ async def test_suspend_stops_the_run_and_keeps_its_last_offset(service: Service)
     suspended = await service.parts.jobs.suspend(ME, job.id)
     assert suspended.state is JobState.SUSPENDED
     assert suspended.bytes_transferred == 4096
-    assert not service.parts.runs.holds(job.id)
+    assert not service.parts.organs.runs.holds(job.id)
     await worker.hears(link.Stop)
 
 
@@ -723,7 +723,7 @@ async def test_a_transferred_job_that_completes_itself_does_so_after_a_crash(
         worker.refusals = [chores.Refusal(0, "local_busy", "cannot publish now")]
         await worker.carry(await worker.hears(link.Start))
         await worker.hears(chores.Publish)
-        service.parts.closing.consider(job)
+        service.parts.organs.closing.consider(job)
     async with running_service(tmp_path / "state") as service:
         if (await service.parts.jobs.get(ME, job.id)).state is JobState.ERROR:
             await service.parts.jobs.resume(ME, job.id)

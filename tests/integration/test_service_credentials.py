@@ -219,7 +219,7 @@ async def test_the_old_run_is_over_before_the_new_one_begins(tmp_path: Path) -> 
 
         async def obey() -> None:
             stop = await worker.hears(link.Stop)
-            service.parts.scheduler.wake()
+            service.parts.organs.scheduler.wake()
             for _ in range(20):  # the scheduler looks at the queue several times meanwhile
                 await service.store.jobs.counts()
             assert (await service.store.jobs.job(job.id)).state is S.QUEUED

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from transferd.assembly import Parts, assemble, own_user
+from transferd.assembly import Parts, Ports, assemble, own_user
 from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.errors import LinkBroken
@@ -263,7 +263,7 @@ async def running_service(
     owner_of: Callable[[Caller], int] = own_user,
     launch: Launch | None = None,
 ) -> AsyncIterator[Service]:
-    """Run the service over the queue file in *directory*; *owner_of* as in `assemble`.
+    """Run the service over the queue file in *directory*; *owner_of* as in `Ports`.
 
     Without *launch* all workers are scripted ones.
     """
@@ -278,24 +278,30 @@ async def running_service(
             service.adopt(owner, worker)
             return worker
 
-        answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
         figures = Figures()
-        launch = launch or launch_scripted
-        parts = assemble(
-            config, store.jobs, store.notices, launch, clock, answers, figures, owner_of
+        ports = Ports(
+            jobs=store.jobs,
+            notices=store.notices,
+            launch=launch or launch_scripted,
+            clock=clock,
+            answers=Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC)),
+            meter=figures,
+            owner_of=owner_of,
         )
+        parts = assemble(config, ports)
         service = Service(parts, store, figures)
         await store.jobs.recover(clock.steady())
-        organs = (parts.scheduler, parts.closing, parts.notifier, parts.workers)
+        organs = parts.organs
+        alive = (organs.scheduler, organs.closing, parts.notifier, organs.workers)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(organ.run()) for organ in organs]
+            tasks = [group.create_task(organ.run()) for organ in alive]
             try:
                 yield service
             finally:
-                await parts.runs.close()
+                await organs.runs.close()
                 for task in tasks:
                     task.cancel()
-                await parts.workers.close()
+                await organs.workers.close()
                 for worker in service.workers:
                     worker.kill()
                     if worker.task is not None:
