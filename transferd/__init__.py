@@ -37,15 +37,17 @@ if TYPE_CHECKING:
     from transferd.model.states import JobState
     from transferd.wire.api import (
         BlockerAnswer,
-        CredentialBody,
         ErrorAnswer,
         FileAnswer,
-        FileBody,
         GapAnswer,
         JobAnswer,
+        NoticeAnswer,
+    )
+    from transferd.wire.bodies import (
+        CredentialBody,
+        FileBody,
         JobBody,
         NegotiateBody,
-        NoticeAnswer,
         NotifyBody,
         PassportBody,
     )
@@ -73,15 +75,17 @@ _HOMES = {
     "model.states": ["JobState"],
     "wire.api": [
         "BlockerAnswer",
-        "CredentialBody",
         "ErrorAnswer",
         "FileAnswer",
-        "FileBody",
         "GapAnswer",
         "JobAnswer",
+        "NoticeAnswer",
+    ],
+    "wire.bodies": [
+        "CredentialBody",
+        "FileBody",
         "JobBody",
         "NegotiateBody",
-        "NoticeAnswer",
         "NotifyBody",
         "PassportBody",
     ],

@@ -32,7 +32,7 @@ from transferd.service.notifier import Delivery, Notifier
 from transferd.service.organs import Organs
 from transferd.service.outbox import NoticeStore
 from transferd.service.outcomes import Outcomes
-from transferd.service.ports import Clock, JobStore, Runnable
+from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.retries import RetryTimes
 from transferd.service.runs import Runs
@@ -47,26 +47,39 @@ from transferd.wire import link
 from transferd.wire.answers import Answers
 
 
+def own_user(_: Caller) -> int:
+    """Return the user of a daemon that works for one: whoever asks, the jobs are its own."""
+    return os.getuid()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What the service is put together over."""
+
+    jobs: JobStore
+    notices: NoticeStore
+    launch: Launch
+    clock: Clock
+    answers: Answers
+    meter: Meter
+    #: Says whose a caller's jobs are.
+    owner_of: Callable[[Caller], int] = own_user
+    #: Where D-Bus services of the system are.
+    bus: str = SYSTEM_BUS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The service, put together."""
 
+    organs: Organs
     jobs: Jobs
     notifier: Notifier
-    workers: Workers
-    runs: Runs
-    scheduler: Scheduler
-    closing: Closing
+    carrier: Carrier
+    breakers: Breakers
     housekeeper: Housekeeper
     network: NetworkWatch
     metering: Metering
-    windows: Windows
-    carrier: Carrier
-    quotas: Quotas
-    sharing: Sharing
-    outcomes: Outcomes
-    breakers: Breakers
-    stagger: Stagger
 
     def reconfigure(self, config: Config) -> None:
         """Give every organ its part of another configuration.
@@ -75,78 +88,44 @@ class Parts:
         it began with, a job its timers, a running job beyond fewer slots its slot.
         """
         limits = config.limits.limits()
-        self.workers.configure(worker_settings(config), config.worker.idle_seconds)
+        self.organs.workers.configure(worker_settings(config), config.worker.idle_seconds)
         self.carrier.configure(retry_times(config), config.passport.options())
         self.breakers.configure(breaker_policy(config))
-        self.stagger.configure(config.fleet.start_spread_seconds)
-        self.quotas.configure(limits, _membership(config))
-        self.windows.configure(_policy(config))
-        self.scheduler.configure(_slots(config))
+        self.organs.stagger.configure(config.fleet.start_spread_seconds)
+        self.organs.quotas.configure(limits, _membership(config))
+        self.organs.windows.configure(_policy(config))
+        self.organs.scheduler.configure(_slots(config))
         self.notifier.configure(_delivery(config))
         self.housekeeper.configure(_ages(config))
         self.jobs.configure(limits)
 
 
-def own_user(_: Caller) -> int:
-    """Return the user of a daemon that works for one: whoever asks, the jobs are its own."""
-    return os.getuid()
-
-
-def assemble(
-    config: Config,
-    jobs: JobStore,
-    notices: NoticeStore,
-    launch: Launch,
-    clock: Clock,
-    answers: Answers,
-    meter: Meter,
-    owner_of: Callable[[Caller], int] = own_user,
-    bus: str = SYSTEM_BUS,
-) -> Parts:
-    """Put the service together over its ports.
-
-    *owner_of* says whose a caller's jobs are, *bus* is where D-Bus services of the system are.
-    """
-    workers = Workers(launch, worker_settings(config), config.worker.idle_seconds, clock, meter)
-    passport = config.passport.options()
-
-    def chronicle(claim: Runnable) -> Chronicle:
-        return Chronicle(claim, meter, clock)
-
+def assemble(config: Config, ports: Ports) -> Parts:
+    """Put the service together."""
+    store, clock, meter = ports.jobs, ports.clock, ports.meter
+    settings, idle = worker_settings(config), config.worker.idle_seconds
+    workers = Workers(ports.launch, settings, idle, clock, meter)
     limits = config.limits.limits()
     quotas = Quotas(limits, _membership(config))
     jitter = random.random
     breakers = Breakers(clock, jitter, breaker_policy(config))
     stagger = Stagger(clock, jitter, config.fleet.start_spread_seconds)
-    times = retry_times(config)
     sharing = Sharing(FREE, clock)
-    carrier = Carrier(jobs, workers, clock, times, jitter, breakers, passport, quotas, sharing)
-    runs = Runs(carrier, chronicle, sharing)
+    times, passport = retry_times(config), config.passport.options()
+    carrier = Carrier(store, workers, clock, times, jitter, breakers, passport, quotas, sharing)
+    runs = Runs(carrier, partial(Chronicle, meter=meter, clock=clock), sharing)
     workers.listen(runs)
-
-    async def view(job_id: JobId) -> Job:
-        return runs.view(await jobs.job(job_id))
-
-    notifier = Notifier(
-        notices,
-        workers,
-        clock,
-        _delivery(config),
-        partial(announce, answers),
-        view,
-        meter,
-        owner_of,
-    )
+    notifier = _notifier(config, ports, workers, runs)
     windows = Windows(_policy(config), clock, [sharing])
-    scheduler = Scheduler(jobs, runs, _slots(config), windows, clock, stagger)
+    scheduler = Scheduler(store, runs, _slots(config), windows, clock, stagger)
     windows.report_to(scheduler.wake)
     locks = JobLocks()
-    closing = Closing(jobs, runs, workers, locks, clock)
+    closing = Closing(store, runs, workers, locks, clock)
     outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
     for teller in (runs, scheduler, closing):
         teller.report_to(outcomes)
     organs = Organs(
-        store=jobs,
+        store=store,
         runs=runs,
         scheduler=scheduler,
         workers=workers,
@@ -159,29 +138,40 @@ def assemble(
         sharing=sharing,
         clock=clock,
     )
-
-    async def network_back() -> None:
-        breakers.network_back()
-        await scheduler.retry_all()
-
     return Parts(
-        jobs=Jobs(organs, limits, owner_of),
+        organs=organs,
+        jobs=Jobs(organs, limits, ports.owner_of),
         notifier=notifier,
-        workers=workers,
-        runs=runs,
-        scheduler=scheduler,
-        closing=closing,
-        housekeeper=Housekeeper(jobs, notices, closing, _ages(config), clock),
-        network=NetworkWatch(network_back, windows.leads_over, clock),
-        metering=Metering(windows.costs, clock, bus),
-        windows=windows,
         carrier=carrier,
-        quotas=quotas,
-        sharing=sharing,
-        outcomes=outcomes,
         breakers=breakers,
-        stagger=stagger,
+        housekeeper=Housekeeper(store, ports.notices, closing, _ages(config), clock),
+        network=_network(organs, breakers),
+        metering=Metering(windows.costs, clock, ports.bus),
     )
+
+
+def _notifier(config: Config, ports: Ports, workers: Workers, runs: Runs) -> Notifier:
+    async def view(job_id: JobId) -> Job:
+        return runs.view(await ports.jobs.job(job_id))
+
+    return Notifier(
+        ports.notices,
+        workers,
+        ports.clock,
+        _delivery(config),
+        partial(announce, ports.answers),
+        view,
+        ports.meter,
+        ports.owner_of,
+    )
+
+
+def _network(organs: Organs, breakers: Breakers) -> NetworkWatch:
+    async def back() -> None:
+        breakers.network_back()
+        await organs.scheduler.retry_all()
+
+    return NetworkWatch(back, organs.windows.leads_over, organs.clock)
 
 
 def _membership(config: Config) -> Callable[[int], bool]:

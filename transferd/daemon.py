@@ -22,10 +22,10 @@ from pathlib import Path
 from transferd.accounts import find_account
 from transferd.api.identity import admin_gid, user_name
 from transferd.api.server import ApiServer
-from transferd.assembly import Parts, assemble, default_timers, own_user
+from transferd.assembly import Parts, Ports, assemble, default_timers, own_user
 from transferd.config import Config, Source, changes
 from transferd.launcher import own_launcher, owner_launcher
-from transferd.listener import bind_listener
+from transferd.listener import bind_listener, recorded
 from transferd.logs import set_up_logging
 from transferd.model.caller import Caller
 from transferd.model.errors import ConfigError
@@ -41,7 +41,6 @@ from transferd.service.workers import Launch, Process
 from transferd.store.opening import QUEUE_FILE, Store, open_store
 from transferd.supervisor import Supervisor, inherited_sockets
 from transferd.wire.answers import Answers
-from transferd.wire.paths import RECORD_NAME, record
 
 log = logging.getLogger(__name__)
 
@@ -55,24 +54,6 @@ _MOST_CONNECTIONS = 4096
 _FEWEST_CONNECTIONS, _OWN_DESCRIPTORS = 16, 64
 #: Mode of the socket: everybody where a service is everybody's, else nobody but its user and root.
 _SHARED_MODE, _OWN_MODE = 0o666, 0o600
-#: Variables that are meant for the daemon, not for its children (systemd.exec(5)).
-_OWN_VARIABLES = frozenset(
-    {
-        "CACHE_DIRECTORY",
-        "CONFIGURATION_DIRECTORY",
-        "CREDENTIALS_DIRECTORY",
-        "FDSTORE",
-        "INVOCATION_ID",
-        "JOURNAL_STREAM",
-        "LOGS_DIRECTORY",
-        "MANAGERPID",
-        "MEMORY_PRESSURE_WATCH",
-        "MEMORY_PRESSURE_WRITE",
-        "RUNTIME_DIRECTORY",
-        "STATE_DIRECTORY",
-        "SYSTEMD_EXEC_PID",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +122,7 @@ class Daemon:
             answers = self._answers()
             parts = self._assemble(store, answers)
             requeued = await store.jobs.recover(self._clock.steady())
-            with self._listening() as listening, self._recorded(listening):
+            with self._listening() as listening, recorded(self._socket_path, self._options.state):
                 administration = self._administration(store, parts)
                 server = self._server(parts, administration, answers)
                 await server.start(listening)
@@ -157,23 +138,23 @@ class Daemon:
         return Answers(user_name, wall_time)
 
     def _assemble(self, store: Store, answers: Answers) -> Parts:
-        return assemble(
-            self._config,
-            store.jobs,
-            store.notices,
-            self._launch,
-            self._clock,
-            answers,
-            self._figures,
-            _caller if self._options.system else own_user,
-            self._environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS,
+        ports = Ports(
+            jobs=store.jobs,
+            notices=store.notices,
+            launch=self._launch,
+            clock=self._clock,
+            answers=answers,
+            meter=self._figures,
+            owner_of=_caller if self._options.system else own_user,
+            bus=self._environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS,
         )
+        return assemble(self._config, ports)
 
     def _administration(self, store: Store, parts: Parts) -> Administration:
         subjects = Subjects(
             store=store.jobs,
             keys=store.keys,
-            workers=parts.workers,
+            workers=parts.organs.workers,
             figures=self._figures,
             clock=self._clock,
             places=Places(
@@ -199,8 +180,7 @@ class Daemon:
             command = (sys.executable, "-I", *module)
             extra, root = worker.environment, worker.allow_root
             return owner_launcher(command, find_account, extra, allow_root=root)
-        environ = {n: value for n, value in self._environ.items() if n not in _OWN_VARIABLES}
-        return own_launcher((sys.executable, "-P", *module), environ)
+        return own_launcher((sys.executable, "-P", *module), self._environ)
 
     def _serves(self, uid: int) -> bool:
         """Whether somebody is served: without its powers a daemon could work for its user alone."""
@@ -232,28 +212,6 @@ class Daemon:
         with bind_listener(self._options.socket, mode=mode) as listener:
             yield listener.socket
 
-    @contextmanager
-    def _recorded(self, listening: socket.socket) -> Iterator[None]:
-        """Write down where we listen, for clients whose environment names another socket.
-
-        What cannot be written keeps nobody from the socket that they know.
-        """
-        place = self._options.state / RECORD_NAME
-        hidden = place.with_name(f".{RECORD_NAME}")
-        try:
-            hidden.unlink(missing_ok=True)
-            descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(record(str(self._socket_path), os.getpid()))
-            hidden.rename(place)
-        except OSError as error:
-            log.warning("daemon.unrecorded", extra={"fields": {"error": str(error)}})
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                place.unlink(missing_ok=True)
-
     @property
     def _socket_path(self) -> Path:
         # A socket of our own got its name as a link; the kernel knows another one.
@@ -277,13 +235,13 @@ class Daemon:
             organs = [
                 group.create_task(organ, name=name)
                 for name, organ in (
-                    ("closing", parts.closing.run()),
+                    ("closing", parts.organs.closing.run()),
                     ("notifier", parts.notifier.run()),
                     ("housekeeper", parts.housekeeper.run()),
                     ("network", parts.network.run()),
                     ("metering", parts.metering.run()),
-                    ("windows", parts.windows.run()),
-                    ("workers", parts.workers.run()),
+                    ("windows", parts.organs.windows.run()),
+                    ("workers", parts.organs.workers.run()),
                     # The loop turns, and the queue file can be read and written.
                     ("watchdog", self._supervisor.keep_alive(beat)),
                     ("demand", self._leave_when_idle(parts)),
@@ -296,9 +254,9 @@ class Daemon:
             log.info("daemon.stopping", extra={"fields": {}})
             await server.stop(_API_PATIENCE)
             await _end([scheduler])
-            await parts.runs.close()
+            await parts.organs.runs.close()
             await _end(organs)
-            await parts.workers.close()
+            await parts.organs.workers.close()
 
     @property
     def _listening_status(self) -> str:
@@ -332,7 +290,7 @@ class Daemon:
                 self._config, self._origin = config, origin
                 self._take_up(config, gid, parts, server)
                 if self._options.system and not _AT_START.isdisjoint(changed):
-                    parts.workers.renew()
+                    parts.organs.workers.renew()
                 administration.configured(origin)
                 details = {"source": origin, "changed": ",".join(changed)}
                 log.info("config.reloaded", extra={"fields": details})
@@ -358,10 +316,10 @@ class Daemon:
         quiet = 0
         while quiet < _LOOKS:
             await asyncio.sleep(_LOOK)
-            parts.outcomes.departed.clear()
+            parts.organs.outcomes.departed.clear()
             if any((await parts.jobs.counts()).values()):
                 quiet = 0
-                await parts.outcomes.departed.wait()
+                await parts.organs.outcomes.departed.wait()
             else:
                 quiet = 0 if parts.notifier.busy else quiet + 1
         log.info("daemon.idle", extra={"fields": {}})
@@ -390,7 +348,7 @@ async def _schedule(parts: Parts) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINK_PATIENCE):
             await parts.metering.asked.wait()
-    await parts.scheduler.run()
+    await parts.organs.scheduler.run()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

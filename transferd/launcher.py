@@ -23,20 +23,40 @@ from transferd.service.workers import Launch, Process
 
 _LINK = ("--fd", "0")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
+#: Variables that are meant for the daemon, not for its children (systemd.exec(5)).
+_DAEMON_ONLY = frozenset(
+    {
+        "CACHE_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "FDSTORE",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LOGS_DIRECTORY",
+        "MANAGERPID",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
+    }
+)
 
 
 def own_launcher(command: tuple[str, ...], environ: Mapping[str, str]) -> Launch:
     """Return a Launch that runs *command* with *environ*, under the daemon's own uid.
 
-    It refuses any other owner: a worker must never open files with another's rights.
+    What is meant for the daemon alone is left out. It refuses any other owner: a worker must never
+    open files with another's rights.
     """
+    passed_on = {n: value for n, value in environ.items() if n not in _DAEMON_ONLY}
 
     async def launch(owner: int, end: socket.socket) -> Process:
         if owner != os.getuid():
             raise OwnerRefused(
                 f"this daemon runs workers of uid {os.getuid()} only, and the job is of uid {owner}"
             )
-        return await _start((*command, *_LINK), end, environ)
+        return await _start((*command, *_LINK), end, passed_on)
 
     return launch
 

@@ -1,13 +1,15 @@
 """The Unix socket that the daemon listens on when no service manager has opened one.
 
 The socket appears under its name only when it listens and has its final mode and group, and it
-takes the place of nothing but a socket on which nobody listens any more.
+takes the place of nothing but a socket on which nobody listens any more. Where it is, is written
+down beside the queue.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -19,7 +21,9 @@ from types import TracebackType
 from typing import Self
 
 from transferd.model.errors import TransferdError
-from transferd.wire.paths import fallback_directory
+from transferd.wire.paths import RECORD_NAME, fallback_directory, record
+
+log = logging.getLogger(__name__)
 
 #: sun_path has 108 bytes and the kernel wants room for the final NUL (unix(7)).
 MAX_PATH_BYTES = 107
@@ -94,6 +98,30 @@ def bind_listener(path: Path, *, mode: int, group: int | None = None) -> Listene
                 _install(hidden, path)
             undo.pop_all()
             return Listener(listening, path, _inode(hidden))
+
+
+@contextlib.contextmanager
+def recorded(path: Path, state: Path) -> Iterator[None]:
+    """Write down in *state* that we listen on *path*, for clients that would look elsewhere.
+
+    Their environment may name another socket. What cannot be written keeps nobody from the one that
+    they know.
+    """
+    place = state / RECORD_NAME
+    hidden = place.with_name(f".{RECORD_NAME}")
+    try:
+        hidden.unlink(missing_ok=True)
+        descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(record(str(path), os.getpid()))
+        hidden.rename(place)
+    except OSError as error:
+        log.warning("daemon.unrecorded", extra={"fields": {"error": str(error)}})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -14,14 +14,8 @@ from uuid import uuid4
 
 import msgspec
 
-from transferd.wire.api import (
-    MOST_NOTICES,
-    AcknowledgementAnswer,
-    AcknowledgementBody,
-    FileBody,
-    JobBody,
-    JobsBody,
-)
+from transferd.wire.api import AcknowledgementAnswer
+from transferd.wire.bodies import MOST_NOTICES, AcknowledgementBody, FileBody, JobBody, JobsBody
 
 #: Seconds between two looks at what nobody tells.
 _LOOK = 0.01

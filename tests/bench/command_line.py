@@ -12,7 +12,7 @@ from tests.bench.client import Client, job
 from tests.bench.result import Result, at_most, median
 from tests.bench.stage import Stage
 from tests.support.daemon import DaemonProcess
-from transferd.wire.api import JobBody
+from transferd.wire.bodies import JobBody
 
 _LISTED = 10
 #: Of each command, for each pair.

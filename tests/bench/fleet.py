@@ -23,7 +23,8 @@ from tests.bench.fleet_picture import Panel, draw
 from tests.bench.herd import Herd, Manners, Server, Story, Times
 from tests.bench.result import TIMES, Figure, number
 from transferd.assembly import breaker_policy, default_timers, retry_times
-from transferd.config import Config, Fleet
+from transferd.config import Config
+from transferd.sections import Fleet
 
 _MACHINES = 1_000_000
 _JOBS = 3

@@ -20,7 +20,7 @@ from tests.bench.pairs import Spent
 from tests.bench.site import MIB, Files, nginx
 from tests.support.daemon import DaemonProcess
 from tests.support.servers import Server
-from transferd.wire.api import JobBody
+from transferd.wire.bodies import JobBody
 
 #: tmpfs everywhere.
 _MEMORY = Path("/dev/shm")

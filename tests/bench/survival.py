@@ -21,26 +21,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import trustme
+
 import transferd
 from tests.support.daemon import DaemonProcess
-from tests.support.servers import Server, public_directory, require_server, serving
+from tests.support.nginx import configured
+from tests.support.servers import Server, public_directory
 
 MIB = 1024 * 1024
-_NGINX = """
-daemon off;
+_CONFIGURATION = """
 worker_processes 1;
-pid {state}/nginx.pid;
-error_log {state}/error.log warn;
-{user}
 events {{ worker_connections 64; }}
 http {{
+    {common}
     log_format range '$msec $request_time $http_range';
-    access_log {state}/ranges.log range;
-    server {{ listen 127.0.0.1:{port}; root {root}; location / {{ limit_rate {rate}m; }} }}
+    server {{
+        listen 127.0.0.1:{port};
+        root {root};
+        access_log %(log)s range;
+        location / {{ limit_rate %(rate)dm; }}
+    }}
 }}
 """
 
@@ -83,19 +87,13 @@ def query(state: Path, statement: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def ranged_nginx(root: Path, rate: int) -> Iterator[tuple[Server, Path]]:
+def ranged_nginx(root: Path, rate: int, log: Path) -> Iterator[Server]:
     """Serve *root* at *rate* MiB/s a connection, and log which range each request asked for."""
-    program = require_server("nginx")
-    with public_directory() as state:
-
-        def command(ports: Sequence[int]) -> Sequence[str]:
-            user = "user root;" if os.getuid() == 0 else ""
-            text = _NGINX.format(state=state, root=root, port=ports[0], rate=rate, user=user)
-            (state / "nginx.conf").write_text(text, encoding="utf-8")
-            return [program, "-e", f"{state}/error.log", "-c", f"{state}/nginx.conf"]
-
-        with serving(command, root=root, log=state / "error.log") as (port,):
-            yield Server(root=root, port=port), state / "ranges.log"
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost")
+    configuration = _CONFIGURATION % {"rate": rate, "log": log}
+    with configured(configuration, root, authority, identity) as server:
+        yield server
 
 
 def _requests(log: Path) -> list[tuple[float, int]]:
@@ -190,13 +188,13 @@ def _worker(daemon: DaemonProcess, but: int) -> int:
 def survive(size: int, kills: int, rate: int, seed: int, directory: Path) -> Survival:
     """Download *size* bytes while being killed; everything that was seen."""
     began = time.monotonic()
-    place = directory / "download"
+    place, log = directory / "download", directory / "ranges.log"
     block = random.Random(seed).randbytes(MIB)  # noqa: S311 - content, not a secret
     with public_directory() as root, DaemonProcess(directory) as daemon:
         with (root / "file").open("wb") as file:
             for index in range(0, size, MIB):
                 file.write(index.to_bytes(8, "big") + block[: min(MIB, size - index) - 8])
-        with ranged_nginx(root, rate) as (server, log):
+        with ranged_nginx(root, rate, log) as server:
             daemon.start()
             job = daemon.json("create", "survival")["id"]
             daemon.json("add", job, server.url("/file"), str(place))

@@ -149,16 +149,6 @@ async def test_an_empty_job_is_not_resumed(queue: Queue) -> None:
     assert refused.value.code == "job_empty"
 
 
-async def test_a_job_is_not_finished_while_a_file_remains(queue: Queue) -> None:
-    """A file that was added in the last moment is fetched too (BITS F04)."""
-    job = await queue.make(spec(2))
-    await queue.apply(job.id, JobEvent.DISPATCH)
-    await queue.done(job.id, 0)
-    with pytest.raises(Conflict) as refused:
-        await queue.apply(job.id, JobEvent.FINISH)
-    assert refused.value.code == "files_remain"
-
-
 async def test_a_finished_job_has_no_error_and_a_time(queue: Queue) -> None:
     """Nothing is wrong with what is whole; a job that is reopened is not transferred."""
     job = await queue.failed()

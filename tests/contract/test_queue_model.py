@@ -165,8 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         after = TRANSITIONS[known.state].get(event)
         empty = event is JobEvent.RESUME and not known.files
-        early = event is JobEvent.FINISH and not all(file.completed for file in known.files)
-        if after is None or empty or early:
+        if after is None or empty:
             self._refused(moving, Conflict)
             return
         moved = self.runner.run(moving)

@@ -28,7 +28,7 @@ from transferd.service.administration import Administration, Subjects
 from transferd.service.clock import SystemClock
 from transferd.service.surroundings import Places
 from transferd.service.workers import WorkerGone
-from transferd.wire import link
+from transferd.wire import chores, link
 from transferd.wire.admin import FindingAnswer
 
 DONE, FAILED = NoticeKind.TRANSFERRED, NoticeKind.ERROR
@@ -53,7 +53,7 @@ def administration(service: Service, tmp_path: Path) -> Iterator[Administration]
         subjects = Subjects(
             store=service.store.jobs,
             keys=service.store.keys,
-            workers=service.parts.workers,
+            workers=service.parts.organs.workers,
             figures=service.figures,
             clock=SystemClock(),
             places=Places(
@@ -149,7 +149,7 @@ async def test_partial_data_of_a_job_that_is_gone_is_found(
     (finding,) = (await administration.check(ME)).findings
     assert finding.code == "temporary_orphaned"
     assert GONE in finding.text
-    assert (await worker.hears(link.Survey, 2)).directories == ("/srv/",)
+    assert (await worker.hears(chores.Survey, 2)).directories == ("/srv/",)
 
 
 async def test_partial_data_that_could_not_be_removed_is_found(
@@ -187,7 +187,7 @@ async def test_a_worker_that_cannot_be_started_is_found(
     async def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(service.parts.workers, "ask", refuse)
+    monkeypatch.setattr(service.parts.organs.workers, "ask", refuse)
     found = await findings(administration)
     assert found["worker_failed"].severity == Severity.ERROR
     assert str(error) in found["worker_failed"].text

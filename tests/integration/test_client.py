@@ -34,7 +34,8 @@ from transferd.model.errors import (
 from transferd.model.job import JobId
 from transferd.model.notices import TERMINAL, Gap, NoticeKind
 from transferd.model.states import JobState
-from transferd.wire.api import FileBody, GapAnswer, JobBody, NoticeAnswer
+from transferd.wire.api import GapAnswer, NoticeAnswer
+from transferd.wire.bodies import FileBody, JobBody
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.api import Api, running_api
 from transferd.client.manager import Manager, connect
 from transferd.model.errors import Conflict, NoDaemon, NotFound
-from transferd.wire.api import FileBody, JobBody
+from transferd.wire.bodies import FileBody, JobBody
 
 
 class Cutter:

@@ -20,7 +20,7 @@ from transferd.model.states import JobEvent, JobState
 from transferd.service.clock import SystemClock
 from transferd.service.completion import Completion
 from transferd.service.gate import Gate
-from transferd.wire import link
+from transferd.wire import chores, link
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
 BY_ITSELF = replace(SETTINGS, auto_complete=True)
@@ -74,7 +74,7 @@ async def test_a_job_does_not_complete_by_itself_without_its_latest_file(
     await service.parts.jobs.add_files(ME, job.id, [FileSpec(remote="http://h/b", local="/b")])
     await service.parts.jobs.change(ME, job.id, lambda old: replace(old, auto_complete=True))
     # The daemon had seen the job as transferred before it got its file.
-    service.parts.closing.consider(replace(job, settings=BY_ITSELF))
+    service.parts.organs.closing.consider(replace(job, settings=BY_ITSELF))
     other = await service.create(spec("/other", settings=BY_ITSELF))
     await worker.carry(await worker.hears(link.Start, 2))
     await service.next_notice(other, ENDED)
@@ -124,7 +124,7 @@ async def test_jobs_that_are_transferred_together_are_completed_together(service
             await worker.carry(start)
         ended = [await anext(events) for _ in jobs]
     assert len(ended) == len(jobs)
-    asked = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    asked = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     assert sum(len(question.files) for question in asked) == len(jobs)
     assert len(asked) < len(jobs)
 
@@ -133,9 +133,9 @@ async def test_a_refused_name_keeps_its_own_job_only(service: Service) -> None:
     """BITS K4: the others of its group leave; it is in error, with the worker's reason."""
     jobs = [await _transferred(service, f"/{name}") for name in "abc"]
     worker = await service.worker()
-    worker.refusals = [link.Refusal(1, "local_exists", "cannot publish it: it exists")]
+    worker.refusals = [chores.Refusal(1, "local_exists", "cannot publish it: it exists")]
     first, kept, last = await _completed_together(service, jobs)
-    (question,) = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    (question,) = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     assert [file.number for file in question.files] == [0, 1, 2]
     assert isinstance(first, Moved)
     assert isinstance(last, Moved)
@@ -160,7 +160,7 @@ async def test_a_worker_that_is_lost_keeps_every_job_of_the_group(service: Servi
 async def _completed_together(service: Service, jobs: Sequence[Job]) -> list[object]:
     """Complete jobs in one turn of the loop; returns what became of each."""
     store = service.store.jobs
-    completion = Completion(store, service.parts.workers, SystemClock(), Gate())
+    completion = Completion(store, service.parts.organs.workers, SystemClock(), Gate())
     whole = await store.whole([job.id for job in jobs])
     leaving = [completion.begin(each, None) for each in whole]
     return list(await asyncio.gather(*leaving, return_exceptions=True))
@@ -172,7 +172,7 @@ async def test_what_each_job_says_of_its_destination_goes_along(service: Service
     jobs = [await _transferred(service, "/a"), await _transferred(service, "/b", never)]
     worker = await service.worker()
     await asyncio.gather(*(service.parts.jobs.complete(ME, job.id) for job in jobs))
-    asked = [heard for heard in worker.heard if isinstance(heard, link.Publish)]
+    asked = [heard for heard in worker.heard if isinstance(heard, chores.Publish)]
     wanted = {file.local: file.overwrite for question in asked for file in question.files}
     assert wanted == {"/a": True, "/b": False}
 
@@ -194,8 +194,8 @@ async def test_a_job_that_somebody_works_on_holds_up_no_other(
     async with one_by_one(listening) as events:
         slow = asyncio.ensure_future(service.parts.jobs.change(ME, held.id, lambda _: BY_ITSELF))
         await service.parts.jobs.change(ME, free.id, lambda _: BY_ITSELF)
-        service.parts.closing.consider(replace(held, settings=BY_ITSELF))
-        service.parts.closing.consider(replace(free, settings=BY_ITSELF))
+        service.parts.organs.closing.consider(replace(held, settings=BY_ITSELF))
+        service.parts.organs.closing.consider(replace(free, settings=BY_ITSELF))
         async with asyncio.timeout(10):
             assert await _next_ended(events) == free.id
             let_go.set()

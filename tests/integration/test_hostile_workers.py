@@ -26,7 +26,7 @@ from transferd.model.notices import NoticeKind
 from transferd.model.states import JobEvent, JobState
 from transferd.service import hearing
 from transferd.service.hearing import TURN_MESSAGES
-from transferd.wire import link
+from transferd.wire import chores, link
 
 SIGKILL = -9
 #: Of a line that says Connected, at most.
@@ -228,7 +228,7 @@ async def test_between_two_messages_of_others_there_is_one_turn(tmp_path: Path) 
     async with machine(tmp_path, dict.fromkeys(crowd, program)) as (service, _):
         for uid in crowd:
             await create(service, uid, spec("/a"))
-        workers = service.parts.workers
+        workers = service.parts.organs.workers
         await eventually(lambda: len(workers.pids) == len(crowd))
         floods = [w.channel for w in workers._workers.values()]
         most, before = 0, sum(channel.taken for channel in floods)
@@ -331,7 +331,7 @@ async def test_files_that_get_no_names_hold_up_nobody_elses(tmp_path: Path) -> N
         job = await create(service, ALICE, spec("/a", settings=AUTOMATIC))
         worker = await service.worker_of(ALICE)
         await worker.carry(await worker.hears(link.Start))
-        await worker.hears(link.Publish)
+        await worker.hears(chores.Publish)
         await service.next_notice(job, NoticeKind.ENDED, caller=CALLERS[ALICE])
 
 
@@ -359,7 +359,7 @@ async def test_leftovers_that_stay_hold_up_nobody_elses(tmp_path: Path) -> None:
         await service.until(hers, lambda now: now.files_transferred == 1, CALLERS[ALICE])
         async with asyncio.timeout(10):
             await service.parts.jobs.cancel(CALLERS[ALICE], hers.id)
-        assert len((await worker.hears(link.Discard)).leftovers) == 2
+        assert len((await worker.hears(chores.Discard)).leftovers) == 2
 
 
 def _butterfingers(flag: Path) -> str:
@@ -410,7 +410,7 @@ async def test_commands_that_hang_hold_up_nobody_elses(tmp_path: Path) -> None:
         await create(service, ALICE, spec("/a", settings=commanding))
         worker = await service.worker_of(ALICE)
         await worker.carry(await worker.hears(link.Start))
-        assert (await worker.hears(link.RunCommand)).argv == ("/bin/true",)
+        assert (await worker.hears(chores.RunCommand)).argv == ("/bin/true",)
 
 
 async def test_a_job_whose_worker_does_not_start_can_be_paused_at_once(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ async def test_a_job_whose_worker_does_not_start_can_be_paused_at_once(tmp_path:
     async with machine(tmp_path, {MALLORY: script("")}) as (service, gang):
         job = await create(service, MALLORY, spec("/a", start=False))
         gang.programs[MALLORY] = rude("time.sleep(1000)")
-        (worker,) = service.parts.workers._workers.values()
+        (worker,) = service.parts.organs.workers._workers.values()
         worker.cut_off("the test says so")
         await service.parts.jobs.resume(CALLERS[MALLORY], job.id)
         await service.until(job, lambda now: now.state is JobState.CONNECTING, CALLERS[MALLORY])
@@ -438,7 +438,7 @@ async def test_jobs_of_an_owner_whose_workers_fall_wait_in_the_queue(tmp_path: P
             await create(service, MALLORY, spec(f"/{number}", start=False))
         for job in await _jobs(service):
             await service.parts.jobs.resume(CALLERS[MALLORY], job.id)
-        await eventually(lambda: service.parts.workers.barred_until(MALLORY) is not None)
+        await eventually(lambda: service.parts.organs.workers.barred_until(MALLORY) is not None)
         await carries(service)
         tried = [job for job in await _jobs(service) if job.attempts]
         # As many as have slots, each time that a worker fell.
@@ -456,8 +456,8 @@ async def test_an_owner_for_whom_no_worker_runs_is_told_so(tmp_path: Path) -> No
         async def launch(owner: int, end: object) -> object:
             raise OwnerRefused("no jobs of root here")
 
-        service.parts.workers._startup._launch = launch  # type: ignore[assignment]
-        (worker,) = service.parts.workers._workers.values()
+        service.parts.organs.workers._startup._launch = launch  # type: ignore[assignment]
+        (worker,) = service.parts.organs.workers._workers.values()
         worker.cut_off("the test says so")
         with pytest.raises(NotAllowed) as refused:
             await create(service, MALLORY, spec("/b"))

@@ -114,6 +114,14 @@ async def test_the_link_is_all_that_is_inherited(tmp_path: Path) -> None:
     assert stderr == stdin  # until it has said Hello
 
 
+async def test_a_users_worker_has_the_environment_of_its_daemon() -> None:
+    """But for what the service manager said to the daemon alone (systemd.exec(5))."""
+    environ = {"LANG": "C.UTF-8", "INVOCATION_ID": "4b0c", "JOURNAL_STREAM": "8:4"}
+    worker = shell("{ tr '\\0' '\\n' </proc/$$/environ; } >&0")
+    said = await heard(own_launcher(worker, environ | {"PATH": "/usr/bin:/bin"}), os.getuid())
+    assert sorted(said.splitlines()) == ["LANG=C.UTF-8", "PATH=/usr/bin:/bin"]
+
+
 async def test_what_keeps_a_worker_from_starting_is_heard_over_the_link() -> None:
     """Its interpreter complains on standard error."""
     said = await heard(own_launcher(shell("echo no module >&2; exit 1"), {}), os.getuid())

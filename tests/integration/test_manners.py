@@ -107,7 +107,7 @@ async def test_after_a_start_background_jobs_wait_and_what_is_asked_for_does_not
         return spec(name, settings=replace(SETTINGS, priority=priority), start=True)
 
     async with running_service(tmp_path, QUICK) as service:
-        await service.parts.runs.close()
+        await service.parts.organs.runs.close()
         old = await service.create(wish("/old"))
         front = await service.create(wish("/front", Priority.FOREGROUND))
     async with running_service(tmp_path, STAGGERED) as service:
@@ -133,7 +133,7 @@ async def test_when_the_network_is_back_people_do_not_wait_for_the_fleet(tmp_pat
             await worker.fail(await worker.hears(link.Start, number), "network_unreachable")
             await service.until(jobs[-1], lambda seen: seen.state is JobState.TRANSIENT_ERROR)
         worker = await service.worker()
-        await service.parts.scheduler.retry_all()
+        await service.parts.organs.scheduler.retry_all()
         assert (await worker.hears(link.Start, 3)).job == jobs[0].id
         waiting = await service.parts.jobs.get(ME, jobs[1].id)
         assert waiting.state is JobState.TRANSIENT_ERROR

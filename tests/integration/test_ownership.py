@@ -23,7 +23,7 @@ from transferd.model.job import FileSpec, Header, Job, JobId, JobSpec, Priority,
 from transferd.model.notices import Event, Modified, Notice, NoticeKind, Page
 from transferd.model.queue import Runnable
 from transferd.model.states import JobEvent, JobState
-from transferd.wire import link
+from transferd.wire import chores, link
 
 ALICE = Caller(uid=1001, gid=1001, pid=1)
 BOB = Caller(uid=1002, gid=1002, pid=2)
@@ -205,7 +205,7 @@ async def test_an_admin_who_looks_on_delivers_nothing(service: Service) -> None:
         await worker.fail(start, "http_404")
         seen = await anext(events)
         assert isinstance(seen, Notice)
-        command = await worker.hears(link.RunCommand)
+        command = await worker.hears(chores.RunCommand)
         assert command.argv == COMMAND
         await service.parts.jobs.cancel(ALICE, job.id)
         await anext(events)  # whoever takes the next has taken the one before
@@ -236,7 +236,7 @@ async def test_a_running_job_goes_on_as_its_new_owners(
     assert again.settings.notify_command is None
     assert [type(message) for message in hers.heard][-1] is link.Stop
     order = [type(message) for message in his.heard]
-    assert order.index(link.Assume) < order.index(link.Start)
+    assert order.index(chores.Assume) < order.index(link.Start)
     (record,) = [each for each in caplog.records if each.message == "job.owner_changed"]
     fields = record.__dict__["fields"]
     assert fields == {"job": job.id, "from": ALICE.uid, "to": CAROL.uid, "by": CAROL.uid}
@@ -256,7 +256,7 @@ async def test_what_the_new_owner_is_asked_about_is_what_is_not_published(
     await hers.fetch(start, start.files[0])
     await service.until(job, lambda seen: seen.files_transferred == 1, ALICE)
     await service.parts.jobs.take_ownership(CAROL, job.id)
-    question = await (await service.worker_of(CAROL.uid)).hears(link.Assume)
+    question = await (await service.worker_of(CAROL.uid)).hears(chores.Assume)
     assert [(file.local, file.temporary) for file in question.files] == [
         ("/a", f"/.a.transferd-{job.id}"),
         ("/b", f"/.b.transferd-{job.id}"),
@@ -272,7 +272,7 @@ async def test_a_new_owner_without_access_does_not_get_the_job(service: Service)
     await (await service.worker_of(ALICE.uid)).hears(link.Start)
     await _made(service, spec("/c", start=False), CAROL)
     his = await service.worker_of(CAROL.uid)
-    his.out_of_reach = [link.Refusal(0, "local_access_denied", "cannot write into /: no")]
+    his.out_of_reach = [chores.Refusal(0, "local_access_denied", "cannot write into /: no")]
     with pytest.raises(Conflict, match=r"cannot write into /: no; let user 1003 write") as refused:
         await service.parts.jobs.take_ownership(CAROL, job.id)
     assert refused.value.code == "owner_no_access"
@@ -286,7 +286,7 @@ async def test_without_a_worker_to_ask_the_job_stays_where_it_is(service: Servic
     job = await _made(service, _wish("/a", start=False))
     await _made(service, spec("/c", start=False), CAROL)
     (await service.worker_of(CAROL.uid)).kill()
-    await service.parts.workers.close()
+    await service.parts.organs.workers.close()
     with pytest.raises(Unavailable) as refused:
         await service.parts.jobs.take_ownership(CAROL, job.id)
     assert refused.value.code == "worker_lost"
@@ -300,7 +300,7 @@ async def test_to_take_ones_own_job_is_success_and_changes_nothing(service: Serv
     await worker.hears(link.Start)
     taken = await service.parts.jobs.take_ownership(CAROL, job.id)
     assert taken.credentials == job.credentials
-    assert not [m for m in worker.heard if isinstance(m, link.Assume | link.Stop)]
+    assert not [m for m in worker.heard if isinstance(m, chores.Assume | link.Stop)]
 
 
 async def test_nobody_but_an_admin_takes_ownership(service: Service) -> None:
@@ -364,14 +364,14 @@ async def test_the_former_owners_command_never_runs_as_the_new_owner(service: Se
     hers = await service.worker_of(ALICE.uid)
     hers.command_status = 1
     await hers.fail(await hers.hears(link.Start), "http_404")
-    await hers.hears(link.RunCommand)
+    await hers.hears(chores.RunCommand)
     await service.parts.jobs.take_ownership(CAROL, job.id)
     await service.parts.jobs.resume(CAROL, job.id)
     his = await service.worker_of(CAROL.uid)
     await his.fail(await his.hears(link.Start), "http_404")
     await _next(service, CAROL, job, FAILED)
     await asyncio.sleep(0)
-    assert not [m for m in his.heard if isinstance(m, link.RunCommand)]
+    assert not [m for m in his.heard if isinstance(m, chores.RunCommand)]
 
 
 # ── at the same time ───────────────────────────────────────────────────────────────────────
@@ -385,7 +385,7 @@ async def test_a_claim_from_before_is_not_carried_by_the_former_owners_worker(
     await service.parts.jobs.take_ownership(CAROL, job.id)
     stale = Runnable(job_id=job.id, owner=ALICE.uid, priority=Priority.NORMAL)
     await service.store.jobs.apply(job.id, JobEvent.RESUME, job.created)
-    await service.parts.runs.start([stale])
+    await service.parts.organs.runs.start([stale])
     await (await service.worker_of(CAROL.uid)).hears(link.Start)
     hers = await service.worker_of(ALICE.uid)
     assert not [m for m in hers.heard if isinstance(m, link.Start)]
@@ -401,10 +401,10 @@ async def test_a_job_does_not_begin_while_it_is_handed_over(service: Service) ->
     his.mute = True
     async with asyncio.TaskGroup() as group:
         taking = group.create_task(service.parts.jobs.take_ownership(CAROL, job.id))
-        question = await his.hears(link.Assume)
-        service.parts.scheduler.wake()
+        question = await his.hears(chores.Assume)
+        service.parts.organs.scheduler.wake()
         assert (await service.parts.jobs.get(ALICE, job.id)).state is JobState.QUEUED
-        await his.say(link.Inspected(question.request))
+        await his.say(chores.Inspected(question.request))
     assert taking.result().owner == CAROL.uid
     assert len([m for m in hers.heard if isinstance(m, link.Start)]) == 1
 
@@ -436,10 +436,10 @@ async def test_what_the_former_owner_does_at_that_moment_comes_too_late(
     his.mute = True
     async with asyncio.TaskGroup() as group:
         taking = group.create_task(service.parts.jobs.take_ownership(CAROL, job.id))
-        question = await his.hears(link.Assume)
+        question = await his.hears(chores.Assume)
         acting = group.create_task(_refusal(act(service.parts.jobs, job)))
         await asyncio.sleep(0)
-        await his.say(link.Inspected(question.request))
+        await his.say(chores.Inspected(question.request))
     assert acting.result() == "job_not_found"
     after = await service.store.jobs.job(job.id)
     assert after == taking.result()
@@ -500,7 +500,7 @@ async def test_a_taken_job_that_completes_itself_does_so_as_its_new_owners(
     await service.parts.jobs.take_ownership(CAROL, job.id)
     his = await service.worker_of(CAROL.uid)
     await his.carry(await his.hears(link.Start))
-    await his.hears(link.Publish)
+    await his.hears(chores.Publish)
     assert (await _next(service, CAROL, job, ENDED)).job.state is JobState.ACKNOWLEDGED
 
 

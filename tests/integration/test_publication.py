@@ -15,7 +15,7 @@ from tests.support.inodes import inode_at
 from tests.support.isolation import ordinary_user, run_traced
 from transferd.model.job import Inode, JobId
 from transferd.model.paths import temporary_path
-from transferd.wire.link import Leftover, Publication, Publish, Refusal
+from transferd.wire.chores import Leftover, Publication, Publish, Refusal
 from transferd.worker import publication
 from transferd.worker.directory import open_directory
 from transferd.worker.publication import discard
@@ -25,7 +25,7 @@ JOB = JobId("00000000-0000-4000-8000-000000000001")
 PUBLISH = """
 import sys
 import msgspec
-from transferd.wire.link import Publish
+from transferd.wire.chores import Publish
 from transferd.worker.publication import publish
 order = msgspec.json.decode(sys.argv[1], type=Publish)
 for refusal in publish(order.files):

@@ -128,7 +128,7 @@ async def test_a_running_job_takes_up_its_priority_and_rate_at_once(service: Ser
         link.Retune(job.id, start.run, Priority.NORMAL, 4096),
         link.Retune(job.id, start.run, Priority.FOREGROUND, 4096),
     ]
-    assert last.priority is service.parts.runs.running[0].priority
+    assert last.priority is service.parts.organs.runs.running[0].priority
     assert (await service.parts.jobs.why(ME, job.id))[0].code == "rate_limit"
     assert not any(isinstance(heard, link.Stop) for heard in worker.heard)
 

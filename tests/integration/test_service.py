@@ -31,7 +31,8 @@ from transferd.model.notices import Look, Notice, NoticeKind
 from transferd.model.reports import Done, Kept, Report
 from transferd.model.states import JobState
 from transferd.service.hearing import TURN_MESSAGES
-from transferd.wire import link
+from transferd.wire import chores, link
+from transferd.wire.message import Message
 
 DONE, FAILED, ENDED = NoticeKind.TRANSFERRED, NoticeKind.ERROR, NoticeKind.ENDED
 
@@ -59,10 +60,10 @@ async def test_a_job_is_transferred_and_leaves_the_queue_when_it_is_completed(
     await worker.carry(await worker.hears(link.Start))
     notice = await service.next_notice(job, DONE)
     assert notice.job.state is JobState.TRANSFERRED
-    assert not [m for m in worker.heard if isinstance(m, link.Publish)]
+    assert not [m for m in worker.heard if isinstance(m, chores.Publish)]
     left = await service.parts.jobs.complete(ME, job.id)
     assert left.state is JobState.ACKNOWLEDGED
-    published = await worker.hears(link.Publish)
+    published = await worker.hears(chores.Publish)
     assert [file.local for file in published.files] == ["/a", "/b"]
     with pytest.raises(NotFound):
         await service.parts.jobs.get(ME, job.id)
@@ -76,11 +77,11 @@ async def test_a_repeated_request_gives_its_job_whatever_has_become_of_the_desti
     job = await service.create(wish)
     worker = await service.worker()
     message = "cannot write into /gone: no such directory"
-    worker.invalid = [link.Refusal(0, "local_directory_missing", message)]
+    worker.invalid = [chores.Refusal(0, "local_directory_missing", message)]
     assert (await service.create(wish)).id == job.id
     with pytest.raises(BadRequest, match="no such directory"):
         await service.parts.jobs.create(ME, [wish, spec("/gone/b")])
-    asked = [heard.paths for heard in worker.heard if isinstance(heard, link.Inspect)]
+    asked = [heard.paths for heard in worker.heard if isinstance(heard, chores.Inspect)]
     assert asked[-1] == ("/gone/b",)
 
 
@@ -197,7 +198,7 @@ async def test_parts_are_handed_to_the_next_run_and_shown(service: Service) -> N
     assert again.files[0].parts == parts
 
 
-def whole(start: link.Start) -> list[link.Message]:
+def whole(start: link.Start) -> list[Message]:
     """Every file of a run is done."""
     return [
         link.FileDone(start.job, start.run, file.index, 10, Inode(device=1, number=file.index + 1))
@@ -282,7 +283,7 @@ async def test_suspend_stops_the_run_and_keeps_its_last_offset(service: Service)
     suspended = await service.parts.jobs.suspend(ME, job.id)
     assert suspended.state is JobState.SUSPENDED
     assert suspended.bytes_transferred == 4096
-    assert not service.parts.runs.holds(job.id)
+    assert not service.parts.organs.runs.holds(job.id)
     await worker.hears(link.Stop)
 
 
@@ -350,9 +351,9 @@ async def test_complete_of_an_unfinished_job_takes_what_is_whole(service: Servic
     await worker.fetch(start, start.files[0])
     await service.until(job, lambda seen: seen.files_transferred == 1)
     await service.parts.jobs.complete(ME, job.id)
-    published = await worker.hears(link.Publish)
+    published = await worker.hears(chores.Publish)
     assert [file.local for file in published.files] == ["/a"]
-    discarded = await worker.hears(link.Discard)
+    discarded = await worker.hears(chores.Discard)
     assert [left.temporary for left in discarded.leftovers] == [f"/.b.transferd-{job.id}"]
 
 
@@ -363,7 +364,7 @@ async def test_a_refused_name_keeps_the_job_and_complete_can_be_repeated(
     job = await service.create(spec("/a"))
     await _transferred(service, job)
     worker = await service.worker()
-    worker.refusals = [link.Refusal(0, "local_exists", "cannot publish /a: it exists")]
+    worker.refusals = [chores.Refusal(0, "local_exists", "cannot publish /a: it exists")]
     with pytest.raises(Conflict, match="it exists") as refused:
         await service.parts.jobs.complete(ME, job.id)
     assert refused.value.code == "local_exists"
@@ -381,10 +382,10 @@ async def test_cancel_of_a_running_job_stops_it_and_removes_its_partial_data(
     start = await worker.hears(link.Start)
     left = await service.parts.jobs.cancel(ME, job.id)
     assert left.state is JobState.CANCELLED
-    discarded = await worker.hears(link.Discard)
+    discarded = await worker.hears(chores.Discard)
     assert discarded.leftovers[0].temporary == f"/.a.transferd-{job.id}"
     order = [type(m) for m in worker.heard]
-    assert order.index(link.Stop) < order.index(link.Discard)
+    assert order.index(link.Stop) < order.index(chores.Discard)
     notice = await service.next_notice(job, ENDED)
     assert notice.job.state is JobState.CANCELLED
     assert start.job == job.id
@@ -423,7 +424,7 @@ async def test_an_automatic_completion_that_is_refused_ends_in_error(service: Se
     settings = replace(SETTINGS, auto_complete=True)
     job = await service.create(spec("/a", settings=settings))
     worker = await service.worker()
-    worker.refusals = [link.Refusal(0, "local_exists", "cannot publish /a: it exists")]
+    worker.refusals = [chores.Refusal(0, "local_exists", "cannot publish /a: it exists")]
     await worker.carry(await worker.hears(link.Start))
     notice = await service.next_notice(job, FAILED)
     assert notice.job.error is not None
@@ -527,7 +528,7 @@ async def test_the_worker_is_told_which_files_are_not_to_be_replaced(service: Se
     _, made = await service.parts.jobs.create(ME, wanted)
     await service.parts.jobs.add_files(ME, made.job.id, [FileSpec(remote="http://h/d", local="/d")])
     worker = await service.worker()
-    asked = [heard for heard in worker.heard if isinstance(heard, link.Inspect)]
+    asked = [heard for heard in worker.heard if isinstance(heard, chores.Inspect)]
     assert [(each.paths, each.new) for each in asked] == [
         (("/a", "/b", "/c"), (1, 2)),
         (("/d",), (0,)),
@@ -541,10 +542,10 @@ async def test_a_refused_destination_leaves_no_job(service: Service) -> None:
     worker.refusals = []
 
     async def refuse(message: link.ToWorker) -> None:
-        assert isinstance(message, link.Inspect)
+        assert isinstance(message, chores.Inspect)
         message_text = "cannot write to /no/x: no such directory"
-        refusal = link.Refusal(0, "local_directory_missing", message_text)
-        await worker.say(link.Inspected(message.request, (refusal,)))
+        refusal = chores.Refusal(0, "local_directory_missing", message_text)
+        await worker.say(chores.Inspected(message.request, (refusal,)))
 
     worker._answer = refuse  # type: ignore[method-assign]
     with pytest.raises(BadRequest, match="no such directory"):
@@ -661,11 +662,11 @@ async def test_the_command_runs_when_nobody_listens_until_it_succeeds(service: S
     worker = await service.worker()
     worker.command_status = 1
     await worker.carry(await worker.hears(link.Start))
-    told = await worker.hears(link.RunCommand)
+    told = await worker.hears(chores.RunCommand)
     assert told.argv == ("/bin/tell", "me")
     assert told.environment["TRANSFERD_KIND"] == "transferred"
     worker.command_status = 0
-    await worker.hears(link.RunCommand, 2)
+    await worker.hears(chores.RunCommand, 2)
     await service.parts.jobs.complete(ME, job.id)
     await worker.hears(link.Finish)
     assert not await service.store.notices.unsettled(
@@ -688,7 +689,7 @@ async def test_the_command_is_the_last_resort_beside_a_deaf_listener(service: Se
     listening = asyncio.create_task(listen())
     worker = await service.worker()
     await worker.carry(await worker.hears(link.Start))
-    await worker.hears(link.RunCommand)
+    await worker.hears(chores.RunCommand)
     assert len(heard) >= QUICK.notices.deliveries_before_command
     listening.cancel()
     await asyncio.wait([listening])
@@ -719,10 +720,10 @@ async def test_a_transferred_job_that_completes_itself_does_so_after_a_crash(
     async with running_service(tmp_path / "state") as service:
         job = await service.create(spec("/a", settings=settings))
         worker = await service.worker()
-        worker.refusals = [link.Refusal(0, "local_busy", "cannot publish now")]
+        worker.refusals = [chores.Refusal(0, "local_busy", "cannot publish now")]
         await worker.carry(await worker.hears(link.Start))
-        await worker.hears(link.Publish)
-        service.parts.closing.consider(job)
+        await worker.hears(chores.Publish)
+        service.parts.organs.closing.consider(job)
     async with running_service(tmp_path / "state") as service:
         if (await service.parts.jobs.get(ME, job.id)).state is JobState.ERROR:
             await service.parts.jobs.resume(ME, job.id)

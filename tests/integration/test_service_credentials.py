@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.support.service import ME, QUICK, SETTINGS, TIMERS, Service, running_service, spec
-from transferd.config import Config, Passport
+from transferd.config import Config
 from transferd.model.credentials import (
     Credential,
     CredentialLabel,
@@ -26,6 +26,7 @@ from transferd.model.credentials import (
 from transferd.model.errors import NotFound
 from transferd.model.job import Job
 from transferd.model.states import JobState
+from transferd.sections import Passport
 from transferd.wire import link
 
 S = JobState
@@ -218,7 +219,7 @@ async def test_the_old_run_is_over_before_the_new_one_begins(tmp_path: Path) -> 
 
         async def obey() -> None:
             stop = await worker.hears(link.Stop)
-            service.parts.scheduler.wake()
+            service.parts.organs.scheduler.wake()
             for _ in range(20):  # the scheduler looks at the queue several times meanwhile
                 await service.store.jobs.counts()
             assert (await service.store.jobs.job(job.id)).state is S.QUEUED

@@ -18,7 +18,7 @@ from transferd.model.states import JobState
 from transferd.service.clock import SystemClock
 from transferd.service.housekeeper import Ages, Housekeeper
 from transferd.service.workers import Patience
-from transferd.wire import link
+from transferd.wire import chores, link
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_the_scheduler_outlives_a_queue_file_that_refuses(
     await service.until(job, lambda seen: seen.state is JobState.TRANSIENT_ERROR)
     refusals = Refusals(monkeypatch, service.store.jobs, "retry")
     refusals.left = 1
-    service.parts.scheduler.wake()
+    service.parts.organs.scheduler.wake()
     async with asyncio.timeout(10):
         await refusals.met.wait()
     await worker.hears(link.Start, 2)
@@ -106,7 +106,7 @@ async def test_the_end_does_not_wait_for_a_queue_file_that_refuses(
         await worker.hears(link.Stop)
         began = time.monotonic()
         async with asyncio.timeout(20):
-            await service.parts.runs.close()
+            await service.parts.organs.runs.close()
         assert time.monotonic() - began < 3
 
 
@@ -154,7 +154,7 @@ async def test_leftovers_that_could_not_be_forgotten_are_asked_for_again(
     refusals.left = 1
     await _cancelled(service, "/b", 2)
     await _cancelled(service, "/c", 3)
-    discards = [said for said in worker.heard if isinstance(said, link.Discard)]
+    discards = [said for said in worker.heard if isinstance(said, chores.Discard)]
     left = [{Path(each.temporary).name[1] for each in said.leftovers} for said in discards]
     assert left == [{"a"}, {"b"}, {"b", "c"}]
 
@@ -188,7 +188,7 @@ async def test_a_clock_that_is_set_ahead_ends_no_job(service: Service) -> None:
     worker = await service.worker()
     await worker.carry(await worker.hears(link.Start))
     owed = await service.next_notice(job, NoticeKind.TRANSFERRED)
-    store, closing = service.store, service.parts.closing
+    store, closing = service.store, service.parts.organs.closing
     ages = Ages(notices=timedelta(days=30), inactivity=timedelta(days=90))
     await Housekeeper(store.jobs, store.notices, closing, ages, Stepped()).tidy()
     assert (await service.parts.jobs.get(ME, job.id)).state is JobState.TRANSFERRED
@@ -206,7 +206,7 @@ async def test_a_worker_that_never_answers_is_ended(
         """Say nothing."""
 
     monkeypatch.setattr(worker, "_answer", silence)
-    monkeypatch.setattr(service.parts.workers, "_patience", Patience(answer=0.05))
+    monkeypatch.setattr(service.parts.organs.workers, "_patience", Patience(answer=0.05))
     with pytest.raises(Unavailable, match="did not answer"):
         await service.create(spec("/b"))
     assert await worker.wait() == -9

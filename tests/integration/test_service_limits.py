@@ -12,13 +12,14 @@ import msgspec
 import pytest
 
 from tests.support.service import QUICK, SETTINGS, Service, one_by_one, running_service, spec
-from transferd.config import Bounds, Config
+from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.errors import Conflict
 from transferd.model.job import FileSpec, Job, JobSpec, Priority
 from transferd.model.limits import Limits
 from transferd.model.notices import Event, Gap, Notice, NoticeKind
 from transferd.model.states import JobState
+from transferd.sections import Bounds
 from transferd.service.quotas import Quotas
 from transferd.wire import link
 

@@ -13,7 +13,7 @@ from tests.support.servers import public_directory, require_root
 from transferd.model.errors import TransferFailed
 from transferd.model.job import JobId
 from transferd.model.paths import temporary_path
-from transferd.wire.link import Holding, Refusal
+from transferd.wire.chores import Holding, Refusal
 from transferd.worker.directory import ForeignLink, open_directory
 from transferd.worker.inode import inode_of
 from transferd.worker.partfile import PartFile

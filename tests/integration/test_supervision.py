@@ -26,7 +26,7 @@ from transferd.service.workers import (
     WorkerRefused,
     Workers,
 )
-from transferd.wire import codec, link
+from transferd.wire import chores, codec, link
 
 OWNER, OTHER = 70001, 70002
 SETTINGS = link.WorkerSettings(user_agent="test")
@@ -70,9 +70,9 @@ async def supervised(
             await workers.close()
 
 
-async def ask(workers: Workers, owner: int = OWNER) -> link.Inspected:
+async def ask(workers: Workers, owner: int = OWNER) -> chores.Inspected:
     """Ask a worker whether nothing can be written."""
-    return await workers.ask(owner, lambda number: link.Inspect(number, ()), link.Inspected)
+    return await workers.ask(owner, lambda number: chores.Inspect(number, ()), chores.Inspected)
 
 
 # ── hangs ──────────────────────────────────────────────────────────────────────────────────
@@ -108,7 +108,7 @@ async def test_a_worker_that_reads_nothing_is_cut_off(
     paths = tuple(f"/{number:04}{'x' * 4000}" for number in range(500))
     async with supervised(gang.launch, Patience(read=0.1, grace=0.1)) as workers:
         with pytest.raises(WorkerGone, match="reads nothing"):
-            await workers.ask(OWNER, lambda n: link.Inspect(n, paths), link.Inspected)
+            await workers.ask(OWNER, lambda n: chores.Inspect(n, paths), chores.Inspected)
         assert await gang.ended(OWNER) == -9
     assert "read nothing" in _reasons(caplog)[0]
 
@@ -121,7 +121,7 @@ async def test_questions_wait_as_questions_not_as_bytes(gang: Gang) -> None:
         worker = await workers.hold(OWNER, 1)
         asked = [
             asyncio.create_task(
-                workers.ask(OWNER, lambda n: link.Inspect(n, paths), link.Inspected)
+                workers.ask(OWNER, lambda n: chores.Inspect(n, paths), chores.Inspected)
             )
             for _ in range(20)
         ]
@@ -146,7 +146,7 @@ async def test_a_question_that_nobody_waits_for_while_it_is_sent_is_still_one(ga
     async with supervised(gang.launch) as workers:
         worker = await workers.hold(OWNER, 1)
         asking = asyncio.create_task(
-            workers.ask(OWNER, lambda n: link.Inspect(n, paths), link.Inspected)
+            workers.ask(OWNER, lambda n: chores.Inspect(n, paths), chores.Inspected)
         )
         await eventually(lambda: worker.channel.behind)
         asking.cancel()

@@ -69,21 +69,21 @@ async def test_a_metered_link_interrupts_background_jobs_and_leaves_foreground_o
     await started(worker, 1, front)
     back = await service.create(wish("/back"))
     await started(worker, 2, back)
-    service.parts.windows.costs(METERED)
+    service.parts.organs.windows.costs(METERED)
     stopped = await worker.hears(link.Stop)
     held = await service.until(back, lambda job: job.state is JobState.QUEUED)
     assert stopped.job == back.id
     assert (held.attempts, held.error, held.error_count) == (0, None, 0)
     assert await codes(service, back) == ["metered"]
     assert await codes(service, front) == []
-    service.parts.windows.costs(UNMETERED)
+    service.parts.organs.windows.costs(UNMETERED)
     await started(worker, 3, back)
     assert [each.job for each in worker.heard if isinstance(each, link.Stop)] == [back.id]
 
 
 async def test_a_job_that_may_cost_money_goes_before_those_that_may_not(service: Service) -> None:
     """Nobody waits behind a higher job that waits for another link."""
-    service.parts.windows.costs(METERED)
+    service.parts.organs.windows.costs(METERED)
     held = await service.create(wish("/held", Priority.HIGH))
     paid = await service.create(wish("/paid", Priority.LOW, Cost.ALWAYS))
     worker = await service.worker()
@@ -93,7 +93,7 @@ async def test_a_job_that_may_cost_money_goes_before_those_that_may_not(service:
 
 async def test_a_change_of_a_jobs_cost_counts_at_once_in_both_directions(service: Service) -> None:
     """The setting is live: a running job is interrupted by it, a queued one let go."""
-    service.parts.windows.costs(METERED)
+    service.parts.organs.windows.costs(METERED)
     job = await service.create(wish("/a"))
 
     async def change(cost: Cost) -> None:
@@ -132,7 +132,7 @@ async def test_a_vpn_holds_background_jobs_while_the_configuration_says_so(
 ) -> None:
     """Both ends are live: the way of the packets, and what is said of it."""
     service.parts.reconfigure(changed(network={"blocked_interfaces": ["wg*"]}))
-    service.parts.windows.leads_over(frozenset({"wg0"}))
+    service.parts.organs.windows.leads_over(frozenset({"wg0"}))
     job = await service.create(wish("/a", cost=Cost.ALWAYS))
     front = await service.create(wish("/front", Priority.FOREGROUND))
     worker = await service.worker()
@@ -140,9 +140,9 @@ async def test_a_vpn_holds_background_jobs_while_the_configuration_says_so(
     (blocker,) = await service.parts.jobs.why(ME, job.id)
     assert (blocker.code, blocker.until) == ("interface_blocked", None)
     assert "wg0" in blocker.text
-    service.parts.windows.leads_over(frozenset({"eth0"}))
+    service.parts.organs.windows.leads_over(frozenset({"eth0"}))
     await started(worker, 2, job)
-    service.parts.windows.leads_over(frozenset({"wg0"}))
+    service.parts.organs.windows.leads_over(frozenset({"wg0"}))
     assert (await worker.hears(link.Stop)).job == job.id
     service.parts.reconfigure(QUICK)
     await started(worker, 3, job)
@@ -150,7 +150,7 @@ async def test_a_vpn_holds_background_jobs_while_the_configuration_says_so(
 
 async def test_a_policy_sets_what_jobs_mean_that_do_not_say(service: Service) -> None:
     """BITS B8: the defaults are by priority, and an explicit setting is not beaten."""
-    service.parts.windows.costs(METERED)
+    service.parts.organs.windows.costs(METERED)
     service.parts.reconfigure(
         changed(network={"normal_cost": "always", "foreground_cost": "unrestricted"})
     )
@@ -167,12 +167,12 @@ async def test_a_job_that_somebody_has_asked_for_waits_for_its_link_all_the_same
 ) -> None:
     """Whoever starts at once while others are held back is not above the rules."""
     service.parts.reconfigure(changed(fleet={"start_spread_seconds": 1000}))
-    service.parts.stagger.hold()
-    service.parts.windows.costs(METERED)
+    service.parts.organs.stagger.hold()
+    service.parts.organs.windows.costs(METERED)
     job = await service.create(wish("/a"))
     front = await service.create(wish("/front", Priority.FOREGROUND))
     worker = await service.worker()
     await started(worker, 1, front)
     assert await codes(service, job) == ["metered"]
-    service.parts.windows.costs(UNMETERED)
+    service.parts.organs.windows.costs(UNMETERED)
     await started(worker, 2, job)

@@ -22,6 +22,7 @@ from transferd.model.credentials import Scheme
 from transferd.model.job import Checksum
 from transferd.transfer.ranges import coverage_of
 from transferd.wire import link
+from transferd.wire.message import Message
 from transferd.worker.body import Bodies
 from transferd.worker.caps import Caps
 from transferd.worker.deference import Flows
@@ -71,7 +72,7 @@ class Stage:
         self._way = way
         self._threads = threads
         self._run: Run | None = None
-        self.said: list[link.Message] = []
+        self.said: list[Message] = []
 
     async def live(self, stop_at: int) -> int:
         """Carry the job, stop it at that wait, and return how many waits there were."""
@@ -102,7 +103,7 @@ class Stage:
             await asyncio.create_task(carry())
         return counted.waits
 
-    def _hear(self, message: link.Message) -> None:
+    def _hear(self, message: Message) -> None:
         self.said.append(message)
         if isinstance(message, link.Opened | link.Durable | link.Reset | link.FileDone):
             self._book.note(message)

@@ -24,7 +24,7 @@ from tests.support.runs import BODY, expecting, failure, limits
 from tests.support.worker import Book, Desk, credential, header, worker_task
 from transferd.model.credentials import Scheme
 from transferd.model.job import File, FileSpec, Inode, JobId
-from transferd.wire import link
+from transferd.wire import chores, link
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.partfile import DigestStopped, PartFile
 
@@ -262,8 +262,8 @@ async def test_the_secrets_of_a_run_are_wiped_when_it_is_over(
         else:
             await desk.end(book)
         # An answer to a question shows that the worker has handled everything before it.
-        await desk.channel.send(link.Inspect(1, ()))
-        await desk.until(book, link.Inspected)
+        await desk.channel.send(chores.Inspect(1, ()))
+        await desk.until(book, chores.Inspected)
         assert [len(c.password) for c in starts[-1].credentials] == [0]
         assert [len(h.value) for h in starts[-1].headers] == [0]
 
@@ -277,21 +277,21 @@ async def test_questions_are_answered_beside_the_runs(
     file = book.files[0]
     assert file.inode is not None
     local, temporary = file.spec.local, str(book.temporary())
-    await desk.channel.send(link.Inspect(11, (local, str(tmp_path / "no" / "f"))))
-    inspected = await desk.until(book, link.Inspected)
+    await desk.channel.send(chores.Inspect(11, (local, str(tmp_path / "no" / "f"))))
+    inspected = await desk.until(book, chores.Inspected)
     assert inspected.request == 11
     assert [(r.number, r.code) for r in inspected.refusals] == [(1, "local_directory_missing")]
-    publication = link.Publication(0, local, temporary, file.inode, True)
-    await desk.channel.send(link.Publish(12, (publication,)))
-    published = await desk.until(book, link.Published)
-    assert published == link.Published(12, ())
+    publication = chores.Publication(0, local, temporary, file.inode, True)
+    await desk.channel.send(chores.Publish(12, (publication,)))
+    published = await desk.until(book, chores.Published)
+    assert published == chores.Published(12, ())
     assert (tmp_path / "0-f").read_bytes() == BODY
-    await desk.channel.send(link.Discard(13, (link.Leftover(5, temporary),)))
-    assert await desk.until(book, link.Discarded) == link.Discarded(13, ())
+    await desk.channel.send(chores.Discard(13, (chores.Leftover(5, temporary),)))
+    assert await desk.until(book, chores.Discarded) == chores.Discarded(13, ())
     said = tmp_path / "said"
     argv = ("/bin/sh", "-c", f"cat > {said}; exit 3")
-    await desk.channel.send(link.RunCommand(14, argv, {}, '{"a": 1}'))
-    ended = await desk.until(book, link.CommandEnded)
+    await desk.channel.send(chores.RunCommand(14, argv, {}, '{"a": 1}'))
+    ended = await desk.until(book, chores.CommandEnded)
     assert (ended.request, ended.status, said.read_text()) == (14, 3, '{"a": 1}')
 
 
@@ -300,11 +300,11 @@ async def test_a_question_is_answered_even_by_a_faulty_worker(
 ) -> None:
     """Whoever asked waits for the answer: a fault refuses everything that was asked."""
 
-    def faulty(files: object, overwrite: bool) -> tuple[link.Refusal, ...]:
+    def faulty(files: object, overwrite: bool) -> tuple[chores.Refusal, ...]:
         raise RuntimeError("boom")
 
     monkeypatch.setattr("transferd.worker.dispatcher.publish", faulty)
-    publication = link.Publication(4, "/a", "/b", Inode(device=1, number=2), True)
-    await desk.channel.send(link.Publish(1, (publication,)))
-    published = await desk.until(Book(), link.Published)
+    publication = chores.Publication(4, "/a", "/b", Inode(device=1, number=2), True)
+    await desk.channel.send(chores.Publish(1, (publication,)))
+    published = await desk.until(Book(), chores.Published)
     assert [(r.number, r.code) for r in published.refusals] == [(4, "worker_fault")]

@@ -28,7 +28,7 @@ from tests.support.worker import (
     worker_process,
 )
 from transferd.model.credentials import Scheme
-from transferd.wire import codec, link
+from transferd.wire import chores, codec, link
 from transferd.wire.channel import Channel
 
 BODY = random.Random(11).randbytes(3_000_000)  # noqa: S311
@@ -115,8 +115,8 @@ async def test_sigint_of_a_terminal_is_not_for_the_worker() -> None:
     """Ctrl-C reaches the whole foreground group; the daemon decides what becomes of jobs."""
     async with worker_process() as desk:
         os.kill(desk.pid, signal.SIGINT)
-        await desk.channel.send(link.Inspect(1, ()))
-        assert await desk.until(Book(), link.Inspected) == link.Inspected(1, ())
+        await desk.channel.send(chores.Inspect(1, ()))
+        assert await desk.until(Book(), chores.Inspected) == chores.Inspected(1, ())
 
 
 async def test_a_worker_gives_signs_of_life() -> None:

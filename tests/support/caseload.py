@@ -12,8 +12,8 @@ from tests.support.worker import PLAIN, Book, Desk
 from transferd.model.credentials import NegotiateOptions, Scheme, Secret, Target
 from transferd.model.failures import Failure
 from transferd.model.job import JobId
-from transferd.service.testimony import Answer
 from transferd.wire import link
+from transferd.wire.chores import Answer
 
 _PATIENCE_SECONDS = 60.0
 #: A job that fails more often than this in a row does not get on.

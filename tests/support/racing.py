@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.support.origin import Document, Fault, Origin, Version
 from tests.support.worker import Book, Desk, worker_task
 from transferd.model.paths import temporary_path
-from transferd.wire import link
+from transferd.wire import chores, link
 
 SWAPS = 10_000
 #: Downloads, at least; half of them are cut off in the middle and taken up again.
@@ -115,14 +115,14 @@ class Race:
             self.outcomes[f"download {what}"] += 1
         if self._book.files[0].completed and number % 3:
             await self._publish()
-        leftover = link.Leftover(0, self._temporary)
-        self._count("discard", await self._ask(link.Discard(self._next(), (leftover,))))
+        leftover = chores.Leftover(0, self._temporary)
+        self._count("discard", await self._ask(chores.Discard(self._next(), (leftover,))))
 
     async def _publish(self) -> None:
         file = self._book.files[0]
         assert file.inode is not None
-        wanted = link.Publication(0, file.spec.local, self._temporary, file.inode, True)
-        refusals = await self._ask(link.Publish(self._next(), (wanted,)))
+        wanted = chores.Publication(0, file.spec.local, self._temporary, file.inode, True)
+        refusals = await self._ask(chores.Publish(self._next(), (wanted,)))
         self._count("publish", refusals)
         if not refusals:
             name = os.path.basename(file.spec.local)
@@ -134,15 +134,15 @@ class Race:
         self._requests += 1
         return self._requests
 
-    def _count(self, what: str, refusals: Iterable[link.Refusal]) -> None:
+    def _count(self, what: str, refusals: Iterable[chores.Refusal]) -> None:
         codes = [refusal.code for refusal in refusals] or ["done"]
         self.outcomes.update(f"{what} {code}" for code in codes)
 
-    async def _ask(self, question: link.Publish | link.Discard) -> tuple[link.Refusal, ...]:
+    async def _ask(self, question: chores.Publish | chores.Discard) -> tuple[chores.Refusal, ...]:
         await self._desk.channel.send(question)
         while True:
             answer = await self._desk.next(self._book)
-            if isinstance(answer, link.Published | link.Discarded):
+            if isinstance(answer, chores.Published | chores.Discarded):
                 return answer.refusals
 
 

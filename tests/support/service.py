@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from transferd.assembly import Parts, assemble, own_user
+from transferd.assembly import Parts, Ports, assemble, own_user
 from transferd.config import Config
 from transferd.model.caller import Caller
 from transferd.model.errors import LinkBroken
@@ -31,9 +31,10 @@ from transferd.service.clock import SystemClock
 from transferd.service.figures import Figures
 from transferd.service.workers import Launch
 from transferd.store.opening import Store, open_store
-from transferd.wire import codec, link
+from transferd.wire import chores, codec, link
 from transferd.wire.answers import Answers
 from transferd.wire.channel import Channel
+from transferd.wire.message import Message
 
 ME = Caller(uid=os.getuid(), gid=os.getgid(), pid=1, admin=False)
 STRANGER = Caller(uid=os.getuid() + 1, gid=1, pid=2, admin=False)
@@ -50,7 +51,7 @@ QUICK = msgspec.convert(
 TIMERS = Timers(min_retry_delay=0.01, no_progress_timeout=1000, max_download_time=0)
 SETTINGS = Settings(name="test", timers=TIMERS)
 
-MessageT = TypeVar("MessageT", bound=link.Message)
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 def spec(*files: str, start: bool = True, settings: Settings = SETTINGS) -> JobSpec:
@@ -72,11 +73,11 @@ class ScriptedWorker:
         self.heard: list[link.ToWorker] = []
         self._news = asyncio.Event()
         self._channel: Channel[link.ToWorker] | None = None
-        self.refusals: list[link.Refusal] = []
+        self.refusals: list[chores.Refusal] = []
         #: What is wrong with destinations.
-        self.invalid: list[link.Refusal] = []
+        self.invalid: list[chores.Refusal] = []
         #: What is wrong with files that somebody else had.
-        self.out_of_reach: list[link.Refusal] = []
+        self.out_of_reach: list[chores.Refusal] = []
         #: Whether it leaves that question to the test.
         self.mute = False
         #: Temporaries that a survey finds.
@@ -119,29 +120,29 @@ class ScriptedWorker:
 
     async def _answer(self, message: link.ToWorker) -> None:
         match message:
-            case link.Inspect():
-                await self.say(link.Inspected(message.request, tuple(self.invalid)))
-            case link.Assume() if not self.mute:
-                await self.say(link.Inspected(message.request, tuple(self.out_of_reach)))
-            case link.Publish():
-                await self.say(link.Published(message.request, tuple(self.refusals)))
-            case link.Discard():
-                await self.say(link.Discarded(message.request))
-            case link.Survey():
-                await self.say(link.Surveyed(message.request, tuple(self.leftovers)))
-            case link.RunCommand():
-                await self.say(link.CommandEnded(message.request, self.command_status))
+            case chores.Inspect():
+                await self.say(chores.Inspected(message.request, tuple(self.invalid)))
+            case chores.Assume() if not self.mute:
+                await self.say(chores.Inspected(message.request, tuple(self.out_of_reach)))
+            case chores.Publish():
+                await self.say(chores.Published(message.request, tuple(self.refusals)))
+            case chores.Discard():
+                await self.say(chores.Discarded(message.request))
+            case chores.Survey():
+                await self.say(chores.Surveyed(message.request, tuple(self.leftovers)))
+            case chores.RunCommand():
+                await self.say(chores.CommandEnded(message.request, self.command_status))
             case link.Stop() if self.obedient:
                 await self.say(link.Stopped(message.job, message.run))
             case _:
                 pass
 
-    async def say(self, message: link.Message) -> None:
+    async def say(self, message: Message) -> None:
         """Send to the daemon."""
         assert self._channel is not None
         await self._channel.send(message)
 
-    def say_at_once(self, *messages: link.Message) -> None:
+    def say_at_once(self, *messages: Message) -> None:
         """Send several to the daemon in one go."""
         assert self._channel is not None
         for message in messages:
@@ -262,7 +263,7 @@ async def running_service(
     owner_of: Callable[[Caller], int] = own_user,
     launch: Launch | None = None,
 ) -> AsyncIterator[Service]:
-    """Run the service over the queue file in *directory*; *owner_of* as in `assemble`.
+    """Run the service over the queue file in *directory*; *owner_of* as in `Ports`.
 
     Without *launch* all workers are scripted ones.
     """
@@ -277,24 +278,30 @@ async def running_service(
             service.adopt(owner, worker)
             return worker
 
-        answers = Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC))
         figures = Figures()
-        launch = launch or launch_scripted
-        parts = assemble(
-            config, store.jobs, store.notices, launch, clock, answers, figures, owner_of
+        ports = Ports(
+            jobs=store.jobs,
+            notices=store.notices,
+            launch=launch or launch_scripted,
+            clock=clock,
+            answers=Answers(owner_name=str, wall_time=partial(datetime.fromtimestamp, tz=UTC)),
+            meter=figures,
+            owner_of=owner_of,
         )
+        parts = assemble(config, ports)
         service = Service(parts, store, figures)
         await store.jobs.recover(clock.steady())
-        organs = (parts.scheduler, parts.closing, parts.notifier, parts.workers)
+        organs = parts.organs
+        alive = (organs.scheduler, organs.closing, parts.notifier, organs.workers)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(organ.run()) for organ in organs]
+            tasks = [group.create_task(organ.run()) for organ in alive]
             try:
                 yield service
             finally:
-                await parts.runs.close()
+                await organs.runs.close()
                 for task in tasks:
                     task.cancel()
-                await parts.workers.close()
+                await organs.workers.close()
                 for worker in service.workers:
                     worker.kill()
                     if worker.task is not None:

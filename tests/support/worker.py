@@ -19,6 +19,7 @@ from transferd.model.job import Checksum, File, FileSpec, JobId, Settings, Timer
 from transferd.model.paths import temporary_path
 from transferd.wire import codec, link
 from transferd.wire.channel import Channel
+from transferd.wire.message import Message
 from transferd.worker.body import Bodies
 from transferd.worker.dispatcher import Dispatcher
 from transferd.worker.security import open_security_threads
@@ -26,7 +27,7 @@ from transferd.worker.security import open_security_threads
 USER, PASSWORD = "alice", "open sesame: ü"
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 End: TypeAlias = link.Drained | link.Failed | link.Stopped
-_MessageT = TypeVar("_MessageT", bound=link.Message)
+_MessageT = TypeVar("_MessageT", bound=Message)
 
 #: Quick enough for tests, but nothing that hurries on its own.
 LIMITS = link.WorkerSettings(

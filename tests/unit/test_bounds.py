@@ -10,7 +10,8 @@ from transferd.model.credentials import Scheme, Target
 from transferd.model.failures import Failure
 from transferd.model.job import JobId
 from transferd.service.testimony import Question, examine_answer, examine_line, examine_run
-from transferd.wire import bounds, codec, link
+from transferd.wire import bounds, chores, codec, link
+from transferd.wire.message import Message
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 LONG = "\x01" * 100_000
@@ -38,9 +39,9 @@ def test_the_largest_honest_answer_fits_into_a_line() -> None:
     batch = next(bounds.questions(paths, lambda path: len(path.encode())))
     sentence = f"cannot give {name} its name: {name} is " + "x" * 200
     refusals = tuple(
-        link.Refusal(n, "local_directory_missing", sentence) for n in range(len(batch))
+        chores.Refusal(n, "local_directory_missing", sentence) for n in range(len(batch))
     )
-    assert len(codec.encode(link.Published(2**53, refusals))) < bounds.LINE
+    assert len(codec.encode(chores.Published(2**53, refusals))) < bounds.LINE
 
 
 def test_what_was_cut_to_fit_is_believed() -> None:
@@ -61,14 +62,12 @@ def test_what_was_cut_to_fit_is_believed() -> None:
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        (link.Inspect(1, ("/a",)), link.Inspected(1, (link.Refusal(0, "c", LONG),))),
-        (link.RunCommand(1, (), {}, ""), link.CommandEnded(1, 1, LONG)),
-        (link.Survey(1, ("/",)), link.Surveyed(1, ("/" + "\x01" * 4000,) * 1000)),
+        (chores.Inspect(1, ("/a",)), chores.Inspected(1, (chores.Refusal(0, "c", LONG),))),
+        (chores.RunCommand(1, (), {}, ""), chores.CommandEnded(1, 1, LONG)),
+        (chores.Survey(1, ("/",)), chores.Surveyed(1, ("/" + "\x01" * 4000,) * 1000)),
     ],
 )
-def test_an_answer_that_was_cut_to_fit_is_believed(
-    question: link.ToWorker, answer: link.Message
-) -> None:
+def test_an_answer_that_was_cut_to_fit_is_believed(question: chores.Chore, answer: Message) -> None:
     """And it is one line."""
     cut: Any = bounds.bounded(answer)
     examine_answer(Question.of(question), cut)

@@ -13,7 +13,7 @@ import pytest
 
 from transferd import __version__
 from transferd.assembly import worker_settings
-from transferd.config import Bounds, Config, Source, changes, load_config, parse_config
+from transferd.config import Config, Source, changes, load_config, parse_config
 from transferd.model.admission import Rules
 from transferd.model.costs import DEFAULT_COSTS
 from transferd.model.credentials import PassportOptions
@@ -22,6 +22,7 @@ from transferd.model.job import Cost, Priority
 from transferd.model.limits import Limits
 from transferd.model.rates import FREE, Rates
 from transferd.model.schedule import Kind, Period, Schedule
+from transferd.sections import Bounds
 from transferd.service.clock import local_zone
 from transferd.wire.conduct import WorkerSettings
 

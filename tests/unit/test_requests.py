@@ -23,7 +23,7 @@ from transferd.model.errors import BadRequest
 from transferd.model.job import Cost, FileSpec, JobSpec, OnError, Priority, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.wire import requests
-from transferd.wire.api import FileBody, JobBody, JobPatch, NegotiateBody, PassportBody
+from transferd.wire.bodies import FileBody, JobBody, JobPatch, NegotiateBody, PassportBody
 
 LIMITS = Limits()
 TIMERS = Timers(min_retry_delay=60.0, no_progress_timeout=100.0, max_download_time=200.0)

@@ -12,7 +12,6 @@ from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
 from transferd.model.job import File, FileSpec, Inode, JobId, Part, Validator
 from transferd.service.testimony import (
-    Answer,
     Heed,
     Question,
     Record,
@@ -22,7 +21,8 @@ from transferd.service.testimony import (
     examine_run,
     legible,
 )
-from transferd.wire import bounds, link
+from transferd.wire import bounds, chores, link
+from transferd.wire.chores import Answer
 
 JOB = JobId("00000000-0000-4000-8000-000000000001")
 INODE = Inode(device=2**64 - 1, number=2**64 - 1, born=-(2**63))
@@ -201,33 +201,33 @@ def test_a_line_for_the_log_is_bounded(said: link.Said) -> None:
 
 # ── answers ────────────────────────────────────────────────────────────────────────────────
 
-INSPECT = Question.of(link.Inspect(1, ("/a", "/b")))
+INSPECT = Question.of(chores.Inspect(1, ("/a", "/b")))
 PUBLISH = Question.of(
-    link.Publish(1, (link.Publication(7, "/a", "/.a", Inode(device=1, number=1), True),))
+    chores.Publish(1, (chores.Publication(7, "/a", "/.a", Inode(device=1, number=1), True),))
 )
-DISCARD = Question.of(link.Discard(1, (link.Leftover(9, "/.a"),)))
-COMMAND = Question.of(link.RunCommand(1, ("/bin/true",), {}, ""))
-SURVEY = Question.of(link.Survey(1, ("/",)))
-ASSUME = Question.of(link.Assume(1, (link.Holding(3, "/a", "/.a"),), 1001))
+DISCARD = Question.of(chores.Discard(1, (chores.Leftover(9, "/.a"),)))
+COMMAND = Question.of(chores.RunCommand(1, ("/bin/true",), {}, ""))
+SURVEY = Question.of(chores.Survey(1, ("/",)))
+ASSUME = Question.of(chores.Assume(1, (chores.Holding(3, "/a", "/.a"),), 1001))
 
 
 def refusing(kind: type[Any], *numbers: int, code: str = "local_busy", text: str = "m") -> Answer:
     """An answer that refuses these numbers."""
-    answer: Answer = kind(1, tuple(link.Refusal(number, code, text) for number in numbers))
+    answer: Answer = kind(1, tuple(chores.Refusal(number, code, text) for number in numbers))
     return answer
 
 
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        (INSPECT, refusing(link.Inspected)),
-        (INSPECT, refusing(link.Inspected, 0, 1, code="directory_missing")),
-        (ASSUME, refusing(link.Inspected, 3, code="anything")),
-        (PUBLISH, refusing(link.Published, 7)),
-        (DISCARD, refusing(link.Discarded, 9)),
-        (COMMAND, link.CommandEnded(1, None, "x" * bounds.DETAIL)),
-        (COMMAND, link.CommandEnded(1, -9)),
-        (SURVEY, link.Surveyed(1, ("/.a",))),
+        (INSPECT, refusing(chores.Inspected)),
+        (INSPECT, refusing(chores.Inspected, 0, 1, code="directory_missing")),
+        (ASSUME, refusing(chores.Inspected, 3, code="anything")),
+        (PUBLISH, refusing(chores.Published, 7)),
+        (DISCARD, refusing(chores.Discarded, 9)),
+        (COMMAND, chores.CommandEnded(1, None, "x" * bounds.DETAIL)),
+        (COMMAND, chores.CommandEnded(1, -9)),
+        (SURVEY, chores.Surveyed(1, ("/.a",))),
     ],
 )
 def test_an_answer_to_the_question_is_heard(question: Question, answer: Answer) -> None:
@@ -238,21 +238,21 @@ def test_an_answer_to_the_question_is_heard(question: Question, answer: Answer) 
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        (None, refusing(link.Inspected)),
-        (INSPECT, refusing(link.Published)),
-        (INSPECT, refusing(link.Inspected, 2)),
-        (INSPECT, refusing(link.Inspected, -1)),
-        (INSPECT, refusing(link.Inspected, 0, 0)),
-        (INSPECT, refusing(link.Inspected, 0, code="Not A Code")),
-        (INSPECT, refusing(link.Inspected, 0, text="x" * (bounds.SENTENCE + 1))),
-        (ASSUME, refusing(link.Inspected, 0)),
-        (PUBLISH, refusing(link.Published, 0)),
-        (PUBLISH, refusing(link.Published, 7, code="directory_missing")),
-        (DISCARD, refusing(link.Discarded, 7)),
-        (COMMAND, link.CommandEnded(1, 2**31)),
-        (COMMAND, link.CommandEnded(1, 0, "x" * (bounds.DETAIL + 1))),
-        (SURVEY, link.Surveyed(1, ("/" * (bounds.PATH + 1),))),
-        (SURVEY, refusing(link.Discarded)),
+        (None, refusing(chores.Inspected)),
+        (INSPECT, refusing(chores.Published)),
+        (INSPECT, refusing(chores.Inspected, 2)),
+        (INSPECT, refusing(chores.Inspected, -1)),
+        (INSPECT, refusing(chores.Inspected, 0, 0)),
+        (INSPECT, refusing(chores.Inspected, 0, code="Not A Code")),
+        (INSPECT, refusing(chores.Inspected, 0, text="x" * (bounds.SENTENCE + 1))),
+        (ASSUME, refusing(chores.Inspected, 0)),
+        (PUBLISH, refusing(chores.Published, 0)),
+        (PUBLISH, refusing(chores.Published, 7, code="directory_missing")),
+        (DISCARD, refusing(chores.Discarded, 7)),
+        (COMMAND, chores.CommandEnded(1, 2**31)),
+        (COMMAND, chores.CommandEnded(1, 0, "x" * (bounds.DETAIL + 1))),
+        (SURVEY, chores.Surveyed(1, ("/" * (bounds.PATH + 1),))),
+        (SURVEY, refusing(chores.Discarded)),
     ],
 )
 def test_an_answer_to_anything_else_breaks_the_link(

@@ -13,20 +13,22 @@ from transferd.api.parameters import HEARING, IN_PATH, LISTING, PAGE, Parameter
 from transferd.wire.admin import CheckAnswer, RotationAnswer, StatusAnswer
 from transferd.wire.api import (
     AcknowledgementAnswer,
-    AcknowledgementBody,
     BlockersAnswer,
-    FileBody,
     FilesAnswer,
-    FilesBody,
     HealthAnswer,
-    IdentityBody,
     JobAnswer,
-    JobBody,
-    JobPatch,
     JobsAnswer,
-    JobsBody,
     NoticeAnswer,
     VersionAnswer,
+)
+from transferd.wire.bodies import (
+    AcknowledgementBody,
+    FileBody,
+    FilesBody,
+    IdentityBody,
+    JobBody,
+    JobPatch,
+    JobsBody,
 )
 
 

@@ -16,7 +16,7 @@ from transferd.cli.tickets import means_implicit, pass_on_cache
 from transferd.client.job import Job
 from transferd.model.choices import Target
 from transferd.model.errors import NotFound
-from transferd.wire.api import CredentialBody, FileBody
+from transferd.wire.bodies import CredentialBody, FileBody
 
 
 async def create(options: Namespace, output: Output) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from transferd.client.connection import Connection, path
 from transferd.client.crew import Crew
 from transferd.client.errors import refusal
-from transferd.wire.api import MOST_NOTICES, AcknowledgementAnswer, AcknowledgementBody
+from transferd.wire.api import AcknowledgementAnswer
+from transferd.wire.bodies import MOST_NOTICES, AcknowledgementBody
 
 
 class Acknowledger:

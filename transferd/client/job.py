@@ -35,15 +35,11 @@ from transferd.wire.api import (
     BlockersAnswer,
     ErrorAnswer,
     FileAnswer,
-    FileBody,
     FilesAnswer,
-    FilesBody,
-    IdentityBody,
     JobAnswer,
-    JobPatch,
     NoticeAnswer,
-    NotifyBody,
 )
+from transferd.wire.bodies import FileBody, FilesBody, IdentityBody, JobPatch, NotifyBody
 
 #: `transferred`: until every file is whole; `ended`: until the job has left the queue.
 Until = Literal["transferred", "ended"]

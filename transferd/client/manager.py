@@ -31,11 +31,11 @@ from transferd.wire.api import (
     GapAnswer,
     HealthAnswer,
     JobAnswer,
-    JobBody,
     JobsAnswer,
     NoticeAnswer,
     VersionAnswer,
 )
+from transferd.wire.bodies import JobBody
 
 #: How long the end of a Manager waits for callbacks that run; then they are cancelled, and what
 #: they were told comes again.

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 import msgspec
 
 from transferd.model.credentials import NegotiateOptions, PassportOptions
-from transferd.wire.api import (
+from transferd.wire.bodies import (
     CredentialBody,
     FileBody,
     JobBody,

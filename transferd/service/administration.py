@@ -29,7 +29,7 @@ from transferd.service.surroundings import (
     size_of,
 )
 from transferd.service.workers import WorkerGone, Workers
-from transferd.wire import link
+from transferd.wire import chores
 from transferd.wire.admin import (
     CheckAnswer,
     FindingAnswer,
@@ -237,8 +237,8 @@ class Administration:
         found: list[str] = []
         for start in range(0, max(1, len(directories)), _BATCH):
             batch = tuple(directories[start : start + _BATCH])
-            question = partial(link.Survey, directories=batch)
-            answer = await self._subjects.workers.ask(owner, question, link.Surveyed)
+            question = partial(chores.Survey, directories=batch)
+            answer = await self._subjects.workers.ask(owner, question, chores.Surveyed)
             places = {os.path.join(directory, "") for directory in batch}
             found += [
                 path

@@ -34,6 +34,7 @@ from transferd.service.run import Run, start_message
 from transferd.service.sharing import Sharing
 from transferd.service.workers import WorkerGone, WorkerRefused, Workers
 from transferd.wire import link
+from transferd.wire.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -335,7 +336,7 @@ class Carrier:
                     if batch.end is not None:
                         run.chronicle.hear(batch.end)
 
-    async def _reply(self, run: Run, message: link.Message) -> None:
+    async def _reply(self, run: Run, message: Message) -> None:
         if run.worker is not None:
             await self._workers.send(run.worker, message)
 

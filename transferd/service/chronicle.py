@@ -11,6 +11,7 @@ from transferd.model.origins import readable
 from transferd.service.meter import Meter
 from transferd.service.ports import Clock, Runnable
 from transferd.wire import link
+from transferd.wire.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Chronicle:
                 self._write_stop(message.file, visit, "done", message.http_status)
             case link.Failed():
                 self.close(message.failure.code, message.failure.http_status)
-            case link.Message():
+            case Message():
                 pass
             case _:
                 self.close("worker_lost")

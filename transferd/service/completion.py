@@ -19,7 +19,7 @@ from transferd.model.paths import temporary_path
 from transferd.service.gate import Gate
 from transferd.service.ports import Change, Clock, Ending, JobStore, Moved, Whole
 from transferd.service.workers import WorkerGone, WorkerRefused, Workers
-from transferd.wire import link
+from transferd.wire import chores
 from transferd.wire.bounds import QUESTION_ITEMS, QUESTION_NAMES, questions
 
 #: Groups of one owner that are under way at once; another owner's slow files hold up nobody else's.
@@ -52,17 +52,17 @@ class _Leaving:
     change: Change | None
     left: asyncio.Future[Moved]
     published: list[int] = field(default_factory=list)
-    refused: list[link.Refusal] = field(default_factory=list)
+    refused: list[chores.Refusal] = field(default_factory=list)
 
     @property
     def names(self) -> int:
         """Bytes of all names of its files."""
         return sum(file.names for file in self.files)
 
-    def ask(self, number: int, file: _Whole) -> link.Publication:
+    def ask(self, number: int, file: _Whole) -> chores.Publication:
         """Return what its owner's worker is asked about a file."""
         settings = self.job.settings
-        return link.Publication(
+        return chores.Publication(
             number, file.local, file.temporary, file.inode, settings.overwrite, settings.wary
         )
 
@@ -138,7 +138,7 @@ class Completion:
         for batch in batches:
             files = tuple(each.ask(number, file) for number, (each, file) in enumerate(batch))
             answer = await self._workers.ask(
-                owner, partial(link.Publish, files=files), link.Published
+                owner, partial(chores.Publish, files=files), chores.Published
             )
             refusals = {refusal.number: refusal for refusal in answer.refusals}
             for number, (each, file) in enumerate(batch):

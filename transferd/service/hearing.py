@@ -16,7 +16,6 @@ from transferd.model.job import Seconds
 from transferd.service.allowance import Allowance
 from transferd.service.ports import Clock
 from transferd.service.testimony import (
-    Answer,
     Heed,
     RunMessage,
     examine_answer,
@@ -24,7 +23,7 @@ from transferd.service.testimony import (
     examine_run,
 )
 from transferd.service.worker import Patience, Worker
-from transferd.wire import link
+from transferd.wire import chores, link
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +134,11 @@ class Hearing:
             case link.Said():
                 self._write_down(examine_line(message))
             case (
-                link.Inspected()
-                | link.Published()
-                | link.Discarded()
-                | link.CommandEnded()
-                | link.Surveyed()
+                chores.Inspected()
+                | chores.Published()
+                | chores.Discarded()
+                | chores.CommandEnded()
+                | chores.Surveyed()
             ):
                 self._take_answer(message)
             case _:
@@ -150,7 +149,7 @@ class Hearing:
             raise LinkBroken("it gives a sign of life that nobody asked for")
         self._worker.pinged = None
 
-    def _take_answer(self, answer: Answer) -> None:
+    def _take_answer(self, answer: chores.Answer) -> None:
         question = self._worker.asked(answer.request)
         self._worker.answered(answer.request, examine_answer(question, answer))
 

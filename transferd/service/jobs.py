@@ -25,7 +25,7 @@ from transferd.service.organs import Organs
 from transferd.service.ownership import Ownership
 from transferd.service.ports import Created, FilePage, JobPage, Moved
 from transferd.service.workers import WorkerGone, WorkerRefused
-from transferd.wire import link
+from transferd.wire import chores
 from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
@@ -254,12 +254,12 @@ class Jobs:
         """
         for batch in list(questions(wanted, lambda one: len(one.local.encode()))) or [()]:
             question = partial(
-                link.Inspect,
+                chores.Inspect,
                 paths=tuple(one.local for one in batch),
                 new=tuple(number for number, one in enumerate(batch) if not one.overwrite),
             )
             try:
-                answer = await self._workers.ask(owner, question, link.Inspected)
+                answer = await self._workers.ask(owner, question, chores.Inspected)
             except WorkerRefused as error:
                 return NotAllowed("owner_refused", f"cannot make files: {error}")
             except WorkerGone as error:

@@ -40,7 +40,7 @@ from transferd.service.outbox import NoticeStore
 from transferd.service.ports import Clock
 from transferd.service.subscription import Subscription
 from transferd.service.workers import WorkerGone, Workers
-from transferd.wire import link
+from transferd.wire import chores
 
 log = logging.getLogger(__name__)
 
@@ -316,8 +316,8 @@ class Notifier:
             async with self._slots[notice.owner]:
                 ended = await self._workers.ask(
                     notice.owner,
-                    lambda request: link.RunCommand(request, command, dict(environment), stdin),
-                    link.CommandEnded,
+                    lambda request: chores.RunCommand(request, command, dict(environment), stdin),
+                    chores.CommandEnded,
                 )
             status, detail = ended.status, ended.detail
         except WorkerGone as error:

@@ -28,7 +28,7 @@ from transferd.model.paths import temporary_path
 from transferd.model.states import JobEvent
 from transferd.service.organs import Organs
 from transferd.service.workers import WorkerGone
-from transferd.wire import link
+from transferd.wire import chores
 from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Ownership:
 
     async def _ask(self, job: Job, owner: int, files: Sequence[File]) -> None:
         holdings = tuple(
-            link.Holding(
+            chores.Holding(
                 number=file.index,
                 local=file.spec.local,
                 temporary=temporary_path(file.spec.local, job.id),
@@ -163,8 +163,8 @@ class Ownership:
             for file in files
         )
         try:
-            question = partial(link.Assume, files=holdings, former=job.owner)
-            answer = await self._workers.ask(owner, question, link.Inspected)
+            question = partial(chores.Assume, files=holdings, former=job.owner)
+            answer = await self._workers.ask(owner, question, chores.Inspected)
         except OwnerRefused as error:
             raise Conflict("owner_refused", f"cannot make job {job.id} yours: {error}") from error
         except WorkerGone as error:

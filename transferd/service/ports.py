@@ -282,8 +282,7 @@ class JobStore(Protocol):
 
         Raises:
             InvalidTransition: the table has no such move.
-            Conflict: `job_empty` (RESUME without files), `files_remain` (FINISH while a file is
-                not completed).
+            Conflict: `job_empty` (RESUME without files).
         """
         ...
 

@@ -14,7 +14,7 @@ from transferd.model.errors import StoreError
 from transferd.model.job import Seconds
 from transferd.service.ports import Clock, JobStore, Stray
 from transferd.service.workers import WorkerGone, Workers
-from transferd.wire import link
+from transferd.wire import chores
 from transferd.wire.bounds import questions
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,10 @@ class Sweeper:
         """Have the owner's worker remove what was found; whether there was one to ask."""
         found, asked = self._found.pop(owner, []), 0
         for batch in questions(found, lambda s: len(s.temporary.encode())):
-            leftovers = tuple(link.Leftover(stray.number, stray.temporary) for stray in batch)
-            question = partial(link.Discard, leftovers=leftovers)
+            leftovers = tuple(chores.Leftover(stray.number, stray.temporary) for stray in batch)
+            question = partial(chores.Discard, leftovers=leftovers)
             try:
-                answer = await self._workers.ask(owner, question, link.Discarded)
+                answer = await self._workers.ask(owner, question, chores.Discarded)
                 await self._forget(batch, answer)
             except WorkerGone as error:
                 fields = {"owner": owner, "files": len(batch), "reason": str(error)}
@@ -117,7 +117,7 @@ class Sweeper:
     def _put_off(self, owner: int, strays: Sequence[Stray]) -> None:
         self._found[owner] = [*strays, *self._found.get(owner, ())][:_KEPT]
 
-    async def _forget(self, strays: Sequence[Stray], answer: link.Discarded) -> None:
+    async def _forget(self, strays: Sequence[Stray], answer: chores.Discarded) -> None:
         kept = {refusal.number for refusal in answer.refusals}
         for refusal in answer.refusals:
             log.warning("stray.kept", extra={"fields": {"reason": refusal.message}})

@@ -21,12 +21,9 @@ import msgspec
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
 from transferd.model.job import File, Inode, Part, Validator, covered
-from transferd.wire import bounds, link
+from transferd.wire import bounds, chores, link
 
-Answer: TypeAlias = (
-    link.Inspected | link.Published | link.Discarded | link.CommandEnded | link.Surveyed
-)
-Refusals: TypeAlias = link.Inspected | link.Published | link.Discarded
+Refusals: TypeAlias = chores.Inspected | chores.Published | chores.Discarded
 RunMessage: TypeAlias = (
     link.Connected
     | link.Opened
@@ -193,43 +190,41 @@ def _check_text(what: str, text: str, most: int) -> None:
 class Question:
     """What a worker was asked, as far as it decides which answers there are."""
 
-    kind: type[Answer]
+    kind: type[chores.Answer]
     #: What a refusal may be about.
     numbers: Collection[int] = ()
 
     @classmethod
-    def of(cls, message: link.ToWorker) -> Question:
-        """Return the question that is in a message; it must be one."""
-        match message:
-            case link.Inspect():
-                return cls(link.Inspected, range(len(message.paths)))
-            case link.Assume():
-                return cls(link.Inspected, frozenset(file.number for file in message.files))
-            case link.Publish():
-                return cls(link.Published, frozenset(file.number for file in message.files))
-            case link.Discard():
-                return cls(link.Discarded, frozenset(left.number for left in message.leftovers))
-            case link.RunCommand():
-                return cls(link.CommandEnded)
-            case link.Survey():
-                return cls(link.Surveyed)
-            case _:
-                raise AssertionError("nobody is asked anything by that message")
+    def of(cls, chore: chores.Chore) -> Question:
+        """Return the question that is in a message."""
+        match chore:
+            case chores.Inspect():
+                return cls(chores.Inspected, range(len(chore.paths)))
+            case chores.Assume():
+                return cls(chores.Inspected, frozenset(file.number for file in chore.files))
+            case chores.Publish():
+                return cls(chores.Published, frozenset(file.number for file in chore.files))
+            case chores.Discard():
+                return cls(chores.Discarded, frozenset(left.number for left in chore.leftovers))
+            case chores.RunCommand():
+                return cls(chores.CommandEnded)
+            case chores.Survey():
+                return cls(chores.Surveyed)
 
 
-def examine_answer(question: Question | None, answer: Answer) -> Answer:
+def examine_answer(question: Question | None, answer: chores.Answer) -> chores.Answer:
     """Check an answer to what was asked, or to nothing; returns it with legible texts."""
     if question is None:
         raise LinkBroken("it answers what nobody asked")
     if not isinstance(answer, question.kind):
         raise LinkBroken("it answers another question")
     match answer:
-        case link.CommandEnded(status=status):
+        case chores.CommandEnded(status=status):
             _check_length("detail", answer.detail, bounds.DETAIL)
             if status is not None:
                 _check_range("exit status", status, -_EXIT_STATUS, _EXIT_STATUS)
             return msgspec.structs.replace(answer, detail=legible(answer.detail))
-        case link.Surveyed():
+        case chores.Surveyed():
             for path in answer.temporaries:
                 _check_length("path", path, bounds.PATH)
             return answer
@@ -243,7 +238,7 @@ def _examine_refusals(question: Question, answer: Refusals) -> Refusals:
         raise LinkBroken("it refuses what it was not asked about")
     for refusal in answer.refusals:
         # What keeps a file from its name may become the failure of a job.
-        known = not isinstance(answer, link.Published) or refusal.code in FAILURES
+        known = not isinstance(answer, chores.Published) or refusal.code in FAILURES
         if not known or not _CODE.fullmatch(refusal.code):
             raise LinkBroken("it refuses with a code that nobody knows")
         _check_length("refusal", refusal.message, bounds.SENTENCE)

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from transferd.model.errors import OwnerRefused, TransferdError
 from transferd.model.job import Seconds
-from transferd.service.testimony import Answer, Question
+from transferd.service.testimony import Question
 from transferd.wire import link
 from transferd.wire.channel import Channel
+from transferd.wire.chores import Answer
 
 
 class WorkerGone(TransferdError):

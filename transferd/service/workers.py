@@ -31,7 +31,8 @@ from transferd.service.worker import (
     WorkerGone,
     WorkerRefused,
 )
-from transferd.wire import link
+from transferd.wire import chores, link
+from transferd.wire.message import Message
 
 __all__ = [
     "Launch",
@@ -48,11 +49,11 @@ log = logging.getLogger(__name__)
 
 _AnswerT = TypeVar(
     "_AnswerT",
-    link.Inspected,
-    link.Published,
-    link.Discarded,
-    link.CommandEnded,
-    link.Surveyed,
+    chores.Inspected,
+    chores.Published,
+    chores.Discarded,
+    chores.CommandEnded,
+    chores.Surveyed,
 )
 
 #: An owner whose killed workers do not go gets no more than so many beside them.
@@ -147,7 +148,7 @@ class Workers:
         self._mark_idle(worker)
 
     async def ask(
-        self, owner: int, question: Callable[[int], link.ToWorker], kind: type[_AnswerT]
+        self, owner: int, question: Callable[[int], chores.Chore], kind: type[_AnswerT]
     ) -> _AnswerT:
         """Ask the owner's worker and wait for the answer; one that hangs is ended.
 
@@ -157,7 +158,7 @@ class Workers:
         """
         worker = await self._ready(owner)
         patience = self._patience.answer
-        if kind is link.CommandEnded:
+        if kind is chores.CommandEnded:
             patience += self._settings.command_timeout
         number = next(self._requests)
         message = question(number)
@@ -177,7 +178,7 @@ class Workers:
             raise AssertionError("the question was not one for that kind of answer")
         return answer
 
-    async def send(self, worker: Worker, message: link.Message) -> None:
+    async def send(self, worker: Worker, message: Message) -> None:
         """Send to a worker; one that reads nothing is ended.
 
         Raises:

@@ -56,12 +56,13 @@ def apply(
     """Move a job; an event that leaves its state as it is changes nothing.
 
     Raises:
-        InvalidTransition, Conflict(`job_empty`, `files_remain`), NotFound(`job_not_found`).
+        InvalidTransition, Conflict(`job_empty`), NotFound(`job_not_found`).
     """
     number = find(cx, job_id)
     before = load(cx, number)
     after = moved(before, event, now, change or Change())
-    _guard(before, event)
+    if event is JobEvent.RESUME and not before.files_total:
+        raise Conflict("job_empty", "cannot resume a job without files; add one first")
     if after.state is before.state:
         return Moved(job=before, before=before.state, notices=())
     if event in _TAKEN_UP or (event in _ENDING and change is None):
@@ -72,14 +73,6 @@ def apply(
         write_move(cx, number, after, event)
     notices = give_notices(cx, {number: after}, now)[number]
     return Moved(job=after, before=before.state, notices=notices)
-
-
-def _guard(job: Job, event: JobEvent) -> None:
-    if event is JobEvent.RESUME and not job.files_total:
-        raise Conflict("job_empty", "cannot resume a job without files; add one first")
-    if event is JobEvent.FINISH and job.files_transferred < job.files_total:
-        remaining = job.files_total - job.files_transferred
-        raise Conflict("files_remain", f"cannot finish a job while {remaining} of its files remain")
 
 
 def give_notices(

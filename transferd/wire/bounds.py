@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from transferd.wire import link
+from transferd.wire import chores, link
+from transferd.wire.message import Message
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def questions(items: Sequence[T], names: Callable[[T], int]) -> Iterator[Sequenc
         yield items[start:]
 
 
-def bounded(message: link.Message) -> link.Message:
+def bounded(message: Message) -> Message:
     """Return what a worker sends of *message*: its texts are cut to what the daemon takes."""
     match message:
         case link.Failed(failure=failure):
@@ -71,11 +72,11 @@ def bounded(message: link.Message) -> link.Message:
                 advice=None if failure.advice is None else cut(failure.advice, SENTENCE),
             )
             return msgspec.structs.replace(message, failure=failure)
-        case link.Inspected() | link.Published() | link.Discarded():
+        case chores.Inspected() | chores.Published() | chores.Discarded():
             return _bounded_answer(message)
-        case link.Surveyed():
+        case chores.Surveyed():
             return msgspec.structs.replace(message, temporaries=_fitting(message.temporaries))
-        case link.CommandEnded():
+        case chores.CommandEnded():
             return msgspec.structs.replace(message, detail=cut(message.detail, DETAIL))
         case link.Audited(mechanism=mechanism):
             return msgspec.structs.replace(
@@ -95,8 +96,8 @@ def cut(text: str, most: int) -> str:
 
 
 def _bounded_answer(
-    answer: link.Inspected | link.Published | link.Discarded,
-) -> link.Inspected | link.Published | link.Discarded:
+    answer: chores.Inspected | chores.Published | chores.Discarded,
+) -> chores.Inspected | chores.Published | chores.Discarded:
     refusals = tuple(
         msgspec.structs.replace(refusal, message=cut(refusal.message, SENTENCE))
         for refusal in answer.refusals

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from transferd.model.errors import LinkBroken
 from transferd.wire.codec import MAX_LINE, encode
-from transferd.wire.link import Message
+from transferd.wire.message import Message
 
 In = TypeVar("In")
 

@@ -6,6 +6,7 @@ import msgspec
 
 from transferd.model.credentials import Secret
 from transferd.wire import link
+from transferd.wire.message import Message
 
 
 def _encode_secret(value: object) -> object:
@@ -28,7 +29,7 @@ _to_worker = msgspec.json.Decoder(link.ToWorker, dec_hook=_decode_secret)
 _from_worker = msgspec.json.Decoder(link.FromWorker, dec_hook=_decode_secret)
 
 
-def encode(message: link.Message) -> bytes:
+def encode(message: Message) -> bytes:
     """Return the line for *message*, with its newline."""
     return _encoder.encode(message) + b"\n"
 

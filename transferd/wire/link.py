@@ -1,7 +1,7 @@
 """Messages between the daemon and a worker: one JSON object a line over a socket pair.
 
 `run` numbers one dispatch of one job; messages of an earlier run are ignored by the receiver.
-`request` pairs a question with its answer. Every message names its type in `is`.
+Every message names its type in `is`. What a worker does beside its runs is in `chores`.
 
 A run, from the daemon's side:
 
@@ -22,12 +22,9 @@ from transferd.model.credentials import Scheme, Secret, Target
 from transferd.model.failures import Failure
 from transferd.model.job import File, Inode, JobId, Part, Priority, Seconds, Settings, Validator
 from transferd.model.rates import FREE, Rates
+from transferd.wire.chores import Answer, Chore
 from transferd.wire.conduct import WorkerSettings as WorkerSettings
-
-
-class Message(msgspec.Struct, frozen=True, tag_field="is", omit_defaults=True):
-    """Root of all messages."""
-
+from transferd.wire.message import Message
 
 # ── daemon → worker ────────────────────────────────────────────────────────────────────────
 
@@ -118,86 +115,6 @@ class Recorded(Message, frozen=True, tag="recorded"):
     file: int
 
 
-class Inspect(Message, frozen=True, tag="inspect"):
-    """May files be written under these names? Touches nothing."""
-
-    request: int
-    paths: tuple[str, ...]
-    #: Positions of those that replace nothing: there must be no file of that name yet.
-    new: tuple[int, ...] = ()
-
-
-class Holding(msgspec.Struct, frozen=True):
-    """One file of a job that somebody else has had so far."""
-
-    number: int
-    local: str
-    temporary: str
-    #: Which temporary file it has; None: none that the daemon knows of.
-    inode: Inode | None = None
-
-
-class Assume(Message, frozen=True, tag="assume"):
-    """Could this worker carry these files on? Touches nothing; answered with Inspected."""
-
-    request: int
-    files: tuple[Holding, ...]
-    #: Who has chosen where they go.
-    former: int
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """One whole temporary file that gets its final name."""
-
-    number: int
-    local: str
-    temporary: str
-    inode: Inode
-    #: As in the Settings of its job.
-    overwrite: bool
-    wary: bool = False
-
-
-class Publish(Message, frozen=True, tag="publish"):
-    """Give files, of any jobs, their final names, durably.
-
-    Idempotent: what is published already is success.
-    """
-
-    request: int
-    files: tuple[Publication, ...]
-
-
-class Leftover(msgspec.Struct, frozen=True):
-    """A temporary file that nobody wants any more."""
-
-    number: int
-    temporary: str
-
-
-class Discard(Message, frozen=True, tag="discard"):
-    """Remove temporary files; one that is not there counts as removed."""
-
-    request: int
-    leftovers: tuple[Leftover, ...]
-
-
-class RunCommand(Message, frozen=True, tag="command"):
-    """Run a notification command: no shell, no PATH search, JSON of the notice on its stdin."""
-
-    request: int
-    argv: tuple[str, ...]
-    environment: dict[str, str]
-    stdin: str
-
-
-class Survey(Message, frozen=True, tag="survey"):
-    """Which of our temporary files are in these directories? Touches nothing."""
-
-    request: int
-    directories: tuple[str, ...]
-
-
 class Ping(Message, frozen=True, tag="ping"):
     """Asked of a worker once in a while: one whose loop does not turn is ended."""
 
@@ -205,21 +122,7 @@ class Ping(Message, frozen=True, tag="ping"):
 
 
 ToWorker: TypeAlias = (
-    Configure
-    | Start
-    | Extend
-    | Finish
-    | Stop
-    | Retune
-    | Terms
-    | Recorded
-    | Inspect
-    | Assume
-    | Publish
-    | Discard
-    | RunCommand
-    | Survey
-    | Ping
+    Configure | Start | Extend | Finish | Stop | Retune | Terms | Recorded | Ping | Chore
 )
 
 
@@ -351,50 +254,6 @@ class Paced(Message, frozen=True, tag="paced"):
     held: bool
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """What is wrong with the path or file of that number."""
-
-    number: int
-    code: str
-    message: str
-
-
-class Inspected(Message, frozen=True, tag="inspected"):
-    """Answer to Inspect, where numbers are positions in its paths, and to Assume."""
-
-    request: int
-    refusals: tuple[Refusal, ...] = ()
-
-
-class Published(Message, frozen=True, tag="published"):
-    """Answer to Publish; numbers are those of the files. What is not refused is published."""
-
-    request: int
-    refusals: tuple[Refusal, ...] = ()
-
-
-class Discarded(Message, frozen=True, tag="discarded"):
-    """Answer to Discard; numbers are those of the leftovers that could not be removed."""
-
-    request: int
-    refusals: tuple[Refusal, ...] = ()
-
-
-class CommandEnded(Message, frozen=True, tag="command_ended"):
-    """Answer to RunCommand; `status` is None when it could not be started or was killed."""
-
-    request: int
-    status: int | None
-    detail: str = ""
-
-
-class Surveyed(Message, frozen=True, tag="surveyed"):
-    """Answer to Survey: paths of files with the name of a temporary."""
-
-    request: int
-    temporaries: tuple[str, ...] = ()
-
-
 class Pong(Message, frozen=True, tag="pong"):
     """Answer to Ping."""
 
@@ -409,7 +268,7 @@ class Said(Message, frozen=True, tag="said"):
 
     level: str
     event: str
-    fields: dict[str, str | int | float | bool | None] = {}
+    fields: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
 
 
 FromWorker: TypeAlias = (
@@ -426,11 +285,7 @@ FromWorker: TypeAlias = (
     | Stopped
     | Audited
     | Paced
-    | Inspected
-    | Published
-    | Discarded
-    | CommandEnded
-    | Surveyed
     | Pong
+    | Answer
     | Said
 )

@@ -27,7 +27,7 @@ from transferd.model.credentials import (
 from transferd.model.errors import BadRequest
 from transferd.model.job import FileSpec, JobSpec, Settings, Timers
 from transferd.model.limits import Limits
-from transferd.wire.api import (
+from transferd.wire.bodies import (
     AcknowledgementBody,
     CredentialBody,
     FileBody,

@@ -17,7 +17,7 @@ from transferd.model.errors import BadRequest
 from transferd.model.job import Seconds, Settings, Timers
 from transferd.model.limits import Limits
 from transferd.model.notices import parse_kinds
-from transferd.wire.api import JobBody, JobPatch, NegotiateBody, NotifyBody, PassportBody
+from transferd.wire.bodies import JobBody, JobPatch, NegotiateBody, NotifyBody, PassportBody
 from transferd.wire.decoding import located, locating
 
 _Check = Callable[[Any, Limits], Any]

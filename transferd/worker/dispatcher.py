@@ -15,35 +15,38 @@ from transferd.model.errors import LinkBroken
 from transferd.model.job import JobId
 from transferd.wire.bounds import bounded
 from transferd.wire.channel import Channel
-from transferd.wire.link import (
+from transferd.wire.chores import (
     Assume,
+    Chore,
     CommandEnded,
-    Configure,
     Discard,
     Discarded,
+    Inspect,
+    Inspected,
+    Publish,
+    Published,
+    Refusal,
+    RunCommand,
+    Survey,
+    Surveyed,
+)
+from transferd.wire.link import (
+    Configure,
     Extend,
     Finish,
     Hello,
-    Inspect,
-    Inspected,
-    Message,
     Ping,
     Pong,
     Progress,
-    Publish,
-    Published,
     Recorded,
-    Refusal,
     Retune,
-    RunCommand,
     Start,
     Stop,
-    Survey,
-    Surveyed,
     Terms,
     ToWorker,
     WorkerSettings,
 )
+from transferd.wire.message import Message
 from transferd.worker.body import Bodies
 from transferd.worker.caps import Caps
 from transferd.worker.command import run_command
@@ -196,9 +199,7 @@ class Dispatcher:
 
     # ── questions ──────────────────────────────────────────────────────────────────────────
 
-    def _take_question(
-        self, message: RunCommand | Inspect | Assume | Publish | Discard | Survey
-    ) -> Coroutine[None, None, None]:
+    def _take_question(self, message: Chore) -> Coroutine[None, None, None]:
         match message:
             case RunCommand():
                 return self._command(message)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from transferd.model.job import Inode, JobId, Settings
-from transferd.wire.link import Message, WorkerSettings
+from transferd.wire.link import WorkerSettings
+from transferd.wire.message import Message
 from transferd.worker.batch import Deposit
 from transferd.worker.lanes import Lane
 

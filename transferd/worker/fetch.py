@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 
 from transferd.model.errors import TransferFailed
@@ -26,22 +25,19 @@ from transferd.transfer.resume import (
     Refused,
     Restart,
     Whole,
-    changed,
     condition,
     judge,
     modified_at,
     plan,
-    recheck,
 )
 from transferd.wire import bounds
 from transferd.wire.link import FileDone
 from transferd.worker.account import Account
-from transferd.worker.answer import Answer
 from transferd.worker.batch import Deposit
 from transferd.worker.begun import Begun
 from transferd.worker.body import Measure, Mover
 from transferd.worker.errand import Errand
-from transferd.worker.inquiry import Inquiry, read_response, read_retry_after
+from transferd.worker.inquiry import Inquiry, read_response
 from transferd.worker.sink import Durability, Sink
 from transferd.worker.spread import Spread
 from transferd.worker.stretch import Stretch
@@ -258,30 +254,14 @@ class Fetch:
             TransferFailed: it may be asked another time, and this is not the *last*: a server that
                 is gone for good must not keep a file from its owner that is here.
         """
-        request = recheck(self._file)
-        if request is None:
-            return False
         try:
-            answer = await self._inquiry.ask(self._file.spec.remote, request)
-            return await self._judge_change(request, answer)
+            return await self._inquiry.changed(self._file)
         except TransferFailed as failed:
             if failed.failure.kind.transient and not last:
                 raise
             reason = failed.failure.message
             log.info("file.unchecked", extra={"fields": self._fields(reason=reason)})
             return False
-
-    async def _judge_change(self, request: RangeRequest, answer: Answer) -> bool:
-        try:
-            response = read_response(answer)
-            if changed(request, response):
-                return True
-            verdict = judge(self._file, request, response)
-            if isinstance(verdict, Refused):
-                raise TransferFailed(verdict.failure, self._retry_after(answer))
-            return False
-        finally:
-            await answer.drain()
 
     async def _fetch(self, sink: Sink) -> None:
         """Ask and append until all bytes are here."""
@@ -311,8 +291,7 @@ class Fetch:
         self._status = response.status
         match judge(self._file, part, response):
             case Refused(failure=failure):
-                wait = self._retry_after(answer) if failure.kind.transient else None
-                raise TransferFailed(failure, wait)
+                raise self._inquiry.refused(failure, answer)
             case Restart(reason=reason, drop=drop):
                 log.info("file.restart", extra={"fields": self._fields(reason=reason)})
                 self._ranges = False
@@ -395,9 +374,6 @@ class Fetch:
 
     def _moved(self, sink: Sink) -> None:
         self._account.moved(sink.received.size, self._file.bytes_total, self._loop.time())
-
-    def _retry_after(self, answer: Answer) -> Seconds | None:
-        return read_retry_after(answer, datetime.now(UTC), self._errand.limits.retry_after_cap)
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"job": self._errand.job, "file": self._file.index, **more}

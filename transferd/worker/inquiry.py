@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 
 from yarl import URL
 
-from transferd.model.job import Seconds, Settings, Validator
+from transferd.model.errors import TransferFailed
+from transferd.model.failures import Failure
+from transferd.model.job import File, Seconds, Settings, Validator
 from transferd.model.origins import Origin, origin
 from transferd.transfer.location import REDIRECTS, next_hop
-from transferd.transfer.resume import RangeRequest, Response
+from transferd.transfer.resume import (
+    RangeRequest,
+    Refused,
+    Response,
+    changed,
+    judge,
+    recheck,
+)
 from transferd.transfer.retry import parse_retry_after
 from transferd.wire import bounds
 from transferd.wire.link import LinkHeader
@@ -38,12 +47,14 @@ class Inquiry:
         *,
         secrets: bool,
         max_redirects: int,
+        retry_after_cap: Seconds,
     ) -> None:
         self._authenticator = authenticator
         self._settings = settings
         self._headers = headers
         self._secrets = secrets
         self._max_redirects = max_redirects
+        self._retry_after_cap = retry_after_cap
         #: How each origin is reached; the environment does not change.
         self._proxies: dict[Origin, Proxy | None] = {}
 
@@ -71,6 +82,36 @@ class Inquiry:
             finally:
                 await answer.drain()
             hops += 1
+
+    async def changed(self, file: File) -> bool:
+        """Ask whether a file that was fetched is another version by now.
+
+        False also where that cannot be asked.
+
+        Raises:
+            TransferFailed: the server refuses to say, and whatever `ask` raises.
+        """
+        request = recheck(file)
+        if request is None:
+            return False
+        answer = await self.ask(file.spec.remote, request)
+        try:
+            response = read_response(answer)
+            if changed(request, response):
+                return True
+            verdict = judge(file, request, response)
+            if isinstance(verdict, Refused):
+                raise self.refused(verdict.failure, answer)
+            return False
+        finally:
+            await answer.drain()
+
+    def refused(self, failure: Failure, answer: Answer) -> TransferFailed:
+        """Return the failure that an answer is, and how long its server is to be left alone."""
+        if not failure.kind.transient:
+            return TransferFailed(failure)
+        wait = read_retry_after(answer, datetime.now(UTC), self._retry_after_cap)
+        return TransferFailed(failure, wait)
 
     def _hop(self, url: str, home: Origin, part: RangeRequest | None) -> Hop:
         place = origin(url)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
-from transferd.wire.link import Refusal
+from transferd.wire.chores import Refusal
 from transferd.worker.destination import Flaw, find, flaw_of
 from transferd.worker.directory import ForbiddenDirectory, open_directory
 

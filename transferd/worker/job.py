@@ -18,13 +18,13 @@ from transferd.wire.link import (
     Connected,
     Drained,
     Failed,
-    Message,
     Paced,
     Reset,
     Sized,
     Start,
     Stopped,
 )
+from transferd.wire.message import Message
 from transferd.worker.batch import Deposit
 from transferd.worker.errand import Errand
 from transferd.worker.fetch import FLUSH_SECONDS, Fetch

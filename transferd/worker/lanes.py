@@ -11,7 +11,8 @@ from typing import Self, TypeAlias
 
 from transferd.auth.flow import Randomness
 from transferd.model.credentials import Credential, Scheme, Target
-from transferd.wire.link import Message, Start, WorkerSettings
+from transferd.wire.link import Start, WorkerSettings
+from transferd.wire.message import Message
 from transferd.worker.authenticator import Audit, Authenticator
 from transferd.worker.body import Bodies, Mover
 from transferd.worker.caps import Caps
@@ -192,6 +193,7 @@ class Lanes:
             start.headers,
             secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
+            retry_after_cap=limits.retry_after_cap,
         )
         mover = Mover(equipment.bodies, self._manners)
         return Lane(exchange, authenticator, inquiry, mover, tenant)

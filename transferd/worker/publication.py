@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from transferd.model.errors import TransferFailed
 from transferd.model.job import Inode
-from transferd.wire.link import Leftover, Publication, Refusal
+from transferd.wire.chores import Leftover, Publication, Refusal
 from transferd.worker.destination import check_replaceable
 from transferd.worker.directory import flush_directory, open_directory
 from transferd.worker.inode import inode_of

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 
 from transferd.model.errors import TransferFailed
-from transferd.wire.link import Holding, Refusal
+from transferd.wire.chores import Holding, Refusal
 from transferd.worker.destination import check_replaceable, find
 from transferd.worker.directory import open_directory
 from transferd.worker.inode import inode_of
