@@ -118,7 +118,7 @@ def assemble(config: Config, ports: Ports) -> Parts:
     notifier = _notifier(config, ports, workers, runs)
     windows = Windows(_policy(config), clock, [sharing])
     scheduler = Scheduler(store, runs, _slots(config), windows, clock, stagger)
-    windows.report_to(scheduler.wake)
+    windows.report_to(scheduler.wake, scheduler.opened)
     locks = JobLocks()
     closing = Closing(store, runs, workers, locks, clock)
     outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)

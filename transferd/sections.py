@@ -81,8 +81,8 @@ class Fleet(Section, frozen=True):
     99 % are done a fifth later after a Retry-After.
     """
 
-    #: Background jobs begin at a random moment within this time after a start, and are tried again
-    #: within it when the network is back.
+    #: Background jobs begin at a random moment within this time after a start, or when the schedule
+    #: lets them go, and are tried again within it when the network is back.
     start_spread_seconds: NotNegative = 300.0
     #: A wait after a failure is longer by up to this part of itself, Retry-After's, too.
     retry_spread: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0

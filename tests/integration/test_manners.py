@@ -36,6 +36,13 @@ def manners(**changes: float) -> Config:
     return msgspec.structs.replace(QUICK, fleet=fleet)
 
 
+def closed(config: Config) -> Config:
+    """Return the same without any bandwidth for normal jobs."""
+    none = msgspec.structs.replace(config.schedule.other, normal_bytes_per_second=0)
+    schedule = msgspec.structs.replace(config.schedule, other=none)
+    return msgspec.structs.replace(config, schedule=schedule)
+
+
 RESTING = manners(rest_failures=2, rest_seconds=LONG / 10)
 STAGGERED = manners(start_spread_seconds=LONG)
 
@@ -120,6 +127,43 @@ async def test_after_a_start_background_jobs_wait_and_what_is_asked_for_does_not
         assert blocker.until is not None
         await service.parts.jobs.resume(ME, old.id)
         assert (await worker.hears(link.Start, 3)).job == old.id
+
+
+async def test_a_window_that_opens_lets_background_jobs_go_at_a_moment_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """The same hour comes for a whole fleet; who may run all the time, and people, do not wait."""
+
+    def wish(name: str, priority: Priority = Priority.NORMAL) -> JobSpec:
+        return spec(name, settings=replace(SETTINGS, priority=priority), start=True)
+
+    async with running_service(tmp_path, STAGGERED) as service:
+        scheduler = service.parts.organs.scheduler
+        service.parts.reconfigure(closed(STAGGERED))
+        old = await service.create(wish("/old"))
+        (blocker,) = await service.parts.jobs.why(ME, old.id)
+        assert blocker.code == "schedule_closed"
+        scheduler.opened([Priority.NORMAL])
+        service.parts.reconfigure(STAGGERED)
+        low = await service.create(wish("/low", Priority.LOW))
+        worker = await service.worker()
+        assert (await worker.hears(link.Start)).job == low.id
+        new = await service.create(wish("/new"))
+        assert (await worker.hears(link.Start, 2)).job == new.id
+        (blocker,) = await service.parts.jobs.why(ME, old.id)
+        assert (blocker.code, blocker.until is None) == ("start_spread", False)
+        service.parts.reconfigure(QUICK)
+        assert (await worker.hears(link.Start, 3)).job == old.id
+        assert await service.parts.jobs.why(ME, old.id) == ()
+
+
+async def test_a_retry_is_not_put_off_because_others_are_held_back(tmp_path: Path) -> None:
+    """What was asked for, and has failed, comes back when its own delay is over."""
+    async with running_service(tmp_path, STAGGERED) as service:
+        job = await service.create(spec("/a"))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "connection_refused")
+        assert (await worker.hears(link.Start, 2)).job == job.id
 
 
 async def test_when_the_network_is_back_people_do_not_wait_for_the_fleet(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Jobs:
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
         now, steady = self._clock.now(), self._clock.steady()
-        held = self._stagger.until if self._stagger.holds(job) else None
+        held = self._stagger.holds(job)
         admission, rates = self._windows.admission, self._sharing.rates
         paced = self._runs.held(job.id)
         slots = self._scheduler.slots
