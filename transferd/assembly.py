@@ -246,7 +246,6 @@ def worker_settings(config: Config) -> link.WorkerSettings:
         stall_bytes=network.stall_bytes,
         max_redirects=network.max_redirects,
         header_bytes=network.header_bytes,
-        retry_after_cap=config.queue.max_retry_delay_seconds,
         durable_seconds=config.durability.seconds,
         durable_bytes=config.durability.bytes,
         command_timeout=config.notices.command_timeout_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -95,6 +96,20 @@ async def test_a_failure_that_opens_the_breaker_puts_its_own_job_off_as_well(
             await worker.fail(start, "connection_refused")
         later = [service.until(job, lambda seen: seen.retry_delay > LONG / 30) for job in jobs]
         assert [(await wait).state for wait in later] == [JobState.TRANSIENT_ERROR] * 2
+
+
+async def test_a_server_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path) -> None:
+    """Our own longest delay is not the server's: it says when it can see somebody again."""
+    queue = msgspec.structs.replace(QUICK.queue, max_retry_delay_seconds=4.0)
+    async with running_service(tmp_path, msgspec.structs.replace(QUICK, queue=queue)) as service:
+        job = await service.create(spec("/a", settings=PATIENT))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "http_503", 7200.0)
+        seen = await service.until(job, in_state(JobState.TRANSIENT_ERROR, "http_503"))
+        assert 7200 <= seen.retry_delay <= 2 * 7200
+        (blocker,) = await service.parts.jobs.why(ME, job.id)
+        assert blocker.until is not None
+        assert blocker.until - datetime.now(UTC) > timedelta(seconds=7100)
 
 
 async def test_a_job_without_patience_tries_all_the_same(tmp_path: Path) -> None:
