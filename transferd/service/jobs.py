@@ -98,8 +98,8 @@ class Jobs:
     async def change(
         self, caller: Caller, job_id: JobId, change: Callable[[Settings], Settings]
     ) -> Job:
-        """Change settings; a running job takes up its priority and rate at once, others when it
-        is dispatched again.
+        """Change settings; a running job takes up its priority, its rate and the number of its
+        connections at once, others when it is dispatched again.
         """
         async with self._ownership.holding(caller, job_id) as before:
             guarded = self._ownership.guarded(caller, before, change)
