@@ -21,6 +21,7 @@ import msgspec
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
 from transferd.model.job import File, Inode, Part, Validator, covered
+from transferd.model.limits import MOST_STREAMS
 from transferd.transfer.retry import LONGEST_RETRY_AFTER
 from transferd.wire import bounds, chores, link
 
@@ -45,7 +46,7 @@ LEVELS = frozenset({"debug", "info", "warning", "error"})
 #: So often a file may begin anew in one run…
 _RESETS = 64
 #: …and so many may be open at once: as many as a job may have streams.
-_OPEN = 64
+_OPEN = MOST_STREAMS
 _SIGNED, _UNSIGNED = 2**63, 2**64
 _EXIT_STATUS = 2**31
 
