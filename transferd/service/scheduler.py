@@ -132,15 +132,15 @@ class Scheduler:
         )
         # As of before the queue is read: who came meanwhile is not in it, and a slot that became
         # free meanwhile is for the next step, which sees both.
-        running = self._running()
-        waiting, next_due = await self._waiting(running, admitted)
+        running, held = self._running(), self._stagger.held
+        waiting, next_due = await self._waiting(running, admitted, held)
         now = self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
         choice = choose(running, waiting, self._slots, now, served)
         await self._preempt_all(choice.preempt)
         if choice.start:
             await self._start(choice.start)
-        moments = [choice.look_again, self._unbarred, next_due, *self._stagger.held.values()]
+        moments = [choice.look_again, self._unbarred, next_due, *held.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     async def _start(self, claims: Sequence[Runnable]) -> None:
@@ -166,13 +166,13 @@ class Scheduler:
         ]
 
     async def _waiting(
-        self, running: Sequence[Running], admitted: Admitted
+        self, running: Sequence[Running], admitted: Admitted, held: Collection[Priority]
     ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
-        Owners who get no worker at the moment are left out: their jobs would only fail.
+        Of priorities that are *held* back, that is what was asked for all the same. Owners who get
+        no worker at the moment are left out: their jobs would only fail.
         """
-        held = self._stagger.held
         free = {p: frozenset() if p in held else costs for p, costs in admitted.items()}
         waiting, next_due = await self._queued(running, free)
         for priority, called in self._stagger.called.items():
