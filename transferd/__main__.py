@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transferd.arguments import make_parser
 from transferd.capabilities import confine_daemon
-from transferd.config import Source
+from transferd.config import Source, doubts
 from transferd.daemon import Daemon, Options
 from transferd.logs import set_up_logging
 from transferd.model.errors import ConfigError, StoreLocked, TransferdError
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source = _source(options.config, options.system, environ)
         if options.check_config:
-            source.read()
+            _check(source)
             return 0
         if options.system:
             # Before there is a thread: capabilities are each thread's own.
@@ -68,6 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"transferd: {error}", file=sys.stderr)  # noqa: T201 - the last word of a daemon
         return _status(error)
     return 0
+
+
+def _check(source: Source) -> None:
+    """Say of a configuration that can be used what may be meant otherwise, or that it is fine."""
+    config, origin = source.read()
+    name = "the default configuration" if origin is None else str(origin)
+    doubtful = doubts(config)
+    for doubt in doubtful:
+        print(f"transferd: {name}: {doubt}", file=sys.stderr)  # noqa: T201 - what it was asked for
+    if not doubtful:
+        print(f"{name} is fine")  # noqa: T201 - as above
 
 
 def _fill_standard_descriptors() -> None:

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-config",
         action="store_true",
-        help="read the configuration, say what is wrong with it (status 2), and leave",
+        help="read the configuration, say what is wrong with it (status 2) or doubtful, and leave",
     )
     parser.add_argument("--version", action="version", version=f"transferd {__version__}")
     return parser

@@ -118,7 +118,7 @@ def assemble(config: Config, ports: Ports) -> Parts:
     notifier = _notifier(config, ports, workers, runs)
     windows = Windows(_policy(config), clock, [sharing])
     scheduler = Scheduler(store, runs, _slots(config), windows, clock, stagger)
-    windows.report_to(scheduler.wake)
+    windows.report_to(scheduler.wake, scheduler.opened)
     locks = JobLocks()
     closing = Closing(store, runs, workers, locks, clock)
     outcomes = Outcomes(notifier, scheduler, stagger, closing, runs, meter)
@@ -246,7 +246,6 @@ def worker_settings(config: Config) -> link.WorkerSettings:
         stall_bytes=network.stall_bytes,
         max_redirects=network.max_redirects,
         header_bytes=network.header_bytes,
-        retry_after_cap=config.queue.max_retry_delay_seconds,
         durable_seconds=config.durability.seconds,
         durable_bytes=config.durability.bytes,
         command_timeout=config.notices.command_timeout_seconds,

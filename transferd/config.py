@@ -58,10 +58,17 @@ def parse_config(text: str, source: str) -> Config:
         ConfigError: it is not TOML, a key is unknown or a value is wrong; names the key.
     """
     try:
-        config = msgspec.convert(tomllib.loads(text), Config)
+        data = tomllib.loads(text)
     # Some of what is no TOML has an error of its own: numbers and nests without an end.
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"cannot use configuration {source}: {error}") from error
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        from transferd.mistakes import explain  # costs those nothing who make none
+
+        reason = explain(error, data, Config)
+        raise ConfigError(f"cannot use configuration {source}: {reason}") from error
     _check_zone(config.schedule.time_zone, source)
     return msgspec.structs.replace(config, passport=_checked(config.passport, source))
 
@@ -71,8 +78,8 @@ def _check_zone(name: str, source: str) -> None:
         ZoneInfo(name or "UTC")
     except (OSError, ValueError, ZoneInfoNotFoundError) as error:
         raise ConfigError(
-            f"cannot use configuration {source}: there is no time zone {name!r} here"
-            " - at `$.schedule.time_zone`"
+            f"cannot use configuration {source}: `schedule.time_zone` must be a time zone of this"
+            f" machine, such as Europe/Berlin; it is {name!r}"
         ) from error
 
 
@@ -90,9 +97,18 @@ def _checked(passport: Passport, source: str) -> Passport:
                 kept[name] = check(text)
             except BadRequest as error:
                 raise ConfigError(
-                    f"cannot use configuration {source}: {error} - at `$.passport.{name}`"
+                    f"cannot use configuration {source}: `passport.{name}`: {error}"
                 ) from error
     return Passport(**kept)
+
+
+def doubts(config: Config) -> tuple[str, ...]:
+    """Return what may be meant otherwise, though it can be used: `[pacing] …`."""
+    return tuple(
+        f"[{name}] {doubt}"
+        for name in Config.__struct_fields__
+        for doubt in getattr(config, name).doubts()
+    )
 
 
 def changes(before: Config, after: Config) -> tuple[str, ...]:

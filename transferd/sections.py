@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import time
 from typing import Annotated, Literal, get_args
 
@@ -14,9 +15,15 @@ from transferd.model.admission import Rules
 from transferd.model.checks import LONGEST, check_cost
 from transferd.model.choices import Priority
 from transferd.model.credentials import PassportOptions
-from transferd.model.limits import Limits
+from transferd.model.limits import LEAST_RATE, Limits
 from transferd.model.rates import Rates
 from transferd.model.schedule import Kind, Period, Schedule
+
+
+def _one_of(names: Iterable[str]) -> msgspec.Meta:
+    # In the order in which they mean something; msgspec would sort them.
+    return msgspec.Meta(description=f"one of {', '.join(names)}")
+
 
 # Seconds, and no more of them than a job may ask for: TOML has an infinity, and JSON has none.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
@@ -28,19 +35,31 @@ Delay = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _MOST = 2**53
 Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
-CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_CostName = Literal["unrestricted", "standard", "no_surcharge", "not_roaming", "always"]
+CostName = Annotated[_CostName, _one_of(get_args(_CostName))]
+_DayName = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS = get_args(_DayName)
+Day = Annotated[_DayName, _one_of(_DAYS)]
 # What an environment can hold (environ(7)).
 VariableName = Annotated[str, msgspec.Meta(pattern=r"\A[^=\x00]+\Z")]
 VariableValue = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
 
-_DAYS = get_args(Day)
-_START = r"\A([01]\d|2[0-3]):[0-5]\d\Z"
-_END = r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z"
+_START = msgspec.Meta(
+    pattern=r"\A([01]\d|2[0-3]):[0-5]\d\Z",
+    description='a time from "00:00" to "23:59", with two digits for each',
+)
+_END = msgspec.Meta(
+    pattern=r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z",
+    description='a time from "00:00" to "24:00", with two digits for each',
+)
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Root of the sections."""
+
+    def doubts(self) -> Iterator[str]:
+        """Say what may be meant otherwise, though it can be used."""
+        return iter(())
 
 
 class Api(Section, frozen=True):
@@ -81,8 +100,8 @@ class Fleet(Section, frozen=True):
     99 % are done a fifth later after a Retry-After.
     """
 
-    #: Background jobs begin at a random moment within this time after a start, and are tried again
-    #: within it when the network is back.
+    #: Background jobs begin at a random moment within this time after a start, or when the schedule
+    #: lets them go, and are tried again within it when the network is back.
     start_spread_seconds: NotNegative = 300.0
     #: A wait after a failure is longer by up to this part of itself, Retry-After's, too.
     retry_spread: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
@@ -94,6 +113,11 @@ class Fleet(Section, frozen=True):
     rest_seconds: Positive = 60.0
     #: …up to this.
     max_rest_seconds: Positive = 3600.0
+
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        if self.rest_seconds > self.max_rest_seconds:
+            yield "`max_rest_seconds` is shorter than `rest_seconds`, and counts for nothing"
 
 
 class Notices(Section, frozen=True):
@@ -130,6 +154,12 @@ class Network(Section, frozen=True):
     #: …and the only ones that they use; none: all others.
     allowed_interfaces: tuple[str, ...] = ()
 
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        for name in ("blocked_interfaces", "allowed_interfaces"):
+            if not all(pattern.strip() for pattern in getattr(self, name)):
+                yield f"`{name}` has a pattern that is empty, and fits no interface"
+
     def rules(self) -> Rules:
         """Return what is said of links."""
         return Rules(
@@ -148,9 +178,9 @@ class PeriodOfWeek(Section, frozen=True):
     kind: Literal["work", "maintenance"]
     #: On which it begins.
     days: Annotated[tuple[Day, ...], msgspec.Meta(min_length=1)]
-    start: Annotated[str, msgspec.Meta(pattern=_START)] = msgspec.field(name="from")
+    start: Annotated[str, _START] = msgspec.field(name="from")
     #: On the next day where it is not later.
-    end: Annotated[str, msgspec.Meta(pattern=_END)] = msgspec.field(name="to")
+    end: Annotated[str, _END] = msgspec.field(name="to")
 
     def period(self) -> Period:
         """Return it by its days and times."""
@@ -170,6 +200,10 @@ class BytesPerSecond(Section, frozen=True):
     normal_bytes_per_second: Amount | None = None
     low_bytes_per_second: Amount | None = None
 
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        return _slow(self)
+
     def rates(self) -> Rates:
         """Return those that there are."""
         own = {
@@ -187,13 +221,26 @@ class Weekly(Section, frozen=True):
     """How much of the line transfers may take, and when."""
 
     #: Of the wall clock that the periods are meant by; "": the machine's.
-    time_zone: Annotated[str, msgspec.Meta(pattern=r"\A[\w+/-]*\Z")] = ""
+    time_zone: Annotated[
+        str, msgspec.Meta(pattern=r"\A[\w+/-]*\Z", description="the name of a time zone")
+    ] = ""
     periods: tuple[PeriodOfWeek, ...] = ()
     work: BytesPerSecond = BytesPerSecond()
     #: Outside of all periods.
     other: BytesPerSecond = BytesPerSecond()
     #: Goes before both.
     maintenance: BytesPerSecond = BytesPerSecond()
+
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        kinds = {period.period().kind for period in self.periods}
+        for kind in Kind:
+            limits = getattr(self, kind.value)
+            yield from (f"`{kind}`: {doubt}" for doubt in limits.doubts())
+            if kind in kinds and limits == BytesPerSecond():
+                yield f"there are periods of kind {kind}, and no limits in `{kind}`"
+            if kind is not Kind.OTHER and kind not in kinds and limits != BytesPerSecond():
+                yield f"`{kind}` has limits, and no period is of that kind"
 
     def schedule(self) -> Schedule:
         """Return all of it but the zone."""
@@ -203,6 +250,12 @@ class Weekly(Section, frozen=True):
         )
 
 
+def _slow(section: Section) -> Iterator[str]:
+    for name, rate in msgspec.structs.asdict(section).items():
+        if rate is not None and 0 < rate < LEAST_RATE:
+            yield f"`{name}` is {rate} bytes a second; is it meant in another unit?"
+
+
 class Bandwidth(Section, frozen=True):
     """How much of the line all jobs together may take, in bytes a second; 0: no limit."""
 
@@ -210,6 +263,10 @@ class Bandwidth(Section, frozen=True):
     high_bytes_per_second: Amount = 0
     normal_bytes_per_second: Amount = 0
     low_bytes_per_second: Amount = 0
+
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        return _slow(self)
 
     def rates(self) -> Rates:
         """Return the limits that are set."""
@@ -230,6 +287,11 @@ class Pacing(Section, frozen=True):
     low_delay_seconds: Delay = 0.005
     #: Whether their packets are marked for routers to let all others pass (RFC 8622).
     lower_effort: bool = False
+
+    def doubts(self) -> Iterator[str]:
+        """See Section."""
+        if not self.high_delay_seconds >= self.normal_delay_seconds >= self.low_delay_seconds:
+            yield "a lower priority may cause a longer delay than a higher one"
 
 
 class Passport(Section, frozen=True):
@@ -266,15 +328,18 @@ class Worker(Section, frozen=True):
     #: Whether a system service runs jobs of uid 0.
     allow_root: bool = True
     #: Variables that a system service gives to workers, beside HOME, USER and the like.
-    environment: dict[VariableName, VariableValue] = {}
+    environment: Annotated[
+        dict[VariableName, VariableValue],
+        msgspec.Meta(description="a table of names, without =, and their texts in quotes"),
+    ] = {}
 
 
 class Log(Section, frozen=True):
     """What the daemon writes to standard error."""
 
     #: key=value or json
-    format: Annotated[str, msgspec.Meta(pattern="^(key=value|json)$")] = "key=value"
-    level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Literal["key=value", "json"] = "key=value"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Bounds(Section, frozen=True):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -52,6 +53,30 @@ async def reaches(manager: Manager, job: Job, *states: JobState) -> None:
         async for _ in manager.events(job=job.id, kinds=["modification"], after=0):
             if (await manager.job(job.id)).answer.state in wanted:
                 return
+
+
+# ── check ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("[queue]\nbackground_slots = 2\n", 0, "{} is fine\n"),
+        ("[pacing]\nlow_delay_seconds = 1.0\n", 0, "transferd: {}: [pacing] "),
+        ("[log]\nlevel = 'loud'\n", 2, "transferd: cannot use configuration {}: `log.level` must"),
+    ],
+)
+def test_a_configuration_is_checked_without_being_used(
+    tmp_path: Path, text: str, status: int, said: str
+) -> None:
+    """Rule: a right file is fine, a doubtful one can be used all the same, a wrong one cannot."""
+    path = tmp_path / "transferd.toml"
+    path.write_text(text)
+    command = [sys.executable, "-m", "transferd", "--config", str(path), "--check-config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert (done.stdout or done.stderr).startswith(said.format(path))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ── reload ─────────────────────────────────────────────────────────────────────────────────

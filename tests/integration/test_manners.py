@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,13 @@ def manners(**changes: float) -> Config:
     """Return a configuration with other manners than none."""
     fleet = msgspec.structs.replace(QUICK.fleet, **changes)
     return msgspec.structs.replace(QUICK, fleet=fleet)
+
+
+def closed(config: Config) -> Config:
+    """Return the same without any bandwidth for normal jobs."""
+    none = msgspec.structs.replace(config.schedule.other, normal_bytes_per_second=0)
+    schedule = msgspec.structs.replace(config.schedule, other=none)
+    return msgspec.structs.replace(config, schedule=schedule)
 
 
 RESTING = manners(rest_failures=2, rest_seconds=LONG / 10)
@@ -90,6 +98,20 @@ async def test_a_failure_that_opens_the_breaker_puts_its_own_job_off_as_well(
         assert [(await wait).state for wait in later] == [JobState.TRANSIENT_ERROR] * 2
 
 
+async def test_a_server_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path) -> None:
+    """Our own longest delay is not the server's: it says when it can see somebody again."""
+    queue = msgspec.structs.replace(QUICK.queue, max_retry_delay_seconds=4.0)
+    async with running_service(tmp_path, msgspec.structs.replace(QUICK, queue=queue)) as service:
+        job = await service.create(spec("/a", settings=PATIENT))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "http_503", 7200.0)
+        seen = await service.until(job, in_state(JobState.TRANSIENT_ERROR, "http_503"))
+        assert 7200 <= seen.retry_delay <= 2 * 7200
+        (blocker,) = await service.parts.jobs.why(ME, job.id)
+        assert blocker.until is not None
+        assert blocker.until - datetime.now(UTC) > timedelta(seconds=7100)
+
+
 async def test_a_job_without_patience_tries_all_the_same(tmp_path: Path) -> None:
     """Nobody is given up because somebody else's download has failed."""
     async with running_service(tmp_path, RESTING) as service:
@@ -120,6 +142,43 @@ async def test_after_a_start_background_jobs_wait_and_what_is_asked_for_does_not
         assert blocker.until is not None
         await service.parts.jobs.resume(ME, old.id)
         assert (await worker.hears(link.Start, 3)).job == old.id
+
+
+async def test_a_window_that_opens_lets_background_jobs_go_at_a_moment_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """The same hour comes for a whole fleet; who may run all the time, and people, do not wait."""
+
+    def wish(name: str, priority: Priority = Priority.NORMAL) -> JobSpec:
+        return spec(name, settings=replace(SETTINGS, priority=priority), start=True)
+
+    async with running_service(tmp_path, STAGGERED) as service:
+        scheduler = service.parts.organs.scheduler
+        service.parts.reconfigure(closed(STAGGERED))
+        old = await service.create(wish("/old"))
+        (blocker,) = await service.parts.jobs.why(ME, old.id)
+        assert blocker.code == "schedule_closed"
+        scheduler.opened([Priority.NORMAL])
+        service.parts.reconfigure(STAGGERED)
+        low = await service.create(wish("/low", Priority.LOW))
+        worker = await service.worker()
+        assert (await worker.hears(link.Start)).job == low.id
+        new = await service.create(wish("/new"))
+        assert (await worker.hears(link.Start, 2)).job == new.id
+        (blocker,) = await service.parts.jobs.why(ME, old.id)
+        assert (blocker.code, blocker.until is None) == ("start_spread", False)
+        service.parts.reconfigure(QUICK)
+        assert (await worker.hears(link.Start, 3)).job == old.id
+        assert await service.parts.jobs.why(ME, old.id) == ()
+
+
+async def test_a_retry_is_not_put_off_because_others_are_held_back(tmp_path: Path) -> None:
+    """What was asked for, and has failed, comes back when its own delay is over."""
+    async with running_service(tmp_path, STAGGERED) as service:
+        job = await service.create(spec("/a"))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "connection_refused")
+        assert (await worker.hears(link.Start, 2)).job == job.id
 
 
 async def test_when_the_network_is_back_people_do_not_wait_for_the_fleet(tmp_path: Path) -> None:

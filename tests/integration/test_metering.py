@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from jeepney import DBusAddress, HeaderFields, Parser, new_method_return, new_signal
 from jeepney.io.asyncio import open_dbus_connection
 
@@ -43,6 +44,13 @@ class Listener:
             while not reached(self.heard):
                 self._news.clear()
                 await self._news.wait()
+
+    async def sleeps(self, delay: float) -> None:
+        """Wait until somebody wants to sleep for so long."""
+        async with asyncio.timeout(10):
+            count = 1
+            while await self.clock.nap(count) != delay:
+                count += 1
 
     async def hears(self, cost: LinkCost) -> None:
         """Wait until that is the last word."""
@@ -142,21 +150,55 @@ async def test_without_a_bus_nothing_is_watched_nor_imported(tmp_path: Path) -> 
     assert await process.wait() == 0
 
 
-async def test_a_bus_that_is_lost_is_tried_again_and_what_was_said_holds(tmp_path: Path) -> None:
+async def test_a_bus_that_is_lost_is_tried_again_soon_and_what_was_said_holds(
+    tmp_path: Path,
+) -> None:
     """A restarted bus lets no job onto a metered link; one that is gone for good says nothing."""
-    (tmp_path / "bus").touch()  # nobody listens there
-    async with listening(f"unix:path={tmp_path}/bus") as listener:
-        assert await listener.clock.nap(1) == 60
-        (tmp_path / "bus").unlink()
+    path = tmp_path / "bus"
+    path.touch()  # nobody listens there
+    async with listening(f"unix:path={path}") as listener:
+        assert await listener.clock.nap(1) == 1
+        path.unlink()
         async with private_bus(tmp_path) as bus, network_manager(bus.address, 1):
             listener.clock.wake()
             await listener.hears(METERED)
             await bus.end()
-        assert await listener.clock.nap(2) == 60
-        assert listener.heard == [METERED]
-        (tmp_path / "bus").unlink(missing_ok=True)
-        listener.clock.wake()
+        path.unlink(missing_ok=True)
+        for delay in (2, 5, 10, 30):
+            await listener.sleeps(delay)
+            assert listener.heard == [METERED]
+            listener.clock.wake()
         await listener.hears(UNKNOWN)
+        await listener.sleeps(60)
+        async with private_bus(tmp_path) as bus, network_manager(bus.address, 1):
+            listener.clock.wake()
+            await listener.hears(METERED)
+
+
+@pytest.mark.parametrize(("manager", "cost"), [(2, LinkCost.UNRESTRICTED), (None, UNKNOWN)])
+async def test_a_bus_that_has_just_come_back_knows_of_nobody_yet(
+    tmp_path: Path, manager: int | None, cost: LinkCost
+) -> None:
+    """NetworkManager is started again after it; only who has not come for a minute is gone."""
+    path = tmp_path / "bus"
+    async with AsyncExitStack() as before:
+        bus = await before.enter_async_context(private_bus(tmp_path))
+        await before.enter_async_context(network_manager(bus.address, 1))
+        async with listening(bus.address) as listener:
+            await listener.hears(METERED)
+            await bus.end()
+            await listener.sleeps(1)
+            path.unlink(missing_ok=True)
+            async with private_bus(tmp_path) as bus, await open_dbus_connection(bus.address):
+                listener.clock.wake()
+                await listener.sleeps(60)
+                assert listener.heard == [METERED]
+                if manager is None:
+                    listener.clock.wake()
+                    await listener.hears(cost)
+                else:
+                    async with network_manager(bus.address, manager):
+                        await listener.hears(cost)
 
 
 async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,6 +225,6 @@ async def test_a_bus_that_talks_nonsense_is_left_for_a_while(tmp_path: Path) -> 
         await asyncio.start_unix_server(talk_nonsense, path),
         listening(f"unix:path={path}") as listener,
     ):
-        assert await listener.clock.nap(1) == 60
+        assert await listener.clock.nap(1) == 1
         assert listener.organ.asked.is_set()
         assert listener.heard == []

@@ -107,7 +107,9 @@ async def test_a_limit_reaches_living_workers_and_whoever_asks_why(service: Serv
     assert await service.parts.jobs.why(ME, job.id) == ()
 
 
-async def test_a_running_job_takes_up_its_priority_and_rate_at_once(service: Service) -> None:
+async def test_a_running_job_takes_up_its_priority_rate_and_streams_at_once(
+    service: Service,
+) -> None:
     """Rule: only what is new is said, and what runs goes on."""
     job = await service.create(spec("/a"))
     worker = await service.worker()
@@ -123,10 +125,12 @@ async def test_a_running_job_takes_up_its_priority_and_rate_at_once(service: Ser
     await change(description="nothing to the worker")
     await change(max_rate=4096)
     await change(priority=Priority.FOREGROUND)
-    last = await worker.hears(link.Retune, 2)
+    await change(streams=2)
+    last = await worker.hears(link.Retune, 3)
     assert [heard for heard in worker.heard if isinstance(heard, link.Retune)] == [
         link.Retune(job.id, start.run, Priority.NORMAL, 4096),
         link.Retune(job.id, start.run, Priority.FOREGROUND, 4096),
+        link.Retune(job.id, start.run, Priority.FOREGROUND, 4096, streams=2),
     ]
     assert last.priority is service.parts.organs.runs.running[0].priority
     assert (await service.parts.jobs.why(ME, job.id))[0].code == "rate_limit"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.origin import Document, Origin, Version
+from tests.support.origin import Document, Origin, Seen, Version, Wire
 from tests.support.runs import BODY, limits
 from tests.support.ways import Way
 from tests.support.worker import PLAIN, Book, Desk, worker_task
@@ -160,6 +160,60 @@ async def test_a_job_that_goes_to_the_back_begins_to_yield(
         await retune(desk, book, Priority.FOREGROUND)
         assert isinstance(await desk.end(book), link.Drained)
     assert book.temporary().read_bytes() == BODY
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+async def test_a_connection_is_marked_as_suits_the_priority_that_the_job_has_by_now(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loopback: bool
+) -> None:
+    """Routers hear of a change under way, wherever the other end is; in both directions."""
+    marked: asyncio.Queue[int] = asyncio.Queue()
+    mark_one = Window.mark
+
+    def marking(window: Window, *, lower_effort: bool) -> None:
+        mark_one(window, lower_effort=lower_effort)
+        marked.put_nowait(window._socket.getsockopt(socket.IPPROTO_IP, socket.IP_TOS))
+
+    monkeypatch.setattr(Window, "mark", marking)
+    monkeypatch.setattr(manners, "within_machine", lambda _: loopback)
+    book, lower = way.book(tmp_path), 0b0000_0100
+    async with way.worker(limits(lower_effort=True)) as desk, asyncio.timeout(20):
+        await desk.start(book, settings=front(way, max_rate=SLOW))
+        await moving(desk, book)
+        for priority, mark in ((Priority.LOW, lower), (Priority.FOREGROUND, 0)) * 2:
+            while not marked.empty():
+                marked.get_nowait()
+            await retune(desk, book, priority, SLOW)
+            assert await marked.get() == mark
+        await retune(desk, book, Priority.FOREGROUND)
+        assert isinstance(await desk.end(book), link.Drained)
+
+
+async def test_a_job_that_came_to_the_front_before_its_body_is_marked_like_any(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection was opened for a background job, and nothing has been paced on it yet."""
+    asked, go = asyncio.Event(), asyncio.Event()
+    document = Document(version=Version(body=BODY))
+
+    async def late(seen: Seen, wire: Wire) -> None:
+        asked.set()
+        await go.wait()
+        await document(seen, wire)
+
+    marks: list[bool] = []
+    monkeypatch.setattr(Window, "mark", lambda _, *, lower_effort: marks.append(lower_effort))
+    origin.pages["/f"] = late
+    book = Book.of(tmp_path, origin.url("/f"))
+    async with worker_task(limits(lower_effort=True)) as desk:
+        await desk.start(book, settings=replace(PLAIN, priority=Priority.LOW))
+        await asked.wait()
+        await retune(desk, book, Priority.FOREGROUND)
+        await desk.channel.send(link.Ping(1))
+        await desk.until(book, link.Pong)
+        go.set()
+        assert isinstance(await desk.end(book), link.Drained)
+    assert set(marks) == {False}
 
 
 async def test_what_is_said_to_another_run_changes_nothing(origin: Origin, tmp_path: Path) -> None:

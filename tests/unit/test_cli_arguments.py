@@ -511,6 +511,25 @@ def test_everything_is_checked_before_a_job_exists(tmp_path: Path) -> None:
         assert status_of(refused.value) is Exit.USAGE
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--max-rate", "1K"), "--max-rate: must be at least 1024 bytes a second, such as 2K"),
+        (("--streams", "0"), "--streams: must be a number from 1 to 64"),
+        (("--streams", "65"), "--streams: must be a number from 1 to 64"),
+        (("--streams", "many"), "--streams: must be a number from 1 to 64"),
+    ],
+)
+def test_a_number_that_no_job_may_have_is_refused_with_those_that_it_may(
+    words: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the words of the command line, before anybody is asked."""
+    for command in (("get", "https://host/a"), ("set", "job")):
+        with pytest.raises(SystemExit):
+            parse(*command, *words)
+        assert said in capsys.readouterr().err
+
+
 def test_a_url_that_is_none_is_refused_before_a_job_exists(tmp_path: Path) -> None:
     """Only http and https are transferred."""
     with pytest.raises(BadRequest, match="ftp"):

@@ -13,7 +13,7 @@ import pytest
 
 from transferd import __version__
 from transferd.assembly import worker_settings
-from transferd.config import Config, Source, changes, load_config, parse_config
+from transferd.config import Config, Source, changes, doubts, load_config, parse_config
 from transferd.model.admission import Rules
 from transferd.model.costs import DEFAULT_COSTS
 from transferd.model.credentials import PassportOptions
@@ -72,35 +72,67 @@ def test_one_key_changes_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[queue]\nbackground_slot = 1", r"`background_slot` - at `\$\.queue`"),
-        ("[que]\n", "`que`"),
-        ("[queue]\nbackground_slots = 0", r">= 1 - at `\$\.queue\.background_slots`"),
-        ("[queue]\nbackground_slots = 'many'", r"got `str` - at `\$\.queue\.background_slots`"),
-        ("[queue]\nmin_retry_delay_seconds = 0.5", r">= 1.* - at `\$\.queue\.min_retry_delay"),
-        ("[network]\nheader_bytes = 1", r">= 8192 - at `\$\.network\.header_bytes`"),
-        ("[durability]\nseconds = 0", r"> 0.* - at `\$\.durability\.seconds`"),
-        ("[log]\nformat = 'xml'", r"at `\$\.log\.format`"),
-        ("[log]\nlevel = 'INFO'", r"at `\$\.log\.level`"),
-        ("[limits]\nfiles_per_job = -1", r"at `\$\.limits\.files_per_job`"),
-        ("[network]\nkerberos_timeout_seconds = 0", r"> 0.* - at `\$\.network\.kerberos"),
-        ("[passport]\nconfiguration_url = 'http://n/'", r"at `\$\.passport\.configuration_url`"),
-        ("[passport]\nlogin_host = 'https://l'", r"at `\$\.passport\.login_host`"),
-        ("[passport]\nrealm = 'a,b'", r"at `\$\.passport\.realm`"),
-        ("[network]\nlow_cost = 'default'", r"at `\$\.network\.low_cost`"),
-        ("[schedule]\ntime_zone = 'Mars/Olympus'", r"zone .* - at `\$\.schedule\.time_zone`"),
-        ("[schedule]\ntime_zone = '/etc/passwd'", r"zone .* - at `\$\.schedule\.time_zone`"),
-        ("[schedule.work]\nlow_bytes_per_second = -1", r"at `\$\.schedule\.work\.low_bytes"),
-        ("[schedule.work]\nforeground_bytes_per_second = 1", r"at `\$\.schedule\.work`"),
-        (PERIOD.format(days="[]", start="8:00"), r"at `\$\.schedule\.periods\[0\]\.days`"),
-        (PERIOD.format(days="['mo']", start="08:00"), r"\.periods\[0\]\.days\[0\]`"),
-        (PERIOD.format(days="['mon']", start="8:00"), r"at `\$\.schedule\.periods\[0\]\.from`"),
-        (PERIOD.format(days="['mon']", start="24:00"), r"at `\$\.schedule\.periods\[0\]\.from`"),
-        (f"[bandwidth]\nlow_bytes_per_second = {2**60}", r"at `\$\.bandwidth\.low_bytes"),
-        (f"[schedule.work]\ntotal_bytes_per_second = {10**30}", r"\$\.schedule\.work\.total"),
-        (f"[durability]\nbytes = {10**30}", r"at `\$\.durability\.bytes`"),
+        (
+            "[queue]\nbackground_slot = 1",
+            r"`queue` has no key `background_slot`; did you mean `background_slots`",
+        ),
+        ("[que]\n", "no section `que`; did you mean `queue`"),
+        (
+            "[queue]\nbackground_slots = 0",
+            r"`queue\.background_slots` must be a whole number, at least 1; it is 0",
+        ),
+        (
+            "[queue]\nbackground_slots = 'many'",
+            r"`queue\.background_slots` must be .* without quotes .*; it is .many.",
+        ),
+        (
+            "[queue]\nmin_retry_delay_seconds = 0.5",
+            r"`queue\.min_retry_delay_seconds` .* at least 1 ",
+        ),
+        ("[network]\nheader_bytes = 1", r"`network\.header_bytes` .* at least 8192"),
+        ("[durability]\nseconds = 0", r"`durability\.seconds` .* more than 0 "),
+        ("[log]\nformat = 'xml'", r"`log\.format`"),
+        ("[log]\nlevel = 'INFO'", r"`log\.level` must be one of debug, error, info, warning"),
+        ("[limits]\nfiles_per_job = -1", r"`limits\.files_per_job`"),
+        (
+            "[network]\nkerberos_timeout_seconds = 0",
+            r"`network\.kerberos_timeout_seconds` .* more than 0 ",
+        ),
+        ("[passport]\nconfiguration_url = 'http://n/'", r"`passport\.configuration_url`"),
+        ("[passport]\nlogin_host = 'https://l'", r"`passport\.login_host`"),
+        ("[passport]\nrealm = 'a,b'", r"`passport\.realm`"),
+        (
+            "[network]\nlow_cost = 'default'",
+            r"`network\.low_cost` must be one of unrestricted, standard",
+        ),
+        ("[schedule]\ntime_zone = 'Mars/Olympus'", r"`schedule\.time_zone` must be a time zone"),
+        ("[schedule]\ntime_zone = '/etc/passwd'", r"`schedule\.time_zone` must be a time zone"),
+        ("[schedule.work]\nlow_bytes_per_second = -1", r"`schedule\.work\.low_bytes"),
+        ("[schedule.work]\nforeground_bytes_per_second = 1", r"`schedule\.work` has no key"),
+        (PERIOD.format(days="[]", start="8:00"), r"`schedule\.periods\[0\]\.days`"),
+        (
+            PERIOD.format(days="['mo']", start="08:00"),
+            r"\.periods\[0\]\.days\[0\]` must be one of mon, tue, wed",
+        ),
+        (
+            PERIOD.format(days="['mon']", start="8:00"),
+            r"`schedule\.periods\[0\]\.from` must be a time from .00:00. ",
+        ),
+        (
+            PERIOD.format(days="['mon']", start="24:00"),
+            r"`schedule\.periods\[0\]\.from` must be a time from .00:00. ",
+        ),
+        (f"[bandwidth]\nlow_bytes_per_second = {2**60}", r"`bandwidth\.low_bytes"),
+        (f"[schedule.work]\ntotal_bytes_per_second = {10**30}", r"`schedule\.work\.total"),
+        (f"[durability]\nbytes = {10**30}", r"`durability\.bytes`"),
         (f"[network]\nmax_redirects = {'9' * 5000}", "digits"),
         (f"queue = {'[' * 50_000}", "recursion"),
-        ("queue = 1", r"at `\$\.queue`"),
+        ("[worker.environment]\na = 3", r"`worker\.environment` must be a table of names"),
+        ("[pacing]\nlower_effort = 'yes'", r"`pacing\.lower_effort` must be true or false"),
+        ("[[schedule.periods]]\nkind = 'work'\n", r"`schedule\.periods\[0\]` lacks `days`"),
+        ("[network]\nblocked_interfaces = 'wg*'", r"`network\.blocked_interfaces` must be a list"),
+        ("[api]\nadmin_group = 1", r"`api\.admin_group` must be a text in quotes"),
+        ("queue = 1", r"`queue`"),
         ("[queue\n", "at line 1"),
     ],
 )
@@ -108,6 +140,41 @@ def test_a_mistake_is_named_with_its_key_and_file(text: str, named: str) -> None
     """Rule: an unknown key, a wrong type, a bad range or broken TOML says where it is."""
     with pytest.raises(ConfigError, match=rf"cannot use configuration x\.toml: .*{named}"):
         parse_config(text, "x.toml")
+
+
+def test_what_may_be_secret_is_not_repeated() -> None:
+    """Rule: a variable of workers may have a password in it, and the message goes to a log."""
+    with pytest.raises(ConfigError) as refused:
+        parse_config('[worker]\nenvironment = { "a=b" = "hush", c = "hush" }', "x.toml")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        (PERIOD.format(days="['mon']", start="08:00"), "no limits in `work`"),
+        ("[schedule.maintenance]\nlow_bytes_per_second = 0", "no period is of that kind"),
+        ("[schedule.other]\nlow_bytes_per_second = 500", "`other`: `low_.* another unit"),
+        ("[bandwidth]\ntotal_bytes_per_second = 500", "500 bytes a second"),
+        ("[pacing]\nlow_delay_seconds = 0.5", "longer delay than a higher one"),
+        ("[network]\nallowed_interfaces = [' ']", "`allowed_interfaces` has .* empty"),
+        ("[fleet]\nrest_seconds = 7200", "shorter than `rest_seconds`"),
+    ],
+)
+def test_what_can_hardly_be_meant_is_doubted(text: str, doubt: str) -> None:
+    """Rule: whoever checks a configuration hears what it will not do, though it can be used."""
+    (said,) = doubts(parse_config(text, "x.toml"))
+    section = text.strip("[\n").partition("]")[0].partition(".")[0]
+    assert re.fullmatch(rf"\[{section}\] .*{doubt}.*", said)
+
+
+def test_defaults_and_usual_schedules_are_not_doubted() -> None:
+    """Rule: a right file is fine, and that is all that is said of it."""
+    text = (
+        PERIOD.format(days="['mon']", start="08:00") + "[schedule.work]\nlow_bytes_per_second = 0"
+    )
+    for config in (Config(), parse_config(text, "x.toml")):
+        assert doubts(config) == ()
 
 
 def test_a_schedule_is_read_by_its_days_times_and_limits() -> None:
@@ -156,7 +223,7 @@ def _durations() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
 def test_no_time_is_endless(section: str, name: str, value: str) -> None:
     """Rule: what neither a date nor the worker link can hold is refused at the start."""
-    with pytest.raises(ConfigError, match=rf"at `\$\.{section}\.{name}`"):
+    with pytest.raises(ConfigError, match=rf"`{section}\.{name}` must be a number"):
         parse_config(f"[{section}]\n{name} = {value}", "x.toml")
 
 

@@ -33,7 +33,7 @@ def called(stagger: Stagger) -> list[str]:
 @given(jitter=st.floats(0, 1, exclude_max=True), spread=st.floats(0, 1e6))
 def test_the_moment_lies_within_the_spread(jitter: float, spread: float) -> None:
     """Nobody waits longer than the configuration says."""
-    until = holding(HandClock(1000.0), jitter, spread).until
+    until = holding(HandClock(1000.0), jitter, spread).until(Priority.NORMAL)
     assert until is None or 1000 < until <= 1000 + spread
 
 
@@ -43,14 +43,51 @@ def test_a_hold_ends_and_is_not_made_longer() -> None:
     stagger = holding(clock)
     clock.moment = 1049.0
     stagger.hold()
-    assert stagger.until == 1050
+    assert stagger.until(Priority.NORMAL) == 1050
     clock.moment = 1050.0
-    assert stagger.until is None
+    assert stagger.until(Priority.NORMAL) is None
 
 
 def test_without_a_spread_nobody_is_held_back() -> None:
     """0 switches it off."""
-    assert holding(HandClock(), spread=0.0).until is None
+    assert holding(HandClock(), spread=0.0).held == {}
+
+
+def test_another_spread_counts_for_those_who_are_held_back_already() -> None:
+    """A shorter one brings their moment forward by as much, and 0 lets them go."""
+    clock = HandClock(1000.0)
+    stagger = holding(clock)
+    stagger.configure(20.0)
+    assert set(stagger.held.values()) == {1010}
+    stagger.configure(0.0)
+    assert stagger.held == {}
+
+
+def test_a_window_that_opens_for_some_holds_nobody_else_back() -> None:
+    """Who could start all the time does not wait for those who could not."""
+    stagger = Stagger(HandClock(), lambda: 0.5, 100.0)
+    stagger.hold([Priority.LOW])
+    assert set(stagger.held) == {Priority.LOW}
+    assert stagger.holds(queued_job("high", priority=Priority.HIGH)) is None
+    assert stagger.holds(queued_job("low", priority=Priority.LOW)) is not None
+
+
+def test_what_was_asked_for_before_a_window_opened_waits_for_its_moment() -> None:
+    """It waited for the window as all the others do, however it came to be there."""
+    stagger = holding(HandClock())
+    stagger.call(queued_job("early"))
+    stagger.hold([Priority.NORMAL])
+    stagger.call(queued_job("late"))
+    assert called(stagger) == ["late"]
+
+
+def test_a_job_that_was_let_go_is_not_held_back_by_a_change_of_it() -> None:
+    """Neither its name nor its cost says anything of when it starts."""
+    stagger = holding(HandClock())
+    job = queued_job("retried", retry_delay=60.0)
+    stagger.call(job, asked=True)
+    stagger.call(job)
+    assert called(stagger) == ["retried"]
 
 
 def test_what_somebody_asks_for_starts_at_once() -> None:
@@ -76,7 +113,7 @@ def test_a_job_that_has_moved_on_is_not_started_again() -> None:
 
 def why(job: Job, stagger: Stagger, clock: HandClock, admission: Admission = OPEN) -> str:
     """Return what keeps a job from moving."""
-    held = stagger.until if stagger.holds(job) else None
+    held = stagger.holds(job)
     return blockers_of(job, admission, SLOTS, clock.now(), clock.steady(), held)[0].code
 
 

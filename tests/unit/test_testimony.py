@@ -82,7 +82,7 @@ SOUND: dict[str, RunMessage] = {
     "drained": about(link.Drained),
     "stopped": about(link.Stopped),
     "failed": failed(message="x" * bounds.SENTENCE, file="/" * bounds.PATH, http_status=999),
-    "failed for a while": failed("http_503", wait=1e10),
+    "failed for a while": failed("http_503", wait=86_400.0),
     "audited": audited("h" * bounds.HOST, "m" * bounds.MECHANISM),
 }
 UNSOUND: dict[str, RunMessage] = {
@@ -126,7 +126,7 @@ UNSOUND: dict[str, RunMessage] = {
     "a negative wait": failed("http_503", wait=-0.5),
     "an endless wait": failed("http_503", wait=float("inf")),
     "a wait that is no number": failed("http_503", wait=float("nan")),
-    "a wait of centuries": failed("http_503", wait=1e11),
+    "a wait of two days": failed("http_503", wait=2 * 86_400.0),
     "a long host": audited("h" * (bounds.HOST + 1)),
     "a host of two lines": audited("h\nauth.accepted owner=0"),
     "a mechanism that steers": audited(mechanism="\x1b[2J"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ class Heard:
     def __init__(self) -> None:
         self.rates: list[Rates] = []
         self.woken = 0
+        self.opened: list[Priority] = []
 
     def limit(self, rates: Rates) -> None:
         """Hear of other rates."""
@@ -41,11 +42,15 @@ class Heard:
         """Be woken."""
         self.woken += 1
 
+    def open(self, priorities: Collection[Priority]) -> None:
+        """Hear for whom the clock has opened a window."""
+        self.opened += priorities
+
 
 def windows(clock: WallClock, heard: Heard, schedule: Schedule = SCHEDULE) -> Windows:
     """Windows by a schedule in UTC."""
     made = Windows(Policy(schedule=schedule, zone=UTC_ZONE), clock, [heard])
-    made.report_to(heard.wake)
+    made.report_to(heard.wake, heard.open)
     return made
 
 
@@ -78,6 +83,24 @@ async def test_a_window_opens_and_closes_by_the_clock() -> None:
         clock.wake()
         await clock.nap(3)
     assert (heard.rates, heard.woken) == ([WORK, FREE], 2)
+
+
+async def test_only_the_clock_opens_a_window_on_many_machines_at_one_moment() -> None:
+    """A reload, another link and another interface are of one machine alone: nobody waits."""
+    clock, heard = WallClock(MONDAY + timedelta(hours=17, minutes=59, seconds=55)), Heard()
+    organ = windows(clock, heard)
+    async with running(organ):
+        await clock.nap(1)
+        organ.configure(Policy(schedule=Schedule(), zone=UTC_ZONE))
+        organ.configure(Policy(schedule=SCHEDULE, zone=UTC_ZONE))
+        organ.costs(LinkCost.USAGE_BASED)
+        organ.costs(LinkCost.UNRESTRICTED)
+        assert heard.opened == []
+        await clock.nap(2)
+        clock.moment += timedelta(seconds=5)
+        clock.wake()
+        await clock.nap(3)
+        assert heard.opened == [Priority.NORMAL]
 
 
 async def test_a_clock_that_is_set_is_looked_at_again_within_a_minute() -> None:

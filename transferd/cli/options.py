@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from transferd.cli.values import duration, size
+from transferd.cli.values import duration, rate, size, streams
 from transferd.model.choices import Cost, Scheme
 
 PRIORITIES = ("foreground", "high", "normal", "low")
@@ -71,9 +71,9 @@ def job_options(
     group.add_argument("--cacert", metavar="FILE", help="PEM file with the CAs to trust")
     group.add_argument("--max-size", type=size, metavar="SIZE", help="refuse larger files")
     group.add_argument(
-        "--max-rate", type=size, metavar="SIZE", help="no more in a second; 0: no limit"
+        "--max-rate", type=rate, metavar="SIZE", help="no more in a second; 0: no limit"
     )
-    group.add_argument("--streams", type=int, metavar="N", help="connections at a time")
+    group.add_argument("--streams", type=streams, metavar="N", help="connections at a time")
     group.add_argument("--min-retry-delay", type=duration, metavar="TIME", help="first retry after")
     group.add_argument(
         "--no-progress-timeout", type=duration, metavar="TIME", help="give up without progress"

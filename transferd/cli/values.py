@@ -6,6 +6,8 @@ import argparse
 import re
 from datetime import UTC, datetime
 
+from transferd.model.limits import LEAST_RATE, MOST_STREAMS
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
@@ -32,6 +34,22 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 4096, 10M or 1.5GiB")
     number, unit = match.groups()
     return int(float(number) * (_FACTORS | _BINARY)[unit or ""])
+
+
+def rate(text: str) -> int:
+    """Read bytes a second as `size` does, 0 for no limit; for argparse."""
+    if 0 < (found := size(text)) < LEAST_RATE:
+        raise argparse.ArgumentTypeError(
+            f"must be at least {LEAST_RATE} bytes a second, such as 2K (K is 1000); 0: no limit"
+        )
+    return found
+
+
+def streams(text: str) -> int:
+    """Read how many connections a job may have; for argparse."""
+    if not text.isdecimal() or not 1 <= (found := int(text)) <= MOST_STREAMS:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_STREAMS}")
+    return found
 
 
 def shown_size(count: int | float) -> str:

@@ -116,7 +116,7 @@ class Unavailable(CallerError):
 class TransferFailed(TransferdError):
     """A file could not be transferred.
 
-    `retry_after` is what the server asked for, in seconds, already capped.
+    `retry_after` is what the server asked for, in seconds.
     """
 
     def __init__(self, failure: Failure, retry_after: float | None = None) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Bytes a second: slower than that, servers take a transfer for a dead one.
+LEAST_RATE = 1024
+#: Connections that one job may have at a time.
+MOST_STREAMS = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

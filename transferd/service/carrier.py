@@ -277,7 +277,13 @@ class Carrier:
         if tuning is not None and run.started and run.worker is not None and tuning != run.told:
             run.told = tuning
             run.worker.channel.post(
-                link.Retune(run.claim.job_id, run.number, tuning.priority, tuning.max_rate)
+                link.Retune(
+                    run.claim.job_id,
+                    run.number,
+                    priority=tuning.priority,
+                    max_rate=tuning.max_rate,
+                    streams=tuning.streams,
+                )
             )
 
     async def _extend_or_finish(self, run: Run, files: tuple[File, ...]) -> bool:

@@ -98,8 +98,8 @@ class Jobs:
     async def change(
         self, caller: Caller, job_id: JobId, change: Callable[[Settings], Settings]
     ) -> Job:
-        """Change settings; a running job takes up its priority and rate at once, others when it
-        is dispatched again.
+        """Change settings; a running job takes up its priority, its rate and the number of its
+        connections at once, others when it is dispatched again.
         """
         async with self._ownership.holding(caller, job_id) as before:
             guarded = self._ownership.guarded(caller, before, change)
@@ -198,7 +198,7 @@ class Jobs:
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
         now, steady = self._clock.now(), self._clock.steady()
-        held = self._stagger.until if self._stagger.holds(job) else None
+        held = self._stagger.holds(job)
         admission, rates = self._windows.admission, self._sharing.rates
         paced = self._runs.held(job.id)
         slots = self._scheduler.slots

@@ -50,7 +50,7 @@ class Mishaps:
     async def failed(self, run: Run, message: link.Failed, started: Seconds) -> None:
         """Take that the worker has failed; the run began at *started*."""
         if message.failure.kind.transient:
-            wait = min(message.retry_after or 0.0, self._times.cap)
+            wait = message.retry_after or 0.0
             rest = self._breakers.failed(run, message.failure, wait)
             await self.stumble(run, message.failure, wait, started, rest)
         else:

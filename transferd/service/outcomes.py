@@ -57,7 +57,7 @@ class Outcomes:
         if job.state is not moved.before:
             self._log(job)
             self._count(job)
-            self._stagger.call(job)
+            self._stagger.call(job, asked=moved.before in RUNNING)
             if job.state.final:
                 self.departed.set()
             if job.state not in _RUN_THEIR_COURSE:

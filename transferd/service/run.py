@@ -25,11 +25,18 @@ class Tuning:
 
     priority: Priority
     max_rate: int | None
+    streams: int | None
 
     @classmethod
     def of(cls, settings: Settings) -> Tuning:
         """Return that of *settings*."""
-        return cls(settings.priority, settings.max_rate)
+        return cls(settings.priority, settings.max_rate, settings.streams)
+
+    def over(self, settings: Settings) -> Settings:
+        """Return *settings* with this instead."""
+        return replace(
+            settings, priority=self.priority, max_rate=self.max_rate, streams=self.streams
+        )
 
 
 class Run:
@@ -97,8 +104,7 @@ def start_message(
     if options != settings.passport:
         settings = replace(settings, passport=options)
     if run.tuning is not None:
-        tuning = run.tuning
-        settings = replace(settings, priority=tuning.priority, max_rate=tuning.max_rate)
+        settings = run.tuning.over(settings)
     run.told = Tuning.of(settings)
     run.flows = min(settings.streams or 1, len(files))
     return link.Start(

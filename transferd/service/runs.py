@@ -99,6 +99,7 @@ class Runs:
         if run is not None:
             run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
             run.tuning = Tuning.of(settings)
+            run.flows = min(settings.streams or 1, len(run.files))
             self._carrier.retune(run)
             self._sharing.changed(run)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from transferd.model.errors import (
@@ -14,12 +14,12 @@ from transferd.model.errors import (
     StoreError,
     first_of,
 )
-from transferd.model.job import JobId, Priority, Seconds
+from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.model.states import JobEvent
 from transferd.service.ports import Admitted, Clock, JobStore, Moved, Moves, Runnable
 from transferd.service.runs import Runs
 from transferd.service.stagger import Stagger
-from transferd.service.turns import Running, Served, Slots, choose, wanted
+from transferd.service.turns import BACKGROUND, Running, Served, Slots, choose, wanted
 from transferd.service.windows import Windows
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class Scheduler:
         self._back: dict[int, Seconds] = {}
         #: When the next owner gets a worker again who gets none now.
         self._unbarred: Seconds | None = None
+        #: Waits that were over by then may still have to be noticed; None: none of them.
+        self._missed: Seconds | None = None
         self._moves: Moves | None = None
 
     def report_to(self, moves: Moves) -> None:
@@ -81,6 +83,13 @@ class Scheduler:
         """Say that something changed: a job was queued, a slot is free."""
         self._wake.set()
 
+    def opened(self, priorities: Collection[Priority]) -> None:
+        """Take that the clock lets jobs of these priorities go, here and on other machines.
+
+        Those in the background start at a random moment soon.
+        """
+        self._stagger.hold(set(priorities) & set(BACKGROUND))
+
     async def retry_all(self) -> None:
         """Have what the network has held up tried again, since it is back (BITS.md Y5).
 
@@ -99,6 +108,7 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule until cancelled."""
         self._stagger.hold()
+        self._missed = self._clock.steady()
         while True:
             self._wake.clear()
             try:
@@ -122,15 +132,15 @@ class Scheduler:
         )
         # As of before the queue is read: who came meanwhile is not in it, and a slot that became
         # free meanwhile is for the next step, which sees both.
-        running = self._running()
-        waiting, next_due = await self._waiting(running, admitted)
+        running, held = self._running(), self._stagger.held
+        waiting, next_due = await self._waiting(running, admitted, held)
         now = self._clock.steady()
         served = Served(foreground=self._front, background=self._back)
         choice = choose(running, waiting, self._slots, now, served)
         await self._preempt_all(choice.preempt)
         if choice.start:
             await self._start(choice.start)
-        moments = [choice.look_again, self._unbarred, next_due, self._stagger.until]
+        moments = [choice.look_again, self._unbarred, next_due, *held.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     async def _start(self, claims: Sequence[Runnable]) -> None:
@@ -156,12 +166,23 @@ class Scheduler:
         ]
 
     async def _waiting(
-        self, running: Sequence[Running], admitted: Admitted
+        self, running: Sequence[Running], admitted: Admitted, held: Collection[Priority]
     ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         """Read as much of the queue as a choice can depend on, and when the next wait is over.
 
-        Owners who get no worker at the moment are left out: their jobs would only fail.
+        Of priorities that are *held* back, that is what was asked for all the same. Owners who get
+        no worker at the moment are left out: their jobs would only fail.
         """
+        free = {p: frozenset() if p in held else costs for p, costs in admitted.items()}
+        waiting, next_due = await self._queued(running, free)
+        for priority, called in self._stagger.called.items():
+            claims = [claim for claim in called if claim.cost in admitted[priority]]
+            waiting[priority] = (*waiting.get(priority, ()), *self._startable(claims))
+        return waiting, next_due
+
+    async def _queued(
+        self, running: Sequence[Running], admitted: Admitted
+    ) -> tuple[dict[Priority, Sequence[Runnable]], Seconds | None]:
         now = self._clock.steady()
         front, back = wanted(running, self._slots, now, self._runs.hidden)
         agenda = await self._store.agenda(front, back, admitted)
@@ -170,12 +191,6 @@ class Scheduler:
             await self._requeue_due(now)
             agenda = await self._store.agenda(front, back, admitted)
         self._unbarred = None
-        if self._stagger.until is not None:
-            claims = agenda.waiting.get(Priority.FOREGROUND, ())
-            held = {Priority.FOREGROUND: claims}
-            for priority, called in self._stagger.called.items():
-                held[priority] = [claim for claim in called if claim.cost in admitted[priority]]
-            return {p: self._startable(found) for p, found in held.items()}, agenda.next_due
         waiting = {p: self._startable(claims) for p, claims in agenda.waiting.items()}
         level = max(agenda.waiting, default=Priority.FOREGROUND)
         # Lower priorities get nothing, unless nobody who waits before them can start.
@@ -204,12 +219,19 @@ class Scheduler:
             self._tell(await self._store.apply(job_id, JobEvent.REQUEUE, self._clock.now()))
             await self._runs.stop(job_id)
 
-    async def _requeue_due(self, steady: Seconds) -> bool:
-        """Queue jobs whose delay is over; whether there may be more of them."""
+    async def _requeue_due(self, steady: Seconds) -> None:
+        """Queue jobs whose delay is over; those of before we ran then wait with the others."""
+        if self._missed is not None and len(await self._requeue(self._missed)) < _BATCH:
+            self._missed = None
+        if self._missed is None:
+            for job in await self._requeue(steady):
+                self._stagger.call(job, asked=True)
+
+    async def _requeue(self, steady: Seconds) -> list[Job]:
         queued = await self._store.retry(steady, self._clock.now(), limit=_BATCH)
         for moved in queued:
             self._tell(moved)
-        return len(queued) == _BATCH
+        return [moved.job for moved in queued]
 
     def _tell(self, moved: Moved) -> None:
         if self._moves is not None:

@@ -6,62 +6,87 @@ what is created or resumed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.model.states import JobState
 from transferd.service.ports import Clock, Runnable
+from transferd.service.turns import BACKGROUND
 
 #: More jobs than these that are asked for meanwhile wait with the others.
 _MOST = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """Since when jobs are held back, and for which part of the time within which all start."""
+
+    began: Seconds
+    part: float
+
+
 class Stagger:
-    """The random moment before which no background job starts by itself."""
+    """The random moments before which no background job of a priority starts by itself."""
 
     def __init__(self, clock: Clock, jitter: Callable[[], float], spread: Seconds) -> None:
         """Take within what time all machines start."""
         self._clock = clock
         self._jitter = jitter
         self._spread = spread
-        self._until: Seconds | None = None
+        self._holds: dict[Priority, _Hold] = {}
         self._called: dict[JobId, Runnable] = {}
 
     def configure(self, spread: Seconds) -> None:
-        """Draw from another time from now on."""
+        """Let all machines start within another time, what is held back now included."""
         self._spread = spread
 
     def moment(self) -> Seconds:
         """Draw a moment."""
         return self._clock.steady() + self._spread * self._jitter()
 
-    def hold(self) -> None:
-        """Hold background jobs back until a random moment; a hold that goes on stays as it is."""
-        if self.until is None:
-            self._until = self.moment()
+    def hold(self, priorities: Iterable[Priority] = BACKGROUND) -> None:
+        """Hold jobs back until a random moment; a hold that goes on stays as it is.
+
+        What was asked for before this is held back, too.
+        """
+        fresh = _Hold(self._clock.steady(), self._jitter())
+        for priority in priorities:
+            if self.until(priority) is None:
+                self._holds[priority] = fresh
+            self._forget(priority)
+
+    def until(self, priority: Priority) -> Seconds | None:
+        """Until when jobs of a priority are held back; None: they are not."""
+        hold = self._holds.get(priority)
+        if hold is None:
+            return None
+        until = hold.began + self._spread * hold.part
+        if self._clock.steady() < until:
+            return until
+        del self._holds[priority]
+        self._forget(priority)
+        return None
 
     @property
-    def until(self) -> Seconds | None:
-        """Until when they are held back; None: they are not."""
-        if self._until is not None and self._clock.steady() >= self._until:
-            self._until = None
-            self._called.clear()
-        return self._until
+    def held(self) -> Mapping[Priority, Seconds]:
+        """The priorities whose jobs are held back, and until when."""
+        moments = {priority: self.until(priority) for priority in tuple(self._holds)}
+        return {priority: until for priority, until in moments.items() if until is not None}
 
-    def holds(self, job: Job) -> bool:
-        """Whether a queued job is held back now."""
-        background = job.settings.priority is not Priority.FOREGROUND
-        return background and self.until is not None and job.id not in self._called
+    def holds(self, job: Job) -> Seconds | None:
+        """Until when a queued job is held back; None: it is not."""
+        return None if job.id in self._called else self.until(job.settings.priority)
 
     def call(self, job: Job, *, asked: bool = False) -> None:
         """Take that a job is queued, or another one; by its owner, unless it has been retried.
 
-        With *asked* it was by its owner in any case.
+        With *asked* it is not held back in any case.
         """
-        if self.until is None:
+        known = self._called.pop(job.id, None)
+        if job.state is not JobState.QUEUED or self.until(job.settings.priority) is None:
             return
-        self._called.pop(job.id, None)
-        asked = asked or (job.state is JobState.QUEUED and job.retry_delay <= 0)
+        asked = asked or known is not None or job.retry_delay <= 0
         if asked and len(self._called) < _MOST:
             self._called[job.id] = Runnable(
                 job_id=job.id,
@@ -76,9 +101,12 @@ class Stagger:
 
     @property
     def called(self) -> Mapping[Priority, Sequence[Runnable]]:
-        """The background jobs that are not held back, in turn."""
+        """The jobs of priorities that are held back which are not, in turn."""
         found: dict[Priority, list[Runnable]] = {}
         for claim in self._called.values():
-            if claim.priority is not Priority.FOREGROUND:
-                found.setdefault(claim.priority, []).append(claim)
+            found.setdefault(claim.priority, []).append(claim)
         return found
+
+    def _forget(self, priority: Priority) -> None:
+        called = self._called.items()
+        self._called = {job: claim for job, claim in called if claim.priority is not priority}

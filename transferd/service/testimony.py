@@ -21,6 +21,8 @@ import msgspec
 from transferd.model.errors import LinkBroken
 from transferd.model.failures import FAILURES, Failure
 from transferd.model.job import File, Inode, Part, Validator, covered
+from transferd.model.limits import MOST_STREAMS
+from transferd.transfer.retry import LONGEST_RETRY_AFTER
 from transferd.wire import bounds, chores, link
 
 Refusals: TypeAlias = chores.Inspected | chores.Published | chores.Discarded
@@ -44,8 +46,7 @@ LEVELS = frozenset({"debug", "info", "warning", "error"})
 #: So often a file may begin anew in one run…
 _RESETS = 64
 #: …and so many may be open at once: as many as a job may have streams.
-_OPEN = 64
-_LONGEST_WAIT = 1e10
+_OPEN = MOST_STREAMS
 _SIGNED, _UNSIGNED = 2**63, 2**64
 _EXIT_STATUS = 2**31
 
@@ -163,7 +164,7 @@ def _check_status(status: int | None) -> None:
 
 
 def _check_wait(seconds: float | None) -> None:
-    if seconds is not None and not (isfinite(seconds) and 0 <= seconds <= _LONGEST_WAIT):
+    if seconds is not None and not (isfinite(seconds) and 0 <= seconds <= LONGEST_RETRY_AFTER):
         raise LinkBroken("it wants to wait for a time that is none")
 
 

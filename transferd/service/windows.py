@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 
@@ -41,14 +41,20 @@ class Windows:
         self._clock = clock
         self._limiters = limiters
         self._wake: Callable[[], None] | None = None
+        self._opened: Callable[[Collection[Priority]], None] | None = None
         self._reconfigured = asyncio.Event()
         self._admission = Admission()
         self._admitted = self._admission.admitted()
         self._look()
 
-    def report_to(self, wake: Callable[[], None]) -> None:
-        """Say who is woken when others may run than before; before run."""
-        self._wake = wake
+    def report_to(
+        self, wake: Callable[[], None], opened: Callable[[Collection[Priority]], None]
+    ) -> None:
+        """Say who is woken when others may run than before; before run.
+
+        And who hears first for whom the clock has opened a window, on this machine and all others.
+        """
+        self._wake, self._opened = wake, opened
 
     @property
     def admission(self) -> Admission:
@@ -79,7 +85,16 @@ class Windows:
         """Follow the schedule until cancelled."""
         while True:
             self._reconfigured.clear()
-            await self._pause(self._look())
+            await self._pause(self._follow())
+
+    def _follow(self) -> Seconds | None:
+        """Look, and say for whom there is bandwidth again; returns what `_look` does."""
+        closed = [priority for priority in Priority if self._admission.rates.of(priority) == 0]
+        enough = self._look()
+        opened = [priority for priority in closed if self._admission.rates.of(priority) != 0]
+        if opened and self._opened is not None:
+            self._opened(opened)
+        return enough
 
     def _look(self) -> Seconds | None:
         """Hold the schedule against the clock; return for how long that is enough."""

@@ -12,8 +12,10 @@ from transferd.transfer.httpdate import parse_http_date
 #: No delay of Remedy.SOON grows longer, unless its first one is.
 SOON_CAP: Seconds = 60.0
 
+#: No server is left alone for longer by its own word: what asks for more is wrong about the time.
+LONGEST_RETRY_AFTER: Seconds = 86_400.0
+
 _DOUBLINGS = 32
-_LONGEST: Seconds = 1e10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class RetryPolicy:
             failure: what has just happened.
             attempts: failures in a row before this one, without a byte in between.
             stuck_for: time without progress so far.
-            retry_after: what the server asked for, already capped; the wait is not shorter.
+            retry_after: what the server asked for; the wait is not shorter, whatever the cap.
             jitter: a random number, at least 0 and less than 1. Above its minimum, BACKOFF waits
                 for a random part of a window that doubles with each attempt, so that jobs that
                 failed together do not come back together.
@@ -88,12 +90,12 @@ class RetryPolicy:
 def parse_retry_after(value: str, now: datetime) -> Seconds | None:
     """Read a Retry-After field (RFC 9110 10.2.3): seconds, or a date.
 
-    Returns: seconds from *now*, never negative; None for a text that is neither.
+    Returns: seconds from *now*, from 0 to LONGEST_RETRY_AFTER; None for a text that is neither.
     """
     text = value.strip(" \t")
     if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST)
+        return min(float(text), LONGEST_RETRY_AFTER)
     moment = parse_http_date(text)
     if moment is None:
         return None
-    return max(0.0, (moment - now).total_seconds())
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_RETRY_AFTER)

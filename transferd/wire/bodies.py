@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from transferd.model.choices import Cost, JobType, NoticeKind, OnError, Priority, Scheme, Target
+from transferd.model.limits import LEAST_RATE, MOST_STREAMS
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,9 +112,8 @@ class NotifyBody(Body, kw_only=True):
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
-#: Slower than that, servers take a transfer for a dead one.
-Rate = Annotated[int, Meta(ge=1024, le=2**63 - 1)]
-Streams = Annotated[int, Meta(ge=1, le=64)]
+Rate = Annotated[int, Meta(ge=LEAST_RATE, le=2**63 - 1)]
+Streams = Annotated[int, Meta(ge=1, le=MOST_STREAMS)]
 
 
 class JobBody(Body, kw_only=True):

@@ -17,7 +17,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_bytes: int = 1024
     max_redirects: int = 10
     header_bytes: int = 65536
-    retry_after_cap: Seconds = 3600.0
     #: An offset is made durable at least this often while bytes move…
     durable_seconds: Seconds = 2.0
     #: …and after this many bytes.

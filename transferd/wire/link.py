@@ -89,13 +89,15 @@ class Stop(Message, frozen=True, tag="stop"):
 
 
 class Retune(Message, frozen=True, tag="retune"):
-    """The run's bodies go on with another priority, and another limit of their own, at once."""
+    """The run goes on with another priority, limit and number of connections, at once."""
 
     job: JobId
     run: int
     priority: Priority
     #: Bytes a second; None: no limit.
     max_rate: int | None = None
+    #: Connections; None: as many as the priority has.
+    streams: int | None = None
 
 
 class Terms(Message, frozen=True, tag="terms"):

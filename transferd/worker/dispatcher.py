@@ -195,7 +195,7 @@ class Dispatcher:
             case Recorded():
                 run.recorded(message.file)
             case Retune():
-                run.retune(message.priority, message.max_rate)
+                run.retune(message.priority, message.max_rate, message.streams)
 
     # ── questions ──────────────────────────────────────────────────────────────────────────
 

@@ -38,12 +38,22 @@ class Ledger(Protocol):
         """
         ...
 
-    async def spare(self) -> Lane | None:
-        """Return a lane for a part of a file, if the job may have one more; see `give_back`."""
+    async def spare(self, recall: Callable[[Lane], None]) -> Lane | None:
+        """Return a lane for a part of a file, if the job may have one more; see `give_back`.
+
+        *recall* is called with it when it is wanted back.
+
+        Raises:
+            TransferFailed: `tls_failed`, the CA file cannot be used.
+        """
         ...
 
     def give_back(self, lane: Lane) -> None:
         """Take that a spare lane is not used any more."""
+        ...
+
+    async def retuned(self) -> None:
+        """Wait until the job may have other connections than it had."""
         ...
 
     async def forget(self, file: int) -> None:

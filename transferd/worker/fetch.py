@@ -69,6 +69,10 @@ class Fetch:
         self._account = Account(file, errand)
         self._ranges = True
         self._begun: Begun | None = None
+        #: Whether a body is on its way to the file.
+        self._moving = False
+        #: Whether the file is left to somebody else; see `part`.
+        self.parted = False
         #: Whether other connections are no help.
         self._alone = False
         self._status: int | None = None
@@ -105,6 +109,21 @@ class Fetch:
             if begun is not None:
                 begun.answer.close()
         self._errand.ledger.tell(self._done(sink.received.size, sink.inode))
+
+    def part(self) -> bool:
+        """Let go of the file, if it can be gone on with from where it is; whether that is so.
+
+        Then `carry` is to be cancelled, and `rest` is what is left.
+        """
+        known = self._file.bytes_total is not None and condition(self._file.validator) is not None
+        self.parted = self._moving and known
+        return self.parted
+
+    @property
+    def rest(self) -> File:
+        """The file as it is to be gone on with after `part`."""
+        there = self._recorded
+        return replace(self._file, bytes_transferred=there.offset, parts=there.parts)
 
     def _done(self, size: int, inode: Inode) -> FileDone:
         unverified = self._file.length_unverified
@@ -176,6 +195,7 @@ class Fetch:
     async def _begin(self, sink: Sink) -> None:
         if sink.kept != self._recorded:
             await self._restart(sink)
+        self._file = replace(self._file, inode=sink.inode)
         self._account.opened(sink.inode)
 
     async def _restart(self, sink: Sink) -> None:
@@ -193,8 +213,8 @@ class Fetch:
         await sink.restart()
 
     async def _part(self, sink: Sink) -> None:
-        """Save what there is when the run is stopped; a slow disk may be too slow for that."""
-        if self._errand.ledger.leaving:
+        """Save what there is when it is left; a slow disk may be too slow for that."""
+        if self._errand.ledger.leaving or self.parted:
             with contextlib.suppress(TimeoutError, TransferFailed):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await sink.flush()
@@ -337,8 +357,12 @@ class Fetch:
             stall_window=limits.stall_window,
             stall_bytes=limits.stall_bytes,
         )
-        async with self._helped(sink, stretch, measure):
-            await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
+        self._moving = True
+        try:
+            async with self._helped(sink, stretch, measure):
+                await self._mover.move(begun.answer, stretch, measure, lambda: self._moved(sink))
+        finally:
+            self._moving = False
         await sink.end(stretch)
 
     @contextlib.asynccontextmanager

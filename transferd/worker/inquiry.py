@@ -47,14 +47,12 @@ class Inquiry:
         *,
         secrets: bool,
         max_redirects: int,
-        retry_after_cap: Seconds,
     ) -> None:
         self._authenticator = authenticator
         self._settings = settings
         self._headers = headers
         self._secrets = secrets
         self._max_redirects = max_redirects
-        self._retry_after_cap = retry_after_cap
         #: How each origin is reached; the environment does not change.
         self._proxies: dict[Origin, Proxy | None] = {}
 
@@ -110,7 +108,7 @@ class Inquiry:
         """Return the failure that an answer is, and how long its server is to be left alone."""
         if not failure.kind.transient:
             return TransferFailed(failure)
-        wait = read_retry_after(answer, datetime.now(UTC), self._retry_after_cap)
+        wait = read_retry_after(answer, datetime.now(UTC))
         return TransferFailed(failure, wait)
 
     def _hop(self, url: str, home: Origin, part: RangeRequest | None) -> Hop:
@@ -151,11 +149,10 @@ def read_response(answer: Answer) -> Response:
     )
 
 
-def read_retry_after(answer: Answer, now: datetime, cap: Seconds) -> Seconds | None:
-    """Return how long the server wants to be left alone, *cap* at most; None: it does not say."""
+def read_retry_after(answer: Answer, now: datetime) -> Seconds | None:
+    """Return how long the server wants to be left alone; None: it does not say."""
     value = answer.headers.get("Retry-After")
-    seconds = None if value is None else parse_retry_after(value, now)
-    return None if seconds is None else min(seconds, cap)
+    return None if value is None else parse_retry_after(value, now)
 
 
 def _short(answer: Answer, name: str) -> str | None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from transferd.model.credentials import Scheme, Target
-from transferd.model.errors import TransferFailed, first_of
+from transferd.model.errors import TransferFailed
 from transferd.model.failures import Failure
 from transferd.model.job import File, Inode, JobId, Priority, Seconds
 from transferd.wire.link import (
@@ -26,16 +26,15 @@ from transferd.wire.link import (
 )
 from transferd.wire.message import Message
 from transferd.worker.batch import Deposit
+from transferd.worker.crew import Crew
 from transferd.worker.errand import Errand
-from transferd.worker.fetch import FLUSH_SECONDS, Fetch
+from transferd.worker.fetch import FLUSH_SECONDS
 from transferd.worker.lanes import Equipment, Lane, Lanes
 from transferd.worker.manners import Manners
 from transferd.worker.shelf import Deposits
 
 log = logging.getLogger(__name__)
 
-#: Connections of a job that says nothing of them.
-_STREAMS = 4
 #: Small files of a run that wait for the disk.
 _DEPOSITS = 256
 #: So long a run may keep to itself that a server has let it in: a small file is whole sooner, and
@@ -65,7 +64,8 @@ class Run:
         self._untold: list[Message] = []
         self._telling = False
         self._moment: asyncio.TimerHandle | None = None
-        self._lanes: Lanes | None = None
+        self._streams = start.settings.streams
+        self._crew: Crew | None = None
         self._deposits = Deposits(equipment.shelves, _DEPOSITS)
         self._manners = Manners(
             equipment.limits,
@@ -76,8 +76,6 @@ class Run:
             max_rate=start.settings.max_rate,
             tell=self._tell_paced,
         )
-        #: Set when a server has let somebody in.
-        self._way_in = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
@@ -93,9 +91,12 @@ class Run:
         self._finished = True
         self._more.set()
 
-    def retune(self, priority: Priority, max_rate: int | None) -> None:
-        """Go on with another priority and another limit."""
+    def retune(self, priority: Priority, max_rate: int | None, streams: int | None) -> None:
+        """Go on with another priority, another limit and other connections."""
         self._manners.retune(priority, max_rate)
+        self._streams = streams
+        if self._crew is not None:
+            self._crew.retune(streams)
 
     def recorded(self, file: int) -> None:
         """Take that the partial data of a file is forgotten, or that there is room for it."""
@@ -121,7 +122,8 @@ class Run:
         """Tell the daemon, once, that a server answered with a file."""
         if not self._connected:
             self._connected = True
-            self._way_in.set()
+            if self._crew is not None:
+                self._crew.let_in()
             self._untold.append(Connected(self.job, self.number))
             self._moment = asyncio.get_running_loop().call_later(_MOMENT, self._tell_all)
 
@@ -160,21 +162,19 @@ class Run:
         """
         await self._deposits.put(deposit, lambda inode: self._tell_soon(done(inode)))
 
-    async def spare(self) -> Lane | None:
-        """Return a lane for a part of a file: those of foreground jobs that wait for nothing else.
-
-        Raises:
-            TransferFailed: `tls_failed`, the CA file cannot be used.
-        """
-        front = self._manners.priority is Priority.FOREGROUND
-        if self._lanes is None or not front or self._files or self._lanes.busy >= self._streams:
-            return None
-        return await self._lanes.take()
+    async def spare(self, recall: Callable[[Lane], None]) -> Lane | None:
+        """See Ledger.spare."""
+        return None if self._crew is None else await self._crew.spare(recall)
 
     def give_back(self, lane: Lane) -> None:
-        """Take that a spare lane is not used any more."""
-        if self._lanes is not None:
-            self._lanes.give(lane)
+        """See Ledger.give_back."""
+        if self._crew is not None:
+            self._crew.give_back(lane)
+
+    async def retuned(self) -> None:
+        """See Ledger.retuned."""
+        if self._crew is not None:
+            await self._crew.retuned()
 
     async def forget(self, file: int) -> None:
         """Have the partial data of a file forgotten; returns when that is recorded."""
@@ -231,15 +231,21 @@ class Run:
         )
         lent = (self._start, self._equipment, self._manners, self._audit)
         async with Lanes(*lent) as lanes, self._kept():
-            self._lanes = lanes
+            crew = self._crew = Crew(
+                self._files, errand, lanes, self._manners, self._streams, self._fail
+            )
             while self._files or not self._finished:
-                await self._work_off(errand, lanes)
+                await crew.work_off()
+                await self._deposits.settled()
                 self.tell(Drained(self.job, self.number))
                 while not self._files and not self._finished:
                     await self._more.wait()
                     self._more.clear()
             lanes.sound = True
         return None
+
+    def _fail(self) -> None:
+        self.leaving = True
 
     @contextlib.asynccontextmanager
     async def _kept(self) -> AsyncIterator[None]:
@@ -248,46 +254,6 @@ class Run:
             yield
         finally:
             await self._deposits.leave(FLUSH_SECONDS)
-
-    async def _work_off(self, errand: Errand, lanes: Lanes) -> None:
-        """Fetch every file that there is, over as many connections as the job may have."""
-        crew = min(self._streams, len(self._files))
-        try:
-            if crew > 1:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._fetch_files(errand, lanes))
-                    for _ in range(crew - 1):
-                        group.create_task(self._join_in(errand, lanes))
-            elif crew:
-                await self._fetch_files(errand, lanes)
-        except BaseExceptionGroup as failed:
-            raise first_of(failed) from failed
-        await self._deposits.settled()
-
-    async def _join_in(self, errand: Errand, lanes: Lanes) -> None:
-        """Help, once it is known that there is a way in: nobody tries a wrong password twice."""
-        await self._way_in.wait()
-        if self._files:
-            await self._fetch_files(errand, lanes)
-
-    async def _fetch_files(self, errand: Errand, lanes: Lanes) -> None:
-        lane = await lanes.take()
-        try:
-            while self._files:
-                file = self._files.popleft()
-                await Fetch(file, errand, lane.inquiry, lane.mover).carry()
-        except TransferFailed:
-            # What others have is saved before they end.
-            self.leaving = True
-            raise
-        finally:
-            self._way_in.set()
-        lanes.give(lane)
-
-    @property
-    def _streams(self) -> int:
-        front = self._manners.priority is Priority.FOREGROUND
-        return self._start.settings.streams or (_STREAMS if front else 1)
 
     def _stopped(self) -> Message | None:
         return Stopped(self.job, self.number) if self._asked else None

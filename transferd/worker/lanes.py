@@ -193,7 +193,6 @@ class Lanes:
             start.headers,
             secrets=bool(start.headers) or authenticator.armed,
             max_redirects=limits.max_redirects,
-            retry_after_cap=limits.retry_after_cap,
         )
         mover = Mover(equipment.bodies, self._manners)
         return Lane(exchange, authenticator, inquiry, mover, tenant)

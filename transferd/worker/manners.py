@@ -98,26 +98,29 @@ class Manners:
         return Conduct(handler, self._pace(handler), self.caps.body(), self._bodies)
 
     def _pace(self, handler: Handler | None) -> Pace:
-        """Return how a body leaves the line to others; when it does not, its window is opened."""
-        target = self._target
+        """Return how a body leaves the line to others; when it does not, its window is opened.
+
+        Whatever the connection was opened for, it is marked as suits the body from now on.
+        """
+        target, marks = self._target, self._limits.lower_effort
         if handler is None or handler.transport is None:
             return Unpaced()
-        if target is None and handler.line is None:
+        if target is None and handler.line is None and not marks:
             return Unpaced()
         connection = handler.transport.get_extra_info("socket")
         with contextlib.ExitStack() as undo:
             try:
-                if within_machine(connection):
-                    return Unpaced()
                 window = Window(connection.fileno())
                 undo.callback(window.close)
+                if marks:
+                    window.mark(lower_effort=target is not None)
+                if within_machine(connection):
+                    return Unpaced()
                 if target is None:
                     return self._let_go(handler, window)
                 line = handler.line
                 if line is None or line.target != target:
                     line = handler.line = Line(self._meet(window, target), target)
-                if self._limits.lower_effort:
-                    window.mark(lower_effort=True)
             except OSError:
                 # No more descriptors are to be had, or no connection: it is about to fail.
                 return Unpaced()
@@ -134,10 +137,9 @@ class Manners:
             self._tell(bool(self._in_vain))
 
     def _let_go(self, handler: Handler, window: Window) -> Pace:
-        handler.line = None
-        window.open()
-        if self._limits.lower_effort:
-            window.mark(lower_effort=False)
+        if handler.line is not None:
+            handler.line = None
+            window.open()
         return Unpaced()
 
     def _meet(self, window: Window, target: Seconds) -> Pacing:

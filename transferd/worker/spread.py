@@ -59,7 +59,9 @@ class Spread:
         #: Whether another connection would be no use.
         self.in_vain = False
         self._shares: list[Share] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        #: Lanes that are wanted back, of those that are asked on or carry.
+        self._recalled: set[Lane] = set()
 
     @contextlib.asynccontextmanager
     async def beside(self, stretch: Stretch, limit: int) -> AsyncIterator[None]:
@@ -74,14 +76,20 @@ class Spread:
             yield
             self._shares.remove(first)
             while self._tasks:
-                await asyncio.wait(self._tasks)
+                await asyncio.wait(self._tasks.values())
         finally:
-            ending = {conductor, *self._tasks}
+            ending = {conductor, *self._tasks.values()}
             for task in ending:
                 task.cancel()
             await asyncio.wait(ending)
 
     async def _conduct(self) -> None:
+        """Begin as many shares as pay; again, when the job may have other connections."""
+        while not self.in_vain:
+            await self._share_out()
+            await self._errand.ledger.retuned()
+
+    async def _share_out(self) -> None:
         """Begin one share after the other, as long as each pays."""
         before = await self._rate()
         while self._splitting.pays(sum(map(_left, self._shares)), before):
@@ -105,13 +113,13 @@ class Spread:
         """Begin in the middle of the largest share; None: there is nothing more to be had."""
         shares = [share for share in self._shares if share.stretch.pump is not None]
         choice = halve([share.left for share in shares], self._splitting.smallest)
-        lane = None if choice is None else await self._errand.ledger.spare()
+        lane = None if choice is None else await self._errand.ledger.spare(self._recall)
         if choice is None or lane is None:
             return None
         donor, middle = shares[choice[0]], choice[1]
         with contextlib.ExitStack() as undo:
             # Also when the file is whole before there is an answer: the next one may need it.
-            undo.callback(self._errand.ledger.give_back, lane)
+            undo.callback(self._give_back, lane)
             try:
                 answer = await self._ask(lane, middle, donor.limit)
             except TransferFailed as failed:
@@ -142,19 +150,23 @@ class Spread:
     def _take_over(
         self, lane: Lane, answer: Answer, donor: Share, middle: int
     ) -> asyncio.Task[None] | None:
-        """Fetch what is behind *middle* of a share; None: that has come so far meanwhile."""
+        """Fetch what is behind *middle* of a share; None: that has come so far meanwhile.
+
+        Nor is it when the lane has been recalled.
+        """
         pump = donor.stretch.pump
-        if pump is None or donor.stretch.received >= middle:
+        if pump is None or donor.stretch.received >= middle or lane in self._recalled:
             answer.close()
-            self._errand.ledger.give_back(lane)
+            self._give_back(lane)
             return None
         share = Share(self._sink.stretch(middle), donor.limit)
         # It may write a little behind the middle all the same: the same bytes of the same version.
         pump.limit = donor.limit = middle
         self._shares.append(share)
         task = asyncio.create_task(self._carry(lane, answer, share), name="range")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[lane] = task
+        # Also of one that is cancelled before it begins.
+        task.add_done_callback(lambda _: self._carried(lane, answer, share))
         return task
 
     async def _carry(self, lane: Lane, answer: Answer, share: Share) -> None:
@@ -163,10 +175,22 @@ class Spread:
             await lane.mover.move(answer, share.stretch, measure, lambda: None)
         except TransferFailed as failed:
             self._say(failed.failure.message)
-        finally:
-            answer.close()
-            self._shares.remove(share)
-            self._errand.ledger.give_back(lane)
+
+    def _carried(self, lane: Lane, answer: Answer, share: Share) -> None:
+        del self._tasks[lane]
+        answer.close()
+        self._shares.remove(share)
+        self._give_back(lane)
+
+    def _recall(self, lane: Lane) -> None:
+        """Give a lane back soon; what it did not fetch is a hole."""
+        self._recalled.add(lane)
+        if lane in self._tasks:
+            self._tasks[lane].cancel()
+
+    def _give_back(self, lane: Lane) -> None:
+        self._recalled.discard(lane)
+        self._errand.ledger.give_back(lane)
 
     def _say(self, reason: str) -> None:
         fields = {"job": self._errand.job, "file": self._file.index, "reason": reason}
