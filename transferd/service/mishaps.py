@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from transferd.model.errors import InvalidTransition, NotFound
 from transferd.model.failures import Failure, Remedy
@@ -52,7 +54,7 @@ class Mishaps:
         if message.failure.kind.transient:
             wait = min(message.retry_after or 0.0, self._times.cap)
             rest = self._breakers.failed(run, message.failure, wait)
-            await self.stumble(run, message.failure, wait, started, rest)
+            await self.stumble(run, _asked(message.failure, wait), wait, started, rest)
         else:
             self._breakers.failed(run, message.failure, 0.0)
             await self.fail(run, message.failure, started)
@@ -130,6 +132,14 @@ class Mishaps:
             return await self._store.apply(run.claim.job_id, event, self._clock.now(), change)
         except (InvalidTransition, NotFound):
             return None
+
+
+def _asked(failure: Failure, wait: Seconds) -> Failure:
+    """Have a failure tell what its server has asked for."""
+    if wait <= 0:
+        return failure
+    message = f"{failure.message}; the server asked to be left alone for {math.ceil(wait)} s"
+    return replace(failure, message=message)
 
 
 def worker_lost(reason: str) -> Failure:
