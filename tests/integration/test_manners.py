@@ -90,6 +90,18 @@ async def test_a_failure_that_opens_the_breaker_puts_its_own_job_off_as_well(
         assert [(await wait).state for wait in later] == [JobState.TRANSIENT_ERROR] * 2
 
 
+async def test_a_job_whose_server_asked_for_time_says_so(tmp_path: Path) -> None:
+    """Who wonders why the wait is so long learns that it is not transferd's idea."""
+    async with running_service(tmp_path, QUICK) as service:
+        job = await service.create(spec("/a", settings=PATIENT))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "http_503", 0.5)
+        await service.until(job, in_state(JobState.TRANSIENT_ERROR, "http_503"))
+        (blocker,) = await service.parts.jobs.why(ME, job.id)
+        assert blocker.text == ("cannot go on: http_503; the server asked to be left alone for 1 s")
+        assert blocker.until is not None
+
+
 async def test_a_job_without_patience_tries_all_the_same(tmp_path: Path) -> None:
     """Nobody is given up because somebody else's download has failed."""
     async with running_service(tmp_path, RESTING) as service:
