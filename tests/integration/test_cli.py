@@ -299,7 +299,7 @@ async def test_get_says_what_holds_a_queued_job_where_there_is_no_bar(
     job = await begun(service)
     assert process.stderr is not None
     line = (await process.stderr.readline()).decode()
-    assert re.fullmatch(r"transferctl: waiting: it is closed until 2\d{3}-.* \S+\n", line)
+    assert re.fullmatch(r"transferctl: waiting: it is closed, until 2\d{3}-.* \S+\n", line)
     service.in_queue = (BUSY,)
     line = (await process.stderr.readline()).decode()
     assert line == "transferctl: waiting: others go first\n"
@@ -617,7 +617,7 @@ async def test_wait_says_what_it_has_waited_for_in_vain(
         f"{told}: It is paused.; the job stays in the queue" in (await ctl(daemon, *waited)).stderr
     )
     service.put(next(iter(service.jobs)), state=JobState.QUEUED)
-    assert f"{told}: it is closed until 2" in (await ctl(daemon, *waited)).stderr
+    assert f"{told}: it is closed, until 2" in (await ctl(daemon, *waited)).stderr
     service.in_queue = ()
     assert f"{told}; the job goes on" in (await ctl(daemon, *waited)).stderr
 

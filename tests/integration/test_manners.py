@@ -76,6 +76,14 @@ async def test_a_job_whose_server_is_left_alone_waits_without_an_attempt(tmp_pat
         assert (await worker.hears(link.Start, 4)).job == other.id
 
 
+async def test_no_server_rests_where_that_is_switched_off(tmp_path: Path) -> None:
+    """Rule: `rest_failures = 0` is no rest, and not one after each failure."""
+    async with running_service(tmp_path, manners(rest_failures=0)) as service:
+        worker = await fail_twice(service)
+        job = await service.create(spec("/c", settings=PATIENT))
+        assert (await worker.hears(link.Start, 3)).job == job.id
+
+
 async def test_a_failure_that_opens_the_breaker_puts_its_own_job_off_as_well(
     tmp_path: Path,
 ) -> None:

@@ -132,7 +132,7 @@ def test_a_queued_job_says_what_holds_it_and_until_when() -> None:
     )
     held = answer(name="a.iso", state="queued", blockers=[closed])
     hour = shown_moment("2026-11-30T17:00:00.000Z", NOW)
-    assert line_for(held, None, NOW, 120).words == f"waiting: {closed.text} until {hour}"
+    assert line_for(held, None, NOW, 120).words == f"waiting: {closed.text}, until {hour}"
     assert line_for(held, None, NOW, 60).words == f"waiting: schedule closed until {hour}"
 
 

@@ -18,8 +18,8 @@ def reason(blocker: BlockerAnswer, now: datetime) -> str:
 
 
 def brief_reason(blocker: BlockerAnswer, now: datetime) -> str:
-    """Tell what it is, and until when."""
-    return f"{blocker.text}{until(blocker, now)}"
+    """Tell what it is, and until when: `text, until 18:00 CET`."""
+    return f"{blocker.text}{',' if blocker.until else ''}{until(blocker, now)}"
 
 
 async def first_reason(job: Job) -> str | None:
