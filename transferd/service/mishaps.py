@@ -54,7 +54,7 @@ class Mishaps:
         if message.failure.kind.transient:
             wait = min(message.retry_after or 0.0, self._times.cap)
             rest = self._breakers.failed(run, message.failure, wait)
-            await self.stumble(run, _asked(message.failure, wait), wait, started, rest)
+            await self.stumble(run, self._asked(message.failure, wait), wait, started, rest)
         else:
             self._breakers.failed(run, message.failure, 0.0)
             await self.fail(run, message.failure, started)
@@ -102,6 +102,14 @@ class Mishaps:
         )
         self._tell(await self.move(run, JobEvent.STUMBLE, change))
 
+    def _asked(self, failure: Failure, wait: Seconds) -> Failure:
+        """Have a failure tell what its server has asked for, as far as that is heeded."""
+        if wait <= 0:
+            return failure
+        more = " or longer" if wait >= self._times.cap else ""
+        asked = f"the server asked to be left alone for {math.ceil(wait)} s{more}"
+        return replace(failure, message=f"{failure.message}; {asked}")
+
     async def rest(self, run: Run, job: Job, rest: Rest) -> bool:
         """Have a job wait that has not tried, since its server is left alone.
 
@@ -132,14 +140,6 @@ class Mishaps:
             return await self._store.apply(run.claim.job_id, event, self._clock.now(), change)
         except (InvalidTransition, NotFound):
             return None
-
-
-def _asked(failure: Failure, wait: Seconds) -> Failure:
-    """Have a failure tell what its server has asked for."""
-    if wait <= 0:
-        return failure
-    message = f"{failure.message}; the server asked to be left alone for {math.ceil(wait)} s"
-    return replace(failure, message=message)
 
 
 def worker_lost(reason: str) -> Failure:
