@@ -135,7 +135,6 @@ def assemble(config: Config, ports: Ports) -> Parts:
         quotas=quotas,
         windows=windows,
         stagger=stagger,
-        sharing=sharing,
         clock=clock,
     )
     return Parts(
@@ -190,9 +189,11 @@ def retry_times(config: Config) -> RetryTimes:
     )
 
 
-def breaker_policy(config: Config) -> BreakerPolicy:
-    """Return when servers are left alone."""
+def breaker_policy(config: Config) -> BreakerPolicy | None:
+    """Return when servers are left alone; None: never."""
     fleet = config.fleet
+    if not fleet.rest_failures:
+        return None
     return BreakerPolicy(
         failures=fleet.rest_failures,
         window=fleet.rest_window_seconds,

@@ -166,7 +166,7 @@ def _print(way: str, found: Sequence[Figure]) -> None:
 _OTHERS: Mapping[str, Sequence[float]] = {
     "start_spread_seconds": (0, 60, 120, 600, 900),
     "retry_spread": (0, 0.25, 0.5, 2),
-    "rest_failures": (3, 10, 1_000_000),
+    "rest_failures": (0, 3, 10),
     "rest_window_seconds": (300, 1200),
     "rest_seconds": (30, 120, 300),
     "max_rest_seconds": (600, 1800),

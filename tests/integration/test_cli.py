@@ -16,6 +16,7 @@ import termios
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,20 @@ from transferd.model.credentials import (
 )
 from transferd.model.errors import Conflict
 from transferd.model.failures import Failure
-from transferd.model.job import File, JobId
+from transferd.model.job import Blocker, Cost, File, JobId
 from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
 
 pytestmark = pytest.mark.timeout(60)
 
 URL = "https://host.example.org/dir/a.iso"
+CLOSED = Blocker(
+    code="schedule_closed",
+    text="it is closed",
+    until=datetime(2100, 11, 30, 17, tzinfo=UTC),
+    remedy="wait",
+)
+BUSY = Blocker(code="no_slot", text="others go first", remedy="wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +290,24 @@ async def test_get_says_why_it_waits_and_until_when_where_there_is_no_bar(
     assert (process.returncode, rest) == (0, b"")
 
 
+async def test_get_says_what_holds_a_queued_job_where_there_is_no_bar(
+    daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
+) -> None:
+    """A job that waits for hours is not silent; each reason is told once, when it is known."""
+    service.in_queue = (CLOSED,)
+    process = await start(daemon, "get", URL, str(tmp_path))
+    job = await begun(service)
+    assert process.stderr is not None
+    line = (await process.stderr.readline()).decode()
+    assert re.fullmatch(r"transferctl: waiting: it is closed, until 2\d{3}-.* \S+\n", line)
+    service.in_queue = (BUSY,)
+    line = (await process.stderr.readline()).decode()
+    assert line == "transferctl: waiting: others go first\n"
+    await service.transfer(job)
+    _, rest = await process.communicate()
+    assert (process.returncode, rest) == (0, b"")
+
+
 async def test_get_keeps_a_failed_job_when_it_is_told_to(
     daemon: ScriptedDaemon, service: ScriptedService, tmp_path: Path
 ) -> None:
@@ -498,6 +524,23 @@ async def test_verbs_take_many_jobs(
     assert (await ctl(daemon, "resume", empty.id)).status == 1
 
 
+async def test_settings_are_changed_of_many_jobs(
+    daemon: ScriptedDaemon, service: ScriptedService, manager: Manager
+) -> None:
+    """As they are suspended; a cost that was said is taken back with `default`."""
+    for name in ("a", "b"):
+        await manager.create_job(name, cost="always")
+    done = await ctl(daemon, "set", "a", "missing", "b", "--cost", "default", "--max-rate", "2M")
+    assert done.status == 4
+    assert "changed a: cost, max_rate\n" in done.stderr
+    assert "missing" in done.stderr
+    kept = [(job.settings.cost, job.settings.max_rate) for job in service.jobs.values()]
+    assert kept == [(Cost.DEFAULT, 2_000_000)] * 2
+    done = await ctl(daemon, "set", "a", "b", "--priority", "low", "--json")
+    assert [job["priority"] for job in done.json["jobs"]] == ["low", "low"]
+    assert re.search("^cost +default$", (await ctl(daemon, "show", "a")).stdout, re.MULTILINE)
+
+
 # ── which job ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -560,6 +603,23 @@ async def test_wait_ends_with_the_jobs_fate(
     assert done.status == 1
     assert "the server has no such file" in done.stderr
     assert (await ctl(daemon, "wait", "nothing")).status == 4
+
+
+async def test_wait_says_what_it_has_waited_for_in_vain(
+    daemon: ScriptedDaemon, service: ScriptedService, manager: Manager
+) -> None:
+    """What `why` says first; else nothing is known but that the job goes on."""
+    await manager.create_job("x")
+    service.in_queue = (CLOSED, BUSY)
+    waited = ["wait", "x", "--timeout", "0.05s", "--json"]
+    told = "cannot wait longer than 0.1 s for 'x'"
+    assert (
+        f"{told}: It is paused.; the job stays in the queue" in (await ctl(daemon, *waited)).stderr
+    )
+    service.put(next(iter(service.jobs)), state=JobState.QUEUED)
+    assert f"{told}: it is closed, until 2" in (await ctl(daemon, *waited)).stderr
+    service.in_queue = ()
+    assert f"{told}; the job goes on" in (await ctl(daemon, *waited)).stderr
 
 
 async def test_wait_waits_for_a_job_that_completes_itself_to_its_end(

@@ -84,6 +84,14 @@ async def test_a_job_whose_server_is_left_alone_waits_without_an_attempt(tmp_pat
         assert (await worker.hears(link.Start, 4)).job == other.id
 
 
+async def test_no_server_rests_where_that_is_switched_off(tmp_path: Path) -> None:
+    """Rule: `rest_failures = 0` is no rest, and not one after each failure."""
+    async with running_service(tmp_path, manners(rest_failures=0)) as service:
+        worker = await fail_twice(service)
+        job = await service.create(spec("/c", settings=PATIENT))
+        assert (await worker.hears(link.Start, 3)).job == job.id
+
+
 async def test_a_failure_that_opens_the_breaker_puts_its_own_job_off_as_well(
     tmp_path: Path,
 ) -> None:
@@ -110,6 +118,18 @@ async def test_a_server_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path)
         (blocker,) = await service.parts.jobs.why(ME, job.id)
         assert blocker.until is not None
         assert blocker.until - datetime.now(UTC) > timedelta(seconds=7100)
+
+
+async def test_a_job_whose_server_asked_for_time_says_so(tmp_path: Path) -> None:
+    """Who wonders why the wait is so long learns that it is not transferd's idea."""
+    async with running_service(tmp_path, QUICK) as service:
+        job = await service.create(spec("/a", settings=PATIENT))
+        worker = await service.worker()
+        await worker.fail(await worker.hears(link.Start), "http_503", 0.5)
+        await service.until(job, in_state(JobState.TRANSIENT_ERROR, "http_503"))
+        (blocker,) = await service.parts.jobs.why(ME, job.id)
+        assert blocker.text == ("cannot go on: http_503; the server asked to be left alone for 1 s")
+        assert blocker.until is not None
 
 
 async def test_a_job_without_patience_tries_all_the_same(tmp_path: Path) -> None:

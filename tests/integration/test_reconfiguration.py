@@ -101,7 +101,7 @@ async def test_a_limit_reaches_living_workers_and_whoever_asks_why(service: Serv
     await worker.say(link.Connected(start.job, start.run))
     await service.until(job, lambda seen: seen.state is JobState.TRANSFERRING)
     told = await service.parts.jobs.why(ME, job.id)
-    assert [each.code for each in told] == ["priority_rate_limit", "total_rate_limit"]
+    assert [each.code for each in told] == ["priority_rate_limit"]
     service.parts.reconfigure(changed())
     assert (await worker.hears(link.Terms, 2)).rates == FREE
     assert await service.parts.jobs.why(ME, job.id) == ()

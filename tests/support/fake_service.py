@@ -49,6 +49,8 @@ class FakeService:
         self.gate.set()
         #: …and says so here.
         self.held = asyncio.Event()
+        #: What holds every queued job.
+        self.in_queue: tuple[Blocker, ...] = ()
         self._numbers = count(1)
         self._changed = asyncio.Condition()
         self._modified: list[Job] = []
@@ -214,6 +216,8 @@ class FakeService:
         return self.blockers(self._job(caller, job_id))
 
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
+        if job.state is JobState.QUEUED:
+            return self.in_queue
         if job.state is not JobState.SUSPENDED:
             return ()
         return (

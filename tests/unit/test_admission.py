@@ -106,6 +106,34 @@ def test_background_jobs_stay_away_from_interfaces(
     assert code(admission, Priority.FOREGROUND) is None
 
 
+@pytest.mark.parametrize(
+    ("rules", "text", "key"),
+    [
+        (
+            Rules(blocked=("wg*",)),
+            "background jobs wait since that is one of network.blocked_interfaces",
+            "network.blocked_interfaces",
+        ),
+        (
+            Rules(allowed=("eth*",)),
+            "background jobs wait since that is none of network.allowed_interfaces",
+            "network.allowed_interfaces",
+        ),
+    ],
+)
+def test_a_job_that_an_interface_holds_names_the_rule_and_what_helps(
+    rules: Rules, text: str, key: str
+) -> None:
+    """Whoever says `--cost always` is not to try that again: it is for metered links alone."""
+    admission = Admission(rules=rules, link=Link(interfaces=frozenset({"wg0"})))
+    blocker = admission.may_run(Priority.LOW, Cost.ALWAYS)
+    assert blocker is not None
+    assert blocker.text == f"the network is reached over wg0, and {text}"
+    assert blocker.remedy == (
+        f"use another network, make it a foreground job, or have an admin change {key}"
+    )
+
+
 def test_foreground_jobs_are_held_to_the_total_alone() -> None:
     """BITS B4: foreground is exempt; but a line that nobody may use is nobody's."""
     closed = Admission(rates=Rates(by_priority=dict.fromkeys(BACKGROUND, 0)))

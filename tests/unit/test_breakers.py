@@ -148,6 +148,27 @@ def test_the_server_is_named_with_what_it_did(resting: Fleet) -> None:
     assert "`resume`" in rest.failure.remedy
 
 
+def test_a_server_is_said_to_have_failed_as_often_as_it_has(resting: Fleet) -> None:
+    """Those that were under way when it was given up fail as well, and so do trials."""
+    resting.fail()
+    resting.clock.moment += 60
+    trial = resting.run()
+    assert resting.breakers.admit(trial, RETRIED) is None
+    resting.breakers.failed(trial, GONE, 0.0)
+    resting.breakers.ended(trial)
+    rest = resting.breakers.admit(resting.run(), RETRIED)
+    assert rest is not None
+    assert "failed 4 times in a row (last: connection_refused)" in rest.failure.message
+
+
+def test_without_a_policy_no_server_rests(resting: Fleet) -> None:
+    """Switched off, also for those that rest already; and on again, it begins anew."""
+    resting.breakers.configure(None)
+    assert [resting.fail(), resting.fail(), resting.rests()] == [0, 0, 0]
+    resting.breakers.configure(POLICY)
+    assert [resting.fail(), resting.fail()] == [0, 60]
+
+
 def test_when_the_network_is_back_those_are_asked_that_did_not_answer(fleet: Fleet) -> None:
     """It may have been the network; an answer came from the server."""
     for _ in range(2):

@@ -6,13 +6,16 @@ import io
 import itertools
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 from rich.console import Console
 
 from transferd.cli.progress import Bar, Speed, line_for
+from transferd.cli.values import shown_moment
 from transferd.wire.api import (
+    BlockerAnswer,
     ErrorAnswer,
     JobAnswer,
     NegotiateAnswer,
@@ -116,6 +119,35 @@ def test_a_waiting_job_says_why_and_until_when() -> None:
     )
     narrow = line_for(waiting(name="a.iso"), None, NOW, 60)
     assert narrow.words == "waiting: connection refused, next try in 42 s"
+
+
+def test_a_queued_job_says_what_holds_it_and_until_when() -> None:
+    """Who waits for hours is to know for what; the hour is never cut away."""
+    closed = BlockerAnswer(
+        code="schedule_closed",
+        text="the schedule leaves no bandwidth to foreground jobs now",
+        since=None,
+        until="2026-11-30T17:00:00.000Z",
+        remedy="wait",
+    )
+    held = answer(name="a.iso", state="queued", blockers=[closed])
+    hour = shown_moment("2026-11-30T17:00:00.000Z", NOW)
+    assert line_for(held, None, NOW, 120).words == f"waiting: {closed.text}, until {hour}"
+    assert line_for(held, None, NOW, 60).words == f"waiting: schedule closed until {hour}"
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("2026-01-31T17:00:00.000Z", "18:00 CET"),
+        ("2026-01-31T17:00:07.250Z", "18:00:07 CET"),
+        ("2026-01-31T23:30:00.000Z", "2026-02-01 00:30 CET"),
+        ("2026-07-01T06:00:00.000Z", "2026-07-01 08:00 CEST"),
+    ],
+)
+def test_a_time_is_told_by_the_clock_on_the_wall(moment: str, words: str) -> None:
+    """With its zone, and with the date unless it is today's."""
+    assert shown_moment(moment, NOW, ZoneInfo("Europe/Berlin")) == words
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 import transferd
 from transferd.cli.arguments import parse
 from transferd.cli.outcomes import Exit
+from transferd.config import parse_config
+from transferd.model.job import Priority
+from transferd.model.rates import Rates
 from transferd.model.states import mermaid
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +44,16 @@ def test_the_python_sample_uses_names_that_exist() -> None:
         and node.value.id == "transferd"
     }
     assert imported | used <= set(transferd.__all__)
+
+
+def test_the_configuration_sample_can_be_used() -> None:
+    """What a newcomer copies must be read, and mean what the text says."""
+    (sample,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    config = parse_config(sample, "README.md")
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    rates = config.schedule.schedule().rates(noon, UTC).within(config.bandwidth.rates())
+    own = {Priority.NORMAL: 250_000, Priority.LOW: 0}
+    assert rates == Rates(total=5_000_000, by_priority=own)
 
 
 def test_every_exit_status_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,17 @@ def test_work_has_limits_of_its_own(moment: str, rates: Rates) -> None:
     assert weekly(period("08:00", "18:00", WORKDAYS)).rates(at(moment), BERLIN) == rates
 
 
+def test_the_end_of_a_limit_is_when_that_one_changes() -> None:
+    """Not when another one does; without an end nothing is made up."""
+    schedule = weekly(period("08:00", "18:00"), period("12:00", "13:00", kind=Kind.MAINTENANCE))
+    noon, evening = at("2026-11-30T12:00"), at("2026-11-30T18:00")
+    assert schedule.ends(Priority.LOW, at("2026-11-30T09:00"), BERLIN) == noon
+    assert schedule.ends(Priority.LOW, at("2026-11-30T13:00"), BERLIN) == evening
+    assert schedule.ends(Priority.HIGH, at("2026-11-30T09:00"), BERLIN) is None
+    assert schedule.ends(None, at("2026-11-30T13:00"), BERLIN) == evening
+    assert weekly().ends(None, noon, BERLIN) is None
+
+
 def test_maintenance_goes_before_work_and_the_rest() -> None:
     """BITS B5: EnableMaintenanceLimits overrides both."""
     schedule = weekly(period("08:00", "18:00"), period("17:00", "20:00", kind=Kind.MAINTENANCE))

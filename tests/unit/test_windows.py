@@ -140,6 +140,20 @@ async def test_another_policy_counts_at_once_and_has_its_own_timer() -> None:
     assert heard.rates == [WORK, FREE]
 
 
+async def test_a_limit_of_the_schedule_is_known_for_one_and_until_when() -> None:
+    """Where [bandwidth] has the same or a lower one, that one holds, and does not end."""
+    clock, heard = WallClock(MONDAY + timedelta(hours=9)), Heard()
+    own = {Priority.NORMAL: 50_000, Priority.LOW: 30_000, Priority.HIGH: 10_000}
+    limits = {Kind.WORK: Rates(total=80_000, by_priority=own)}
+    schedule = Schedule(periods=SCHEDULE.periods, limits=limits)
+    organ = windows(clock, heard, schedule)
+    caps = Rates(total=80_000, by_priority={Priority.NORMAL: 90_000, Priority.LOW: 20_000})
+    organ.configure(Policy(schedule=schedule, zone=UTC_ZONE, caps=caps))
+    end = MONDAY + timedelta(hours=18)
+    assert organ.admission.timed == {Priority.NORMAL: end, Priority.HIGH: end}
+    assert organ.admission.rates.at(None) == 80_000
+
+
 async def test_links_and_rules_wake_only_where_they_change() -> None:
     """A chatty kernel makes nobody look into the queue."""
     clock, heard = WallClock(MONDAY), Heard()

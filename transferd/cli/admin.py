@@ -11,7 +11,7 @@ from datetime import datetime
 from transferd.cli.outcomes import Exit
 from transferd.cli.output import Output
 from transferd.cli.outside import look_from_outside
-from transferd.cli.values import printable, shown_duration, shown_size, wall_clock
+from transferd.cli.values import printable, shown_duration, shown_moment, shown_size, wall_clock
 from transferd.client.manager import Manager, connect
 from transferd.model.errors import NoDaemon
 from transferd.model.upkeep import Severity
@@ -38,8 +38,8 @@ def _facts(answer: StatusAnswer, now: datetime) -> list[tuple[str, str]]:
     source = answer.configuration or "defaults"
     return [
         ("service", f"transferd {answer.version} {whose}, process {answer.pid}"),
-        ("up", f"{shown_duration(max(0.0, up))}, since {answer.started}"),
-        ("configuration", f"{source}, read at {answer.configured}"),
+        ("up", f"{shown_duration(max(0.0, up))}, since {shown_moment(answer.started, now)}"),
+        ("configuration", f"{source}, read at {shown_moment(answer.configured, now)}"),
         ("key", answer.key),
         ("socket", f"{answer.socket}, {answer.connections} connected"),
         ("queue", f"{shown_size(answer.queue_bytes)} in {answer.state_directory}"),

@@ -204,14 +204,15 @@ def _add_set(commands: Commands) -> None:
     parser = command(
         commands,
         "set",
-        "JOB",
-        "transferd.cli.making:change",
-        "change the settings of a job",
+        "JOB…",
+        "transferd.cli.steering:change",
+        "change the settings of jobs",
         """\
         transferctl set nightly --priority high --min-retry-delay 10s
+        transferctl set one two --cost default
         transferctl set nightly --keytab ~/alice.keytab --spn ''            # the default again""",
     )
-    job_argument(parser)
+    job_argument(parser, "+")
     parser.add_argument("--name", help="a new name")
     end_options(parser)
     job_options(parser, priority=None, new=False)

@@ -21,6 +21,7 @@ from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
 from transferd.cli.passwords import Identity, check_schemes, identity, schemes_for
 from transferd.cli.progress import showing
+from transferd.cli.reasons import first_reason
 from transferd.cli.references import manager_for
 from transferd.cli.settings import headers, settings
 from transferd.cli.tickets import (
@@ -234,9 +235,8 @@ async def _outcome(job: Job, wish: Wish) -> None:
 
 async def _late(job: Job, wish: Wish) -> CommandError:
     """Cancel a job that took too long, unless it shall be kept; returns what to say."""
-    reasons: list[str] = []
-    with contextlib.suppress(TransferdError):
-        reasons = [blocker.text for blocker in await job.why()]
+    reason = await first_reason(job)
+    because = f": {reason}" if reason else ""
     if wish.keep:
         fate = f"the job goes on, `transferctl wait {job.id} --complete` attaches again"
     else:
@@ -247,8 +247,7 @@ async def _late(job: Job, wish: Wish) -> CommandError:
         )
     return CommandError(
         Exit.TIMED_OUT,
-        ": ".join([f"cannot get {wish.name!r} within {shown_duration(wish.timeout)}", *reasons[:1]])
-        + f"; {fate}",
+        f"cannot get {wish.name!r} within {shown_duration(wish.timeout)}{because}; {fate}",
         code="timed_out",
         job=job.id,
     )

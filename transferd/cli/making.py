@@ -125,20 +125,6 @@ def _command_words(options: Namespace) -> list[str]:
         raise usage(f"cannot use --command {options.command!r}: {error}".lower()) from None
 
 
-async def change(options: Namespace, output: Output) -> int:
-    """Change the settings of a job."""
-    said = settings(options)
-    if options.name is not None:
-        said["name"] = options.name
-    if not said:
-        raise usage("cannot change nothing; name a setting, see `transferctl set --help`")
-    async with manager_for(options) as manager:
-        job = await find_job(manager, options.job, all_users=options.all_users)
-        await job.change(**said)
-    _tell(job, f"changed {job.name}: {', '.join(sorted(said))}", output)
-    return Exit.DONE
-
-
 def _tell(job: Job, text: str, output: Output) -> None:
     if output.json:
         output.document(job.answer)

@@ -49,7 +49,7 @@ def job_options(
     group.add_argument(
         "--cost",
         choices=_COSTS,
-        help="over which links; default: by priority, as the daemon is configured",
+        help="over which links, where they are metered; default: as the daemon is configured",
     )
     group.add_argument("--description", metavar="TEXT", help="for people")
     flag = argparse.BooleanOptionalAction

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from transferd.cli.output import Output
+from transferd.cli.reasons import brief_reason, until
 from transferd.cli.values import (
     printable,
     seconds_until,
@@ -36,6 +37,8 @@ _DRAWS_PER_SECOND = 4.0
 #: Seconds by which two times of the same try may differ.
 _SAME_TRY = 0.5
 
+#: States of a job that has not failed, and does not move.
+_HELD_UP = frozenset({JobState.QUEUED.label, JobState.SUSPENDED.label})
 _MOVING = frozenset({JobState.TRANSFERRING.label})
 _PLAIN = {
     JobState.QUEUED.label: "waiting for its turn",
@@ -117,15 +120,20 @@ def _numbers(answer: JobAnswer, speed: float | None, width: int) -> str:
 
 def _waiting(answer: JobAnswer, now: datetime, width: int) -> str:
     """Say why a job does not move: in whole sentences, or in few words where room is scarce."""
+    if answer.state == JobState.QUEUED.label and answer.blockers:
+        blocker = answer.blockers[0]
+        whole = f"waiting: {printable(brief_reason(blocker, now))}"
+        short = f"waiting: {blocker.code.replace('_', ' ')}{until(blocker, now)}"
+        return whole if len(whole) <= width else short
     if answer.state in _PLAIN or answer.error is None:
         return _PLAIN.get(answer.state, answer.state)
     if answer.state == JobState.ERROR.label:
         return f"error: {printable(answer.error.message)}"
     left = seconds_until(answer.retry_at, now)
-    until = "" if left is None else f", next try in {shown_duration(round(left))}"
-    whole = f"waiting: {printable(answer.error.message)}{until}"
+    again = "" if left is None else f", next try in {shown_duration(round(left))}"
+    whole = f"waiting: {printable(answer.error.message)}{again}"
     return (
-        whole if len(whole) <= width else f"waiting: {answer.error.code.replace('_', ' ')}{until}"
+        whole if len(whole) <= width else f"waiting: {answer.error.code.replace('_', ' ')}{again}"
     )
 
 
@@ -230,20 +238,20 @@ def _telling(job: Job, output: Output) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Reason:
-    """What keeps a job waiting, and how that is told."""
+    """What keeps a job waiting, until when, and how that is told."""
 
     message: str
-    next_try: str | None
+    until: str | None
     line: str
 
     def same(self, other: _Reason | None) -> bool:
         """Tell whether nobody would learn anything from this one who has heard the other."""
         if other is None or self.message != other.message:
             return False
-        if self.next_try is None or other.next_try is None:
-            return self.next_try == other.next_try
+        if self.until is None or other.until is None:
+            return self.until == other.until
         # The daemon reckons the time of day anew for each answer.
-        between = datetime.fromisoformat(self.next_try) - datetime.fromisoformat(other.next_try)
+        between = datetime.fromisoformat(self.until) - datetime.fromisoformat(other.until)
         return abs(between.total_seconds()) < _SAME_TRY
 
 
@@ -252,10 +260,12 @@ def _reason(job: Job) -> _Reason | None:
     if (trouble := _trouble(job)) is not None:
         return _Reason(trouble, None, trouble)
     answer = job.answer
-    if answer.state != JobState.TRANSIENT_ERROR.label or answer.error is None:
-        return None
     line = _waiting(answer, wall_clock(), sys.maxsize)
-    return _Reason(answer.error.message, answer.retry_at, line)
+    if answer.state == JobState.TRANSIENT_ERROR.label and answer.error is not None:
+        return _Reason(answer.error.message, answer.retry_at, line)
+    if answer.state in _HELD_UP and answer.blockers:
+        return _Reason(answer.blockers[0].text, answer.blockers[0].until, line)
+    return None
 
 
 def _trouble(job: Job) -> str | None:

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 from transferd.cli.attached import attached, endings
-from transferd.cli.outcomes import CommandError, Exit, status_of
+from transferd.cli.outcomes import CommandError, Exit, status_of, usage
 from transferd.cli.output import Output
 from transferd.cli.progress import showing
+from transferd.cli.reasons import first_reason
 from transferd.cli.references import find_job, manager_for, whose
+from transferd.cli.settings import settings
 from transferd.cli.values import shown_duration
 from transferd.client.errors import JobFailed
 from transferd.client.job import Job, Until
@@ -34,6 +36,38 @@ async def act(options: Namespace, output: Output) -> int:
     Returns the status of the first refusal.
     """
     verb, past = _VERBS[options.command]
+    more = _MORE.get(options.command, _discarded)
+    return await _each(
+        options,
+        output,
+        verb,
+        lambda before, answer: f"{past} {before.name}{whose(before)}{more(before, answer)}",
+    )
+
+
+async def change(options: Namespace, output: Output) -> int:
+    """Change the settings of each of the jobs, in the same manner."""
+    said = settings(options)
+    if options.name is not None:
+        said["name"] = options.name
+    if not said:
+        raise usage("cannot change nothing; name a setting, see `transferctl set --help`")
+    named = ", ".join(sorted(said))
+    return await _each(
+        options,
+        output,
+        lambda job: job.change(**said),
+        lambda before, answer: f"changed {answer.name}{whose(before)}: {named}",
+    )
+
+
+async def _each(
+    options: Namespace,
+    output: Output,
+    verb: Callable[[Job], Awaitable[JobAnswer]],
+    done: Callable[[JobAnswer, JobAnswer], str],
+) -> int:
+    """Do something to each of the jobs that are named, and tell what has been *done*."""
     answers: list[JobAnswer] = []
     status = Exit.DONE
     async with manager_for(options) as manager:
@@ -51,8 +85,7 @@ async def act(options: Namespace, output: Output) -> int:
                 status = status or status_of(error)
             else:
                 if not output.json:
-                    more = _MORE.get(options.command, _discarded)(before, answers[-1])
-                    output.remark(f"{past} {before.name}{whose(before)}{more}")
+                    output.remark(done(before, answers[-1]))
     if output.json:
         output.document({"jobs": answers})
     return status
@@ -94,9 +127,11 @@ async def _waited(job: Job, timeout: float) -> JobAnswer:
     try:
         return await job.wait(timeout or None, until)
     except TimeoutError:
+        reason = await first_reason(job)
+        fate = f": {reason}; the job stays in the queue" if reason else "; the job goes on"
         raise CommandError(
             Exit.TIMED_OUT,
-            f"cannot wait longer than {shown_duration(timeout)} for {job.name!r}; the job goes on",
+            f"cannot wait longer than {shown_duration(timeout)} for {job.name!r}{fate}",
             code="timed_out",
             job=job.id,
         ) from None

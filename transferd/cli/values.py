@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from transferd.model.limits import LEAST_RATE, MOST_STREAMS
 
@@ -94,6 +94,16 @@ def seconds_until(moment: str | None, now: datetime) -> float | None:
     if moment is None:
         return None
     return max(0.0, (datetime.fromisoformat(moment) - now).total_seconds())
+
+
+def shown_moment(moment: str, now: datetime, zone: tzinfo | None = None) -> str:
+    """Show an RFC 3339 time by the clocks of *zone*, the terminal's for None: `18:00 CET`.
+
+    With the date, unless that is today's.
+    """
+    local = datetime.fromisoformat(moment).astimezone(zone)
+    day = "" if local.date() == now.astimezone(zone).date() else "%Y-%m-%d "
+    return local.strftime(f"{day}{'%H:%M:%S' if local.second else '%H:%M'} %Z")
 
 
 def wall_clock() -> datetime:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from datetime import datetime
 from pathlib import Path
 
 from transferd import __version__
 from transferd.cli.outcomes import Exit, usage
 from transferd.cli.output import Output
+from transferd.cli.reasons import reason
 from transferd.cli.references import find_job, manager_for, short_ids
-from transferd.cli.values import printable, shown_size
+from transferd.cli.values import printable, shown_moment, shown_size, wall_clock
 from transferd.client.manager import connect
 from transferd.model.errors import NoDaemon
 from transferd.model.states import JobState
 from transferd.wire.api import (
-    BlockerAnswer,
     BlockersAnswer,
     FilesAnswer,
     GapAnswer,
@@ -82,11 +83,11 @@ async def show(options: Namespace, output: Output) -> int:
     if output.json:
         output.document(job)
     else:
-        output.pairs([(name, value) for name, value in _facts(job) if value])
+        output.pairs([(name, value) for name, value in _facts(job, wall_clock()) if value])
     return Exit.DONE
 
 
-def _facts(job: JobAnswer) -> list[tuple[str, str]]:
+def _facts(job: JobAnswer, now: datetime) -> list[tuple[str, str]]:
     size = "?" if job.bytes_total is None else shown_size(job.bytes_total)
     error = job.error
     credentials = [
@@ -99,14 +100,14 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("description", job.description),
         ("state", job.state),
         ("priority", job.priority),
-        ("cost", "" if job.cost == "default" else job.cost),
+        ("cost", job.cost),
         ("owner", f"{job.owner.name} ({job.owner.uid})"),
         ("files", f"{job.files_transferred} of {job.files_total}"),
         ("bytes", f"{shown_size(job.bytes_transferred)} of {size}"),
         ("error", f"{error.code}: {error.message}" if error else ""),
-        ("next try", job.retry_at or ""),
+        ("next try", _when(job.retry_at, now)),
         ("interruptions", str(job.error_count or "")),
-        ("blocked by", "; ".join(_reason(blocker) for blocker in job.blockers)),
+        ("blocked by", "; ".join(reason(blocker, now) for blocker in job.blockers)),
         ("credentials", ", ".join(credentials)),
         ("headers", ", ".join(job.headers)),
         ("notify", ", ".join(job.notify.kinds)),
@@ -119,10 +120,14 @@ def _facts(job: JobAnswer) -> list[tuple[str, str]]:
         ("negotiate", _members(job.negotiate)),
         ("passport", _members(job.passport)),
         ("CA file", job.cacert or ""),
-        ("created", job.created),
-        ("modified", job.modified),
-        ("transferred", job.transferred_at or ""),
+        ("created", _when(job.created, now)),
+        ("modified", _when(job.modified, now)),
+        ("transferred", _when(job.transferred_at, now)),
     ]
+
+
+def _when(moment: str | None, now: datetime) -> str:
+    return "" if moment is None else shown_moment(moment, now)
 
 
 def _members(group: NegotiateAnswer | PassportAnswer) -> str:
@@ -165,14 +170,8 @@ async def why(options: Namespace, output: Output) -> int:
     elif not blockers:
         output.line(printable(f"nothing blocks {job.name}: it is {job.answer.state}"))
     for blocker in [] if output.json else blockers:
-        output.line(printable(_reason(blocker)))
+        output.line(printable(reason(blocker, wall_clock())))
     return Exit.DONE
-
-
-def _reason(blocker: BlockerAnswer) -> str:
-    since = f" since {blocker.since}" if blocker.since else ""
-    until = f" until {blocker.until}" if blocker.until else ""
-    return f"{blocker.code}{since}{until}: {blocker.text}; to go on: {blocker.remedy}"
 
 
 async def events(options: Namespace, output: Output) -> int:

@@ -12,6 +12,8 @@ from transferd.model.job import Blocker, Cost, Priority
 from transferd.model.queue import Admitted
 from transferd.model.rates import FREE, Rates
 
+_BLOCKED, _ALLOWED = "network.blocked_interfaces", "network.allowed_interfaces"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -28,11 +30,13 @@ class Rules:
         """Return what a job's cost means; never DEFAULT."""
         return self.costs[priority] if cost is Cost.DEFAULT else cost
 
-    def barred(self, interface: str) -> bool:
-        """Tell whether background jobs stay away from an interface."""
+    def barred(self, interface: str) -> str | None:
+        """Return the key that keeps background jobs away from an interface; None: none does."""
         if any(fnmatchcase(interface, pattern) for pattern in self.blocked):
-            return True
-        return bool(self.allowed) and not any(fnmatchcase(interface, each) for each in self.allowed)
+            return _BLOCKED
+        if self.allowed and not any(fnmatchcase(interface, each) for each in self.allowed):
+            return _ALLOWED
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +57,18 @@ class Admission:
     rates: Rates = FREE
     #: When jobs of priorities without any bandwidth get some again, as far as that is known.
     opens: Mapping[Priority, datetime] = field(default_factory=dict)
+    #: Those of *rates* that are the schedule's, and until when, as far as that is known; those of
+    #: priorities, and under None that of all jobs.
+    timed: Mapping[Priority | None, datetime | None] = field(default_factory=dict)
 
     def may_run(self, priority: Priority, cost: Cost) -> Blocker | None:
         """Return what keeps such jobs from running; None when nothing does."""
         if self.rates.of(priority) == 0:
             return self._closed(priority)
         if priority is not Priority.FOREGROUND:
-            barred = sorted(filter(self.rules.barred, self.link.interfaces))
-            if barred:
-                return _interface_blocked(barred[0])
+            for interface in sorted(self.link.interfaces):
+                if (key := self.rules.barred(interface)) is not None:
+                    return _interface_blocked(interface, key)
         meant = self.rules.cost(priority, cost)
         return None if goes_over(meant, self.link.cost) else self._metered(meant)
 
@@ -90,11 +97,13 @@ class Admission:
         )
 
 
-def _interface_blocked(interface: str) -> Blocker:
+def _interface_blocked(interface: str, key: str) -> Blocker:
+    how = "is one of" if key == _BLOCKED else "is none of"
     return Blocker(
         code="interface_blocked",
         text=(
-            f"the network is reached over {interface}, which background jobs are to stay away from"
+            f"the network is reached over {interface}, and background jobs wait since that"
+            f" {how} {key}"
         ),
-        remedy="disconnect it, or make it a foreground job",
+        remedy=f"use another network, make it a foreground job, or have an admin change {key}",
     )

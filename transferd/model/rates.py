@@ -17,6 +17,10 @@ class Rates:
     #: Of the jobs of a priority; one that is not there has no limit of its own (BITS.md B5).
     by_priority: Mapping[Priority, int | None] = field(default_factory=dict)
 
+    def at(self, level: Priority | None) -> int | None:
+        """Return the one limit of a priority's jobs, or, with None, of all jobs."""
+        return self.total if level is None else self.by_priority.get(level)
+
     def of(self, priority: Priority) -> int | None:
         """Return the tightest limit that holds for jobs of *priority*."""
         own = self.by_priority.get(priority)

@@ -81,6 +81,12 @@ class Schedule:
                 return at
         return None
 
+    def ends(self, level: Priority | None, moment: datetime, zone: tzinfo) -> datetime | None:
+        """Return when the limit of a priority, or of all jobs (None), becomes another."""
+        now = self.rates(moment, zone).at(level)
+        changes = self.changes(moment, zone)
+        return next((at for at, rates in changes if rates.at(level) != now), None)
+
     def _turns(self, moment: datetime, zone: tzinfo) -> list[datetime]:
         """Return the moments in the week to come at which a period may begin or end, in order."""
         if not self.periods:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transferd.model.failures import Failure
 from transferd.model.job import Job, Priority, Seconds
@@ -34,24 +34,29 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class _Distress:
-    """A server that has failed, and by which code last."""
+    """A server that has failed: how often in a row, and by which code last."""
 
     breaker: Breaker
+    failures: int
     code: str
 
 
 class Breakers:
-    """The breakers of all owners. Servers without a failure have none."""
+    """The breakers of all owners. Servers without a failure have none; without a policy, nobody."""
 
-    def __init__(self, clock: Clock, jitter: Callable[[], float], policy: BreakerPolicy) -> None:
+    def __init__(
+        self, clock: Clock, jitter: Callable[[], float], policy: BreakerPolicy | None
+    ) -> None:
         self._clock = clock
         self._jitter = jitter
         self._policy = policy
         self._known: dict[int, dict[Origin, _Distress]] = {}
 
-    def configure(self, policy: BreakerPolicy) -> None:
-        """Behave otherwise from the next event on; who rests, rests on."""
+    def configure(self, policy: BreakerPolicy | None) -> None:
+        """Behave otherwise from the next event on; who rests, rests on, if anybody may."""
         self._policy = policy
+        if policy is None:
+            self._known.clear()
 
     def admit(self, run: Run, job: Job) -> Rest | None:
         """Let a run begin, or say how long its next file's server is left alone.
@@ -60,21 +65,21 @@ class Breakers:
         one in the foreground: somebody waits for it.
         """
         place = run.origin_of(None)
-        known = self._known.get(run.claim.owner, {}).get(place)
-        if known is None:
+        known, policy = self._known.get(run.claim.owner, {}).get(place), self._policy
+        if known is None or policy is None:
             return None
         now = self._clock.steady()
-        wait = known.breaker.wait(now, self._policy)
+        wait = known.breaker.wait(now, policy)
         if wait > 0 and not _urged(job):
-            spread = min(wait, self._policy.first) * self._policy.spread * self._jitter()
+            spread = min(wait, policy.first) * policy.spread * self._jitter()
             return Rest(wait + spread, _resting(place, known))
-        self._keep(run, place, _Distress(known.breaker.begun(run.number, now), known.code))
+        self._keep(run, place, replace(known, breaker=known.breaker.begun(run.number, now)))
         return None
 
     def failed(self, run: Run, failure: Failure, retry_after: Seconds) -> Seconds:
         """Take how a run has failed; returns for how long its server is left alone from now on."""
-        verdict = blames_server(failure)
-        if verdict is None:
+        verdict, policy = blames_server(failure), self._policy
+        if verdict is None or policy is None:
             return 0.0
         place = run.origin_of(run.file_at(failure.file))
         if not verdict:
@@ -83,9 +88,12 @@ class Breakers:
         now = self._clock.steady()
         before = self._known.get(run.claim.owner, {}).get(place)
         breaker = (before.breaker if before else Breaker()).failed(
-            run.number, now, self._policy, retry_after=retry_after, jitter=self._jitter()
+            run.number, now, policy, retry_after=retry_after, jitter=self._jitter()
         )
-        self._keep(run, place, _Distress(breaker, failure.code))
+        # A breaker counts until it opens, and begins anew where the last failure is long ago.
+        opened = before is not None and before.breaker.until is not None
+        failures = before.failures + 1 if before and opened else breaker.failures
+        self._keep(run, place, _Distress(breaker, failures, failure.code))
         if breaker.rests > (before.breaker.rests if before else 0):
             fields = {
                 "owner": run.claim.owner,
@@ -94,8 +102,8 @@ class Breakers:
                 "seconds": round((breaker.until or now) - now, 1),
             }
             log.info("server.resting", extra={"fields": fields})
-        wait = breaker.wait(now, self._policy)
-        return wait + min(wait, self._policy.first) * self._policy.spread * self._jitter()
+        wait = breaker.wait(now, policy)
+        return wait + min(wait, policy.first) * policy.spread * self._jitter()
 
     def moved(self, run: Run, file: int) -> None:
         """Take that bytes of a file have come: its server is there."""
@@ -107,7 +115,7 @@ class Breakers:
         known = self._known.get(run.claim.owner, {})
         for place, each in known.items():
             if each.breaker.trial == run.number:
-                known[place] = _Distress(each.breaker.ended(run.number), each.code)
+                known[place] = replace(each, breaker=each.breaker.ended(run.number))
 
     def network_back(self) -> None:
         """Forget servers that did not answer: it may have been the network."""
@@ -137,10 +145,10 @@ def _urged(job: Job) -> bool:
 
 
 def _resting(place: Origin, known: _Distress) -> Failure:
-    times = known.breaker.failures
     return Failure(
         code="server_resting",
         message=(
-            f"left alone for a while: {place} failed {times} times in a row (last: {known.code})"
+            f"left alone for a while: {place} failed {known.failures} times in a row"
+            f" (last: {known.code})"
         ),
     )

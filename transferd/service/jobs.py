@@ -54,7 +54,6 @@ class Jobs:
         self._windows = organs.windows
         self._stagger = organs.stagger
         self._scheduler = organs.scheduler
-        self._sharing = organs.sharing
         self._clock = organs.clock
         self._limits = limits
         self._owner_of = owner_of
@@ -198,11 +197,17 @@ class Jobs:
     def blockers(self, job: Job) -> tuple[Blocker, ...]:
         """The same, for a job at hand."""
         now, steady = self._clock.now(), self._clock.steady()
-        held = self._stagger.holds(job)
-        admission, rates = self._windows.admission, self._sharing.rates
-        paced = self._runs.held(job.id)
-        slots = self._scheduler.slots
-        return blockers_of(job, admission, slots, now, steady, held, rates, paced=paced)
+        return blockers_of(
+            job,
+            self._windows.admission,
+            self._scheduler.slots,
+            now,
+            steady,
+            self._stagger.holds(job),
+            self._runs.occupants,
+            barred=self._runs.barred_until(job.owner),
+            paced=self._runs.held(job.id),
+        )
 
     async def counts(self) -> Mapping[JobState, int]:
         """Return how many jobs are in each state."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from transferd.model.errors import InvalidTransition, NotFound
 from transferd.model.failures import Failure, Remedy
@@ -52,7 +54,7 @@ class Mishaps:
         if message.failure.kind.transient:
             wait = message.retry_after or 0.0
             rest = self._breakers.failed(run, message.failure, wait)
-            await self.stumble(run, message.failure, wait, started, rest)
+            await self.stumble(run, self._asked(message.failure, wait), wait, started, rest)
         else:
             self._breakers.failed(run, message.failure, 0.0)
             await self.fail(run, message.failure, started)
@@ -99,6 +101,14 @@ class Mishaps:
             stuck=stuck + (delay if failure.kind.remedy is not Remedy.SPACE else 0.0),
         )
         self._tell(await self.move(run, JobEvent.STUMBLE, change))
+
+    def _asked(self, failure: Failure, wait: Seconds) -> Failure:
+        """Have a failure tell what its server has asked for, as far as that is heeded."""
+        if wait <= 0:
+            return failure
+        more = " or longer" if wait >= LONGEST_RETRY_AFTER else ""
+        asked = f"the server asked to be left alone for {math.ceil(wait)} s{more}"
+        return replace(failure, message=f"{failure.message}; {asked}")
 
     async def rest(self, run: Run, job: Job, rest: Rest) -> bool:
         """Have a job wait that has not tried, since its server is left alone.

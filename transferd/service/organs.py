@@ -11,7 +11,6 @@ from transferd.service.ports import Clock, JobStore
 from transferd.service.quotas import Quotas
 from transferd.service.runs import Runs
 from transferd.service.scheduler import Scheduler
-from transferd.service.sharing import Sharing
 from transferd.service.stagger import Stagger
 from transferd.service.windows import Windows
 from transferd.service.workers import Workers
@@ -31,5 +30,4 @@ class Organs:
     quotas: Quotas
     windows: Windows
     stagger: Stagger
-    sharing: Sharing
     clock: Clock

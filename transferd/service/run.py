@@ -51,6 +51,8 @@ class Run:
         self.files: tuple[File, ...] = ()
         #: What its worker may speak of.
         self.record = Record()
+        #: Of its job, for people.
+        self.name = ""
         self.progress = Progress.fresh()
         #: What its owner may fill of the queue.
         self.quota = Quota()

@@ -18,6 +18,7 @@ from transferd.service.ports import Dispatched, Runnable
 from transferd.service.run import Run, Tuning
 from transferd.service.sharing import Sharing
 from transferd.service.testimony import Heed, RunMessage
+from transferd.service.turns import Occupant
 from transferd.service.worker import Worker
 from transferd.wire import link
 
@@ -51,6 +52,16 @@ class Runs:
     def running(self) -> tuple[Runnable, ...]:
         """The claims of all runs that hold a slot: their workers have something to do."""
         return tuple(run.claim for run in self._runs.values() if not run.finishing)
+
+    @property
+    def occupants(self) -> Iterator[Occupant]:
+        """The same, for people."""
+        for run in self._runs.values():
+            if not run.finishing:
+                claim = run.claim
+                yield Occupant(
+                    job_id=claim.job_id, name=run.name, owner=claim.owner, priority=claim.priority
+                )
 
     @property
     def hidden(self) -> int:
@@ -97,6 +108,7 @@ class Runs:
         """
         run = self._runs.get(job_id)
         if run is not None:
+            run.name = settings.name
             run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
             run.tuning = Tuning.of(settings)
             run.flows = min(settings.streams or 1, len(run.files))
@@ -120,6 +132,7 @@ class Runs:
             match found:
                 case Dispatched(files=(_, *_)):
                     settings = found.moved.job.settings  # they may be newer than the claim
+                    run.name = settings.name
                     run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
                     self._pursue(run, self._carrier.carry(run, found))
                 case StoreDamaged():

@@ -59,11 +59,6 @@ class Sharing:
         self._clock = clock
         self._members: dict[Worker, _Member] = {}
 
-    @property
-    def rates(self) -> Rates:
-        """What all jobs together may take."""
-        return self._rates
-
     def limit(self, rates: Rates) -> None:
         """Let other limits hold, at once; where one is 0, what runs stands still until it ends."""
         if rates != self._rates:

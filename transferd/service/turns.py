@@ -54,6 +54,16 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Occupant:
+    """A job that holds a slot, as those who wait are told of it."""
+
+    job_id: JobId
+    name: str
+    owner: int
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """When each owner was last given a slot; who is not there never was."""
 

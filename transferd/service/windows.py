@@ -99,14 +99,20 @@ class Windows:
     def _look(self) -> Seconds | None:
         """Hold the schedule against the clock; return for how long that is enough."""
         schedule, zone, now = self._policy.schedule, self._policy.zone(), self._clock.now()
-        rates = schedule.rates(now, zone).within(self._policy.caps)
+        caps = self._policy.caps
+        rates = schedule.rates(now, zone).within(caps)
         opens = {
             priority: at
             for priority in Priority
             if rates.of(priority) == 0 and (at := schedule.opens(priority, now, zone)) is not None
         }
+        timed = {
+            level: schedule.ends(level, now, zone)
+            for level in (None, *Priority)
+            if rates.at(level) != caps.at(level)
+        }
         rules = self._policy.rules
-        self._become(replace(self._admission, rules=rules, rates=rates, opens=opens))
+        self._become(replace(self._admission, rules=rules, rates=rates, opens=opens, timed=timed))
         if not schedule.periods:
             return None
         turn = next((at for at, _ in schedule.changes(now, zone)), None)
