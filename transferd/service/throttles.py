@@ -11,7 +11,7 @@ _UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 def limits_of(settings: Settings, rates: Rates, *, paced: bool = False) -> tuple[Blocker, ...]:
     """Return the limits that a job with *settings* runs within, the tightest first.
 
-    One whose reads are *paced* is held to half of what came at best: no window rules it.
+    One whose reads are *paced* is held to half of what came at best, or less: no window rules it.
     """
     level = settings.priority
     limits: list[tuple[int, Blocker]] = []
@@ -35,7 +35,8 @@ _PACED = Blocker(
     code="paced_reads",
     text=(
         "somebody on the way, as a proxy, keeps what is sent for later, so that no window tells"
-        " when others need the line; for a while it takes half of what it took at best"
+        " when others need the line; it takes half of what it took at best, or less while others"
+        " seem to need it"
     ),
     remedy="wait: it is tried again; or say --max-rate (max_rate), or --priority foreground",
 )

@@ -107,7 +107,7 @@ class Manners:
         connection = handler.transport.get_extra_info("socket")
         with contextlib.ExitStack() as undo:
             try:
-                if within_machine(connection):
+                if within_machine(connection) and not handler.proxied:
                     return Unpaced()
                 window = Window(connection.fileno())
                 undo.callback(window.close)
@@ -115,7 +115,7 @@ class Manners:
                     return self._let_go(handler, window)
                 line = handler.line
                 if line is None or line.target != target:
-                    line = handler.line = Line(self._meet(window, target), target)
+                    line = handler.line = Line(self._meet(handler, window, target), target)
                 if self._limits.lower_effort:
                     window.mark(lower_effort=True)
             except OSError:
@@ -140,7 +140,7 @@ class Manners:
             window.mark(lower_effort=False)
         return Unpaced()
 
-    def _meet(self, window: Window, target: Seconds) -> Pacing:
+    def _meet(self, handler: Handler, window: Window, target: Seconds) -> Pacing:
         path = window.path()
         spread = int.from_bytes(self._randomness(4), "big") / 2**32
         return Pacing(
@@ -151,6 +151,7 @@ class Manners:
             segment=path.segment,
             scale=path.scale,
             spread=spread,
+            proxied=handler.proxied,
         )
 
 
