@@ -220,7 +220,8 @@ class Pacing:
         self._now, self._received = now, received
         if measured:
             self._wait(received, unread)
-        if self._hold() or (self._waiting.likely and self._phase is not Phase.SLOWED):
+        sought = self._reads.needed or self._waiting.likely
+        if self._hold() or (sought and self._phase is not Phase.SLOWED):
             return self.advice
         if measured or self._phase is Phase.RESTING:
             before = self._window
@@ -237,7 +238,7 @@ class Pacing:
             return
         if unread > AWHILE or self._longest < 2 * self._rtt:
             self._waiting.forget()
-        elif self._longest - self._rtt > self._target / 2:
+        elif self._longest - self._rtt > self._little:
             self._waiting.add(self._now, received)
 
     def _hold(self) -> bool:
