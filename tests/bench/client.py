@@ -40,6 +40,14 @@ class Notice(msgspec.Struct):
     job: _Job
 
 
+class _Blocker(msgspec.Struct):
+    code: str
+
+
+class _Reasons(msgspec.Struct):
+    blockers: list[_Blocker]
+
+
 class _Health(msgspec.Struct):
     jobs: dict[str, int]
 
@@ -187,6 +195,11 @@ class Client:
     async def act(self, job_id: str, verb: str) -> None:
         """Complete a job, cancel it, and so on."""
         await self.ask("POST", f"/v1/jobs/{job_id}/{verb}")
+
+    async def why(self, job_id: str) -> list[str]:
+        """Return the codes of what holds a job."""
+        answer = await self.ask("GET", f"/v1/jobs/{job_id}/why")
+        return [each.code for each in msgspec.json.decode(answer, type=_Reasons).blockers]
 
     async def states(self) -> dict[str, int]:
         """Return how many jobs are in each state."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.origin import Fault
+from tests.support.proxy import ForwardProxy
 from tests.support.runs import BODY
 from tests.support.ways import WAYS, Way, on_the_way
 from transferd.model.job import Priority
 from transferd.transfer.pacing import Pacing
 from transferd.wire import link
 from transferd.worker import manners
+from transferd.worker.handler import Handler
 from transferd.worker.window import Window
 
 
@@ -76,9 +80,9 @@ async def test_what_a_connection_has_learned_serves_its_next_body(
     """The base delay belongs to a path, and a path to a connection, not to a file."""
     met: list[Window] = []
 
-    def meeting(run: manners.Manners, window: Window, target: float) -> object:
+    def meeting(run: manners.Manners, end: Handler, window: Window, target: float) -> object:
         met.append(window)
-        return meet(run, window, target)
+        return meet(run, end, window, target)
 
     meet = manners.Manners._meet
     monkeypatch.setattr(manners.Manners, "_meet", meeting)
@@ -101,6 +105,44 @@ async def test_a_paced_body_that_breaks_off_is_gone_on_with(way: Way, tmp_path: 
     async with way.worker() as desk:
         assert isinstance(await way.carry(desk, book), link.Drained)
     assert book.temporary().read_bytes() == BODY
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_what_comes_from_this_machine_is_steered_if_a_proxy_sends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clamps: list[int], *, proxied: bool
+) -> None:
+    """There is no line within a machine, but there is one behind a proxy on it."""
+    async with (
+        on_the_way("splice", tmp_path, monkeypatch) as way,
+        ForwardProxy().running() as proxy,
+    ):
+        book = way.book(tmp_path)
+        settings = replace(way.settings, proxy=proxy.url if proxied else "direct")
+        async with way.worker() as desk:
+            assert isinstance(await desk.carry(book, settings=settings), link.Drained)
+    assert book.temporary().read_bytes() == BODY
+    assert bool(clamps) is proxied
+
+
+def test_the_kernel_keeps_little_of_what_a_held_reader_leaves_and_may_keep_more_again() -> None:
+    """A store of our own would be one more between us and the bottleneck."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        receiver, _ = server.accept()
+    with sender, receiver:
+        sender.setblocking(False)
+        window = Window(receiver.fileno())
+        window.store(little=True)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += sender.send(bytes(65536))
+        kept = window.unread()
+        window.store(little=False)
+        locked = receiver.getsockopt(socket.SOL_SOCKET, 72)
+        window.close()
+    assert 0 < kept <= 2 * 1024 * 1024
+    assert locked == 0
 
 
 async def test_who_steers_in_vain_says_so(

@@ -11,9 +11,9 @@ cell. Medians go into `lab.json` and `lab.md`, the first run of each cell over t
 Which of two flows wins a full buffer is a matter of luck: ask for five runs.
 
 It takes root, `ip` and `tc` of iproute2, `nsenter` and `setpriv` of util-linux, a kernel with
-veth, tun, sch_tbf and TCP's cubic and bbr (netem is not needed), curl, aria2c, wget2 and nginx, the
-extras `test` and `bench`, and at most 10 GiB of memory in /dev/shm for 1 Gbit/s. Networks are gone
-with the process, in whatever way it ends; a process that is killed leaves its
+veth, tun, sch_tbf and TCP's cubic and bbr (netem is not needed), curl, aria2c, wget2, nginx and
+squid, the extras `test` and `bench`, and at most 10 GiB of memory in /dev/shm for 1 Gbit/s.
+Networks are gone with the process, in whatever way it ends; a process that is killed leaves its
 files in /dev/shm and /tmp.
 
 How it is made:
@@ -27,6 +27,9 @@ How it is made:
 - TCP may use 256 MiB at both ends, so that autotuning is never what limits; what a connection has
   learned of the path is not kept for the next one. Foreground and background have addresses of
   their own at the server, and by those its congestion control.
+- Where a proxy is in between, it runs in the home, behind the bottleneck, with the buffers of a
+  machine that nobody has tuned; what the background has is then what comes through the bottleneck
+  for nobody else, and what the proxy hands over is shown beside it.
 - Figures count bytes at the client's interfaces, behind the bottleneck, with a header for each
   packet as the kernel merges them: a full link shows between 95.6 and 98 % of its rate.
 """

@@ -30,7 +30,11 @@ async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
     """Let one tool play a cell once."""
     kind = cell.kind
     with scene(
-        cell.link, foreground=kind.foreground, background=kind.background, tls=kind.tls
+        cell.link,
+        foreground=kind.foreground,
+        background=kind.background,
+        tls=kind.tls,
+        proxied=kind.proxied,
     ) as built:
         async with kind.maker(tool, built) as download, quiet(lock):
             return await kind.scenario(built, download)

@@ -42,6 +42,8 @@ class Kind:
     foreground: str = "cubic"
     background: str = "cubic"
     tls: bool = False
+    #: Background downloads go through a proxy on the client's side of the bottleneck.
+    proxied: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -50,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "share-cubic-from-bbr": Kind(scenario=scenarios.share, background="bbr"),
     "share-bbr-from-bbr": Kind(scenario=scenarios.share, foreground="bbr", background="bbr"),
     "share-cubic-tls": Kind(scenario=scenarios.share, tls=True),
+    "share-cubic-proxied": Kind(scenario=scenarios.proxied, proxied=True),
     "late-cubic": Kind(scenario=scenarios.late),
     "late-bbr": Kind(scenario=scenarios.late, foreground="bbr"),
     "requests": Kind(scenario=scenarios.browsing),

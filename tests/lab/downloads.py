@@ -25,6 +25,8 @@ _LIMITED = " --limit-rate {half}"
 _PROGRAMS = {**ONE_FILE, "curl-limit": ONE_FILE["curl"] + _LIMITED}
 _PROGRAMS_TLS = {**ONE_FILE_TLS, "curl-limit": ONE_FILE_TLS["curl"] + _LIMITED}
 TOOLS = (*PRIORITIES, *_PROGRAMS)
+#: All of them heed it.
+_PROXIED = "env http_proxy={proxy} "
 
 
 class Download(Protocol):
@@ -57,6 +59,7 @@ class ProgramDownload:
             "name": name,
             "cacert": scene.site.cacert,
             "half": str(int(scene.link.capacity / 2)),
+            "proxy": scene.proxy or "",
         }
         log = scene.directory / f"{name}.log"
         process = running(scene.topology.client, self._template, words, log)
@@ -82,7 +85,7 @@ class JobDownload:
             [(self._scene.site.long(role), self._scene.directory / role.interface)],
             id=str(uuid4()),
             priority=priority or self._priority,
-            **_trust(self._scene),
+            **_options(self._scene),
         )
         await self._subject.client.create([wish])
         self._jobs.append(str(wish.id))
@@ -91,6 +94,10 @@ class JobDownload:
         """See Download.stop."""
         while self._jobs:
             await self._subject.client.act(self._jobs.pop(), "cancel")
+
+    async def says(self, code: str) -> bool:
+        """Ask whether a job says that this holds it."""
+        return any([code in await self._subject.client.why(job) for job in self._jobs])
 
     @property
     def worker_seconds(self) -> float:
@@ -131,7 +138,8 @@ async def download(tool: str, scene: Scene) -> AsyncIterator[Download]:
             yield jobs
         return
     templates = _PROGRAMS_TLS if scene.site.tls else _PROGRAMS
-    program = ProgramDownload(scene, templates[tool])
+    before = _PROXIED if scene.proxy else ""
+    program = ProgramDownload(scene, before + templates[tool])
     try:
         yield program
     finally:
@@ -155,10 +163,11 @@ async def _jobs(scene: Scene, priority: str) -> AsyncIterator[JobDownload]:
     with daemon_in(directory, STAYS) as daemon:
         daemon.start(before=[*until_parent_ends(), *scene.topology.client.command])
         async with Client.open(daemon.socket) as client:
-            subject = Subject(daemon, client, _trust(scene))
+            subject = Subject(daemon, client, _options(scene))
             await subject.warm_up(scene.site.short(Role.BACKGROUND), scene.directory)
             yield JobDownload(scene, subject, priority)
 
 
-def _trust(scene: Scene) -> dict[str, str]:
-    return {"cacert": scene.site.cacert} if scene.site.tls else {}
+def _options(scene: Scene) -> dict[str, str]:
+    options = {"cacert": scene.site.cacert} if scene.site.tls else {}
+    return options | ({"proxy": scene.proxy} if scene.proxy else {})

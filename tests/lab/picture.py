@@ -19,6 +19,7 @@ _COLORS = {
     Role.FOREGROUND: "#1f5fa8",
     Role.BACKGROUND: "#d9822b",
     Role.SECOND: "#8a4fa0",
+    Role.PROXY: "#e3b98a",
 }
 _DELAY, _FAINT = "#777777", "#bbbbbb"
 #: Mbit/s; a neighbour who asks for an address is no traffic.

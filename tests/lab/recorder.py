@@ -9,11 +9,11 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from tests.lab.series import Series, interface_bytes
+from tests.lab.series import Series, interface_bytes, shares
 from tests.lab.topology import Role, Topology
 
 _INTERVAL = 0.05
@@ -30,6 +30,8 @@ class Recorder:
         self.series = Series()
         # The path is looked up once, in that network.
         self._counters = topology.client.within(Path("/proc/thread-self/net/dev").open)
+        #: Whatever came through the bottleneck.
+        self._through = topology.home.within(Path("/proc/thread-self/net/dev").open)
         self._echoes = topology.client.within(_echo_socket)
         self._began = time.monotonic()
         #: Sequence number → when it was sent.
@@ -41,7 +43,7 @@ class Recorder:
         """Record until the block ends."""
         recorder = cls(topology)
         loop = asyncio.get_running_loop()
-        with recorder._counters, recorder._echoes, _punctual():
+        with recorder._counters, recorder._through, recorder._echoes, _punctual():
             loop.add_reader(recorder._echoes, recorder._hear)
             watching = asyncio.create_task(recorder._watch())
             try:
@@ -71,11 +73,16 @@ class Recorder:
     async def _watch(self) -> None:
         number = 0
         while True:
-            self._counters.seek(0)
-            self.series.add(self.now, interface_bytes(self._counters.read()))
+            self.series.add(self.now, self._received())
             self._ask(number)
             number += 1
             await asyncio.sleep(max(number * _INTERVAL - self.now, 0))
+
+    def _received(self) -> Mapping[str, int]:
+        self._counters.seek(0)
+        self._through.seek(0)
+        through = interface_bytes(self._through.read())["wan"]
+        return shares(interface_bytes(self._counters.read()), through)
 
     def _ask(self, number: int) -> None:
         sequence = number % 65536

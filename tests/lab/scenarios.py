@@ -3,6 +3,7 @@
 | scenario | what happens |
 |---|---|
 | `share` | a foreground alone; a download alone; both; the download alone again |
+| `proxied` | the same; and when does a job say that it paces its reads? |
 | `late` | a download starts when a foreground has filled the buffer already |
 | `requests` | short requests alone, then beside a download |
 | `pair` | two downloads of one owner at once |
@@ -16,6 +17,8 @@ of the link, from the first bytes of the foreground on, and is back when it has 
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,6 +35,11 @@ _IDLE, _GAP, _MEASURED, _RETURN = 1.0, 1.0, 5.0, 4.0
 _LATE, _REQUESTS, _PAIR, _CPU = 10.0, 8.0, 20.0, 6.0
 #: Of a link's capacity: who has less has yielded, who has more is back.
 _YIELDED, _BACK = 0.10, 0.90
+#: It takes a while until it shows that there is a proxy, and what that does.
+_LONGER = 10.0
+#: Between two questions why a job is no faster.
+_LOOK = 0.1
+_STARTED, _PACED = "download starts", "reads are paced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,36 +65,20 @@ Scenario: TypeAlias = Callable[[Scene, Download], Awaitable[Outcome]]
 async def share(scene: Scene, download: Download) -> Outcome:
     """Measure a foreground without and with a download, and the download without it."""
     async with Recorder.running(scene.topology) as record:
-        await record.wait(_IDLE)
-        before = await _foreground(scene, record)
-        await record.wait(_GAP)
-        begin = record.mark("download starts")
-        await download.start(Role.BACKGROUND)
-        measured = await record.wait(scene.link.ramp)
-        alone = Span(begin, measured, await record.wait(_MEASURED))
-        beside = await _foreground(scene, record)
-        end = await record.wait(_RETURN)
-        await download.stop()
-    series, capacity = record.series, scene.link.capacity
-    arrived = series.began(Role.FOREGROUND, beside.begin)
-    yields = series.falls(Role.BACKGROUND, _YIELDED * capacity, arrived, beside.end)
-    returns = series.rises(Role.BACKGROUND, _BACK * capacity, beside.end, end)
-    first, then = (_rate(series, Role.FOREGROUND, span) for span in (before, beside))
-    background = _rate(series, Role.BACKGROUND, alone)
-    figures = {
-        "foreground kept": then / first,
-        "foreground alone": first,
-        "foreground beside": then,
-        "download alone": background,
-        "download beside": _rate(series, Role.BACKGROUND, beside),
-        "download ÷ foreground, each alone": background / first,
-        "yields in": yields,
-        "is back in": returns,
-        "delay by the foreground": _delay(series, before),
-        "delay by the download": _delay(series, alone),
-        "delay by both": _delay(series, beside),
-    }
-    return Outcome(figures=figures, series=series)
+        return await _share(scene, record, download)
+
+
+async def proxied(scene: Scene, download: Download) -> Outcome:
+    """Measure the same, and how soon a job says that it paces its reads."""
+    async with Recorder.running(scene.topology) as record:
+        watching = asyncio.create_task(_mark_paced(record, download))
+        try:
+            outcome = await _share(scene, record, download, longer=_LONGER)
+        finally:
+            watching.cancel()
+    marks = {what: when for when, what in record.series.marks}
+    said = marks.get(_PACED, math.inf) - marks[_STARTED]
+    return Outcome(figures={**outcome.figures, "says that it paces in": said}, series=record.series)
 
 
 async def late(scene: Scene, download: Download) -> Outcome:
@@ -189,11 +181,54 @@ async def _cost(
     return used / (record.series.rate(Role.BACKGROUND, begin, end) * (end - begin) / 1e9)
 
 
-async def _foreground(scene: Scene, record: Recorder) -> Span:
+async def _share(
+    scene: Scene, record: Recorder, download: Download, *, longer: float = 0.0
+) -> Outcome:
+    await record.wait(_IDLE)
+    before = await _foreground(scene, record)
+    await record.wait(_GAP)
+    begin = record.mark(_STARTED)
+    await download.start(Role.BACKGROUND)
+    measured = await record.wait(scene.link.ramp)
+    alone = Span(begin, measured, await record.wait(_MEASURED + longer))
+    beside = await _foreground(scene, record, longer)
+    end = await record.wait(_RETURN)
+    await download.stop()
+    series, capacity = record.series, scene.link.capacity
+    arrived = series.began(Role.FOREGROUND, beside.begin)
+    yields = series.falls(Role.BACKGROUND, _YIELDED * capacity, arrived, beside.end)
+    returns = series.rises(Role.BACKGROUND, _BACK * capacity, beside.end, end)
+    first, then = (_rate(series, Role.FOREGROUND, span) for span in (before, beside))
+    background = _rate(series, Role.BACKGROUND, alone)
+    figures = {
+        "foreground kept": then / first,
+        "foreground alone": first,
+        "foreground beside": then,
+        "download alone": background,
+        "download beside": _rate(series, Role.BACKGROUND, beside),
+        "download ÷ foreground, each alone": background / first,
+        "yields in": yields,
+        "is back in": returns,
+        "delay by the foreground": _delay(series, before),
+        "delay by the download": _delay(series, alone),
+        "delay by both": _delay(series, beside),
+    }
+    return Outcome(figures=figures, series=series)
+
+
+async def _mark_paced(record: Recorder, download: Download) -> None:
+    if not isinstance(download, JobDownload):
+        return
+    while not await download.says("paced_reads"):
+        await record.wait(_LOOK)
+    record.mark(_PACED)
+
+
+async def _foreground(scene: Scene, record: Recorder, longer: float = 0.0) -> Span:
     begin = record.mark("foreground starts")
     with scene.foreground():
         measured = await record.wait(scene.link.ramp)
-        await record.wait(_MEASURED)
+        await record.wait(_MEASURED + longer)
         end = record.mark("foreground ends")
     return Span(begin, measured, end)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.bench.tools import ONE_FILE
 from tests.lab.link import Link
 from tests.lab.programs import running
+from tests.lab.proxy import proxy
 from tests.lab.site import Site, site
 from tests.lab.topology import Role, Topology, topology
 
@@ -26,6 +27,8 @@ class Scene:
     site: Site
     #: Of the client, in memory.
     directory: Path
+    #: What background downloads go through; None: they go to the server.
+    proxy: str | None = None
 
     @property
     def link(self) -> Link:
@@ -41,15 +44,21 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(link: Link, *, foreground: str, background: str, tls: bool) -> Iterator[Scene]:
-    """Build it; the server has these congestion controls, and TLS for background downloads."""
-    controls = {role: background for role in (Role.BACKGROUND, Role.SECOND)}
+def scene(
+    link: Link, *, foreground: str, background: str, tls: bool, proxied: bool
+) -> Iterator[Scene]:
+    """Build it; the server has these congestion controls, and TLS for background downloads.
+
+    Where those are *proxied* they go through a proxy on the client's side of the link.
+    """
+    controls = {role: background for role in (Role.BACKGROUND, Role.SECOND, Role.PROXY)}
     controls |= {role: foreground for role in (Role.FOREGROUND, Role.PROBE)}
     with (
         tempfile.TemporaryDirectory(prefix="lab-", dir=MEMORY) as name,
         topology(link, controls) as built,
         site(built, Path(name), tls=tls) as served,
+        proxy(built) if proxied else contextlib.nullcontext() as between,
     ):
         directory = Path(name, "client")
         directory.mkdir()
-        yield Scene(topology=built, site=served, directory=directory)
+        yield Scene(topology=built, site=served, directory=directory, proxy=between)

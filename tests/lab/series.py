@@ -24,6 +24,16 @@ def interface_bytes(text: str) -> dict[str, int]:
     return {name.strip(): int(rest.split()[0]) for name, found, rest in lines if found}
 
 
+def shares(received: Mapping[str, int], through: int) -> dict[str, int]:
+    """Return who had how much of the bottleneck, of what came *through* it.
+
+    The background has what nobody else has: a proxy keeps some of that, or hands it over later.
+    """
+    others = (Role.SECOND, Role.FOREGROUND, Role.PROBE)
+    rest = through - sum(received[role.interface] for role in others)
+    return {**received, Role.BACKGROUND.interface: rest}
+
+
 def jain(rates: Sequence[float]) -> float:
     """Return how fair shares are: 1 when all are the same, 1/n when one has all."""
     squares = sum(rate * rate for rate in rates)

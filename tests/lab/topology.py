@@ -33,6 +33,8 @@ _SERVER_CONTROLS = {
     # What a connection has learned must not help the next one.
     "ipv4/tcp_no_metrics_save": "1",
 }
+#: Where a proxy runs, a machine that nobody has tuned.
+_HOME_CONTROLS = {"ipv4/tcp_rmem": "4096 131072 6291456", "ipv4/tcp_wmem": "4096 16384 4194304"}
 _CLIENT_CONTROLS = {"ipv4/tcp_rmem": _MEMORY, "ipv4/ping_group_range": "0 2147483647"}
 _FORWARDING = {
     "ipv4/ip_forward": "1",
@@ -50,6 +52,8 @@ class Role(IntEnum):
     SECOND = 2
     FOREGROUND = 3
     PROBE = 4
+    #: What a proxy in the home hands over of a background download.
+    PROXY = 5
 
     @property
     def server(self) -> str:
@@ -74,10 +78,11 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """The two ends."""
+    """The two ends, and the home in front of the client."""
 
     link: Link
     server: Network
+    home: Network
     client: Network
 
 
@@ -94,6 +99,7 @@ def topology(link: Link, controls: Mapping[Role, str]) -> Iterator[Topology]:
         for place in (router, home):
             _set(place, _FORWARDING)
         _set(server, _SERVER_CONTROLS)
+        _set(home, _HOME_CONTROLS)
         _set(client, _CLIENT_CONTROLS)
         _cable(router, "core", server, "uplink")
         _cable(router, "access", home, "wan")
@@ -105,7 +111,7 @@ def topology(link: Link, controls: Mapping[Role, str]) -> Iterator[Topology]:
         _shape(router, link)
         _route_home(home)
         _route_client(client)
-        yield Topology(link=link, server=server, client=client)
+        yield Topology(link=link, server=server, home=home, client=client)
 
 
 def _set(place: Network, controls: Mapping[str, str]) -> None:

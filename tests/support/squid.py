@@ -136,7 +136,7 @@ def squid(backend: Server, kdc: Kdc) -> Iterator[Squid]:
     program = require_program("squid")
     service = f"test{secrets.token_hex(8)}"
     names = [*_OFFERS, *(f"origin-{name}" for name in _OFFERS)]
-    with public_directory() as state, _no_leftovers(service):
+    with public_directory() as state, no_leftovers(service):
         # Its processes have another user than root's tests.
         state.chmod(0o1777)
         (state / "samba").mkdir(mode=0o777)
@@ -165,7 +165,7 @@ def squid(backend: Server, kdc: Kdc) -> Iterator[Squid]:
 
 
 @contextlib.contextmanager
-def _no_leftovers(service: str) -> Iterator[None]:
+def no_leftovers(service: str) -> Iterator[None]:
     """Remove the shared memory that squid would remove on its own way out."""
     try:
         yield

@@ -20,6 +20,9 @@ class Yielding:
     handshake: float
     flows: int = 1
     spread: float = 0.5
+    proxied: bool = False
+    #: What a kernel with timestamps would measure.
+    rtt: float | None = None
     edge: float = 14_480.0
     pacing: Pacing | None = None
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -39,12 +42,14 @@ class Yielding:
                 handshake=self.handshake,
                 received=int(self._received),
                 spread=self.spread,
+                proxied=self.proxied,
             )
         pacing = self.pacing
         if size:
-            pacing.saw(now, Look(received=int(self._received)))
+            pacing.saw(now, self._look())
         if pacing.due(now):
-            pacing.step(now, Look(received=int(self._received)), flows=self.flows)
+            unread = int(self._received - self._read)
+            pacing.step(now, self._look(), unread=unread, flows=self.flows)
             self.history.append((now, pacing.base, pacing.queue, pacing.advice.window))
         advice = pacing.advice
         if advice.rate is None:
@@ -55,3 +60,6 @@ class Yielding:
         self._read_at = now
         # No server sends a part of a segment.
         self.edge = max(self.edge, self._read + advice.window // SEGMENT * SEGMENT)
+
+    def _look(self) -> Look:
+        return Look(received=int(self._received), rtt=self.rtt)

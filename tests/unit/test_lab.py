@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.lab.cells import CELLS, USUAL, cells, tools
 from tests.lab.link import Link
-from tests.lab.series import Series, interface_bytes, jain
+from tests.lab.series import Series, interface_bytes, jain, shares
 from tests.lab.topology import Role
 
 _INTERVAL = 0.05
@@ -40,6 +40,12 @@ def seconds(count: float) -> int:
 def test_interfaces_are_told_apart_by_name() -> None:
     """The first number after the name is what was received."""
     assert interface_bytes(_DEVICES) == {"lo": 0, "foreground": 1234567}
+
+
+def test_the_background_has_what_came_through_the_bottleneck_for_nobody_else() -> None:
+    """A proxy hands over something else than what it gets, or at another time."""
+    received = {"background": 0, "second": 5, "foreground": 20, "probe": 1, "proxy": 90}
+    assert shares(received, through=100) == {**received, "background": 74}
 
 
 @given(st.floats(1, 1e9), st.integers(1, 9))

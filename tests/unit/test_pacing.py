@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.bottleneck import Bottleneck, Flow
 from tests.support.congestion import Bbr, Capped, Cubic
+from tests.support.relaying import Home
 from tests.support.yielding import Yielding
 from transferd.model.job import Priority
 from transferd.transfer.advice import Phase
@@ -244,6 +245,39 @@ class TestTheWindowIsNotTheLimit:
         assert receiver.pacing.advice.rate == pytest.approx(0.5 * 30 * MEGABIT, rel=0.1)
         line.run(90)
         assert receiver.pacing.advice.rate is None or receiver.pacing.defeated
+
+    def test_a_proxy_on_this_side_of_the_line_is_found_out_and_half_is_left(self) -> None:
+        """Its window is not ours: it fills the queue, and nothing that is seen here tells."""
+        receiver = Yielding(NORMAL, 0.001, proxied=True, rtt=0.001)
+        home = Home(Bottleneck(rate=100 * MEGABIT, buffer=0.1), 0.02, receiver, room=3e6)
+        home.run(5)
+        assert receiver.pacing is not None
+        assert receiver.pacing.defeated
+        home.run(10)
+        collected = home.collected.between(8, 15, home.line.step)
+        assert collected == pytest.approx(0.5 * home.line.rate, rel=0.1)
+        assert statistics.median(home.line.delays[8000:]) <= 0.001
+
+    def test_a_foreground_beside_a_proxy_has_the_line_after_the_next_trial(self) -> None:
+        """Half of it at once, and nearly everything when it has shown that somebody is there."""
+        receiver = Yielding(NORMAL, 0.001, proxied=True, rtt=0.001)
+        home = Home(Bottleneck(rate=100 * MEGABIT, buffer=0.1), 0.02, receiver, room=3e6)
+        rival = Flow(Cubic(), 0.02, start=10)
+        home.line.add(rival)
+        home.run(42)
+        assert rival.between(11, 20, home.line.step) >= 0.45 * home.line.rate
+        assert rival.between(28, 42, home.line.step) >= 0.85 * home.line.rate
+
+    @pytest.mark.parametrize("base", [0.001, 0.02, 0.1])
+    def test_a_proxy_beyond_the_line_needs_no_paced_reads(self, base: float) -> None:
+        """The window rules what it sends, with others on the line and without."""
+        line = Bottleneck(rate=100 * MEGABIT, buffer=0.1)
+        receiver = Yielding(NORMAL, base, proxied=True)
+        line.add(Flow(Cubic(), base, receiver), Flow(Cubic(), base, start=10, end=20))
+        line.run(30, lambda _: self._assert_rules(receiver))
+
+    def _assert_rules(self, receiver: Yielding) -> None:
+        assert receiver.pacing is None or not receiver.pacing.defeated
 
     def test_a_plain_line_keeps_nothing(self) -> None:
         """The bottleneck's own rate is the most that ever comes."""

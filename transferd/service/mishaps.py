@@ -14,6 +14,7 @@ from transferd.service.breakers import Breakers, Rest
 from transferd.service.ports import Change, Clock, JobStore, Moved, Retry
 from transferd.service.retries import RetryTimes
 from transferd.service.run import Run
+from transferd.transfer.retry import LONGEST_RETRY_AFTER
 from transferd.wire import link
 
 #: Failures that do not count as interruptions (BITS.md J11).

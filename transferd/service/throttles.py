@@ -28,7 +28,7 @@ def limits_of(
 
     One that stands in a tighter one never does; a wider one does only where *others*, the
     priorities of the other jobs that move, take of it as well. A job whose reads are *paced* is
-    held to half of what came at best: no window rules it.
+    held to half of what came at best, or less: no window rules it.
     """
     within = _all_limits(settings, admission, others)  # each stands in those that follow
     found: list[Blocker] = []
@@ -83,7 +83,8 @@ _PACED = Blocker(
     code="paced_reads",
     text=(
         "somebody on the way, as a proxy, keeps what is sent for later, so that no window tells"
-        " when others need the line; for a while it takes half of what it took at best"
+        " when others need the line; it takes half of what it took at best, or less while others"
+        " seem to need it"
     ),
     remedy="wait: it is tried again; or say --max-rate (max_rate), or --priority foreground",
 )

@@ -21,8 +21,46 @@ _ERROR = 0.03
 #: After a slow-down, a rate that is so many times the one before it comes out of a store.
 _CATCHING_UP = 1.25
 _CATCHING_UP_FOR: Seconds = 1.0
+#: A sender that has been waited for so long seems to be slow itself; after the other, it is.
+_WAITS: Seconds = 0.3
+_WAITED: Seconds = 0.8
 #: So many times in a row it is no accident.
 _ENOUGH = 3
+
+
+class Waiting:
+    """How long a flow has waited for a sender whom nothing in between keeps from sending.
+
+    The window would allow a queue, and there is none: what limits the flow lies before its sender.
+    """
+
+    def __init__(self) -> None:
+        self._since: Seconds | None = None
+        #: Where its rate is measured from: what comes at first was in store, or is a burst.
+        self._begun: tuple[Seconds, int] | None = None
+        #: What came in a second, once it has waited for long enough to tell.
+        self.rate: float | None = None
+
+    def add(self, now: Seconds, received: int) -> None:
+        """Take that it waits now."""
+        if self._since is None:
+            self._since = now
+        if self._begun is None:
+            if now - self._since >= _WAITS - _TOLERANCE:
+                self._begun = (now, received)
+            return
+        begun, before = self._begun
+        if now - begun >= _WAITED - _TOLERANCE:
+            self.rate = (received - before) / (now - begun)
+
+    def forget(self) -> None:
+        """Take that it does not."""
+        self._since = self._begun = self.rate = None
+
+    @property
+    def likely(self) -> bool:
+        """Whether it seems to: a larger window would show nothing more."""
+        return self._begun is not None
 
 
 class Line:

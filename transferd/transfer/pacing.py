@@ -17,10 +17,14 @@ from collections import deque
 from transferd.model.units import Seconds
 from transferd.transfer.advice import Advice, Phase
 from transferd.transfer.delay import BaseDelay, Ceiling, Look, Rounds, Sample
-from transferd.transfer.line import RISEN, Line
+from transferd.transfer.line import RISEN, Line, Waiting
+from transferd.transfer.reads import Reads
 
 #: What a flow that makes room still reads in a second: enough that no server gives it up.
 TRICKLE = 14_480.0
+
+#: Bytes that wait to be read for no other reason than that a thread is not always there.
+AWHILE = 128 * 1024
 
 #: The time from one step to the next.
 INTERVAL: Seconds = 0.05
@@ -65,10 +69,6 @@ _CALM_AMONG_RIVALS: Seconds = 0.5
 #: A flow at rest looks from time to time, long enough for a round, whether the queue has gone.
 _REST: Seconds = 0.3
 _PROBE: Seconds = 0.1
-#: Where the window does not rule the rate, reads take this part of the best rate, for so long;
-#: then it is tried again.
-_MODEST = 0.5
-_HELD: Seconds = 60.0
 
 
 class Pacing:
@@ -84,6 +84,7 @@ class Pacing:
         segment: int = 1448,
         scale: int = 7,
         spread: float = 0.5,
+        proxied: bool = False,
     ) -> None:
         """Begin with the connection.
 
@@ -96,6 +97,7 @@ class Pacing:
             scale: the window scale that this end announced (RFC 7323 2.3).
             spread: a random number, at least 0 and less than 1, that keeps the slow-downs of
                 several flows apart.
+            proxied: whether a proxy sends, or stands in between.
         """
         self._target = target
         self._little = max(_LITTLE * target, _NOISE)
@@ -119,9 +121,12 @@ class Pacing:
         #: How often in a row the round trip was longer than possible.
         self._doubts = 0
         self._ceiling = Ceiling()
-        #: Bytes a second that are read at most while the window does not rule the rate.
-        self._held_to: float | None = None
-        self._held_until = now
+        #: How long a round trip is at most.
+        self._longest = 0.0
+        self._proxied = proxied
+        self._waiting = Waiting()
+        #: Where the window does not rule the rate.
+        self._reads = Reads(TRICKLE)
         self._flows = 1
         self._before = math.inf
         self._calm_since = now
@@ -136,7 +141,9 @@ class Pacing:
     def advice(self) -> Advice:
         """What to advertise now."""
         units = math.ceil(max(self._current, self._floor) / self._unit)
-        rate = TRICKLE if self._phase is Phase.RESTING else self._held_to
+        rate = self._reads.rate
+        if rate is None and self._phase is Phase.RESTING:
+            rate = TRICKLE
         return Advice(window=units * self._unit, rate=rate)
 
     @property
@@ -158,10 +165,10 @@ class Pacing:
     def defeated(self) -> bool:
         """Whether the window does not rule the rate, and reads are paced for a while instead.
 
-        See Line.defeated. It is found only where the target is no less than a third of the base
-        delay; and what a proxy's own bottleneck does to others cannot be seen from here at all.
+        See Waiting, and Line.defeated, which is found only where the target is no less than a
+        third of the base delay.
         """
-        return self._held_to is not None
+        return self._reads.needed
 
     def due(self, now: Seconds) -> bool:
         """Tell whether it is time for a step."""
@@ -175,7 +182,7 @@ class Pacing:
         reduction).
         """
         received = look.received
-        if self._phase is not Phase.RESTING:
+        if self._phase is not Phase.RESTING and self._reads.rate is None:
             if self._current != self._window:
                 part = min(1.0, (received - self._aimed) / self._span)
                 self._current = self._start + (self._window - self._start) * part
@@ -189,6 +196,7 @@ class Pacing:
         look: Look,
         *,
         limited: bool = False,
+        unread: int = 0,
         flows: int = 1,
     ) -> Advice:
         """Decide anew.
@@ -198,6 +206,7 @@ class Pacing:
             look: what has come.
             limited: whether since the last step something other than the network held the flow
                 back: it was idle, the disk was slow, a cap was reached.
+            unread: bytes that have come and were not read yet.
             flows: background flows that share the path, this one included.
         """
         flows = max(flows, 1)
@@ -205,11 +214,15 @@ class Pacing:
             self._flows = flows
             # All of them look at the path anew, at the same full second.
             self._next_slow = math.floor(now) + 2.0
-        limited = limited or self._phase is Phase.RESTING
+        limited = limited or self._phase is Phase.RESTING or self._reads.rate is not None
         received = look.received
         measured = self._measure(now, look, limited)
         self._now, self._received = now, received
-        self._hold()
+        if measured:
+            self._wait(received, unread)
+        sought = self._reads.needed or self._waiting.likely
+        if self._hold() or (sought and self._phase is not Phase.SLOWED):
+            return self.advice
         if measured or self._phase is Phase.RESTING:
             before = self._window
             self._decide(self._flows)
@@ -219,14 +232,33 @@ class Pacing:
         self._rounds.saw(now, look, self._rtt / _MARKS)
         return self.advice
 
-    def _hold(self) -> None:
+    def _wait(self, received: int, unread: int) -> None:
+        """Learn whether a proxy is waited for: what it does to others cannot be seen from here."""
+        if not self._proxied or self._phase is Phase.SLOWED:
+            return
+        if unread > AWHILE or self._longest < 2 * self._rtt:
+            self._waiting.forget()
+        elif self._longest - self._rtt > self._little:
+            self._waiting.add(self._now, received)
+
+    def _hold(self) -> bool:
         """Pace reads where the window is no use: somebody in between goes on to fill a queue."""
-        if self._held_to is not None and self._now >= self._held_until:
-            self._held_to = None
-        elif self._held_to is None and self._line.defeated:
-            self._held_to = max(TRICKLE, _MODEST * self._line.peak)
-            self._held_until = self._now + _HELD
-            self._line.trust()
+        reads, before = self._reads, self._reads.rate
+        reads.step(self._now)
+        if before is None:
+            best = self._line.peak if self._line.defeated else self._waiting.rate
+            if best is not None:
+                reads.tried(self._now, best, self._flows)
+                self._line.trust()
+        if reads.rate != before:
+            # A little more than is read at a time; in a trial, room for more than comes.
+            window = (
+                reads.best * (self._target + self._base.value)
+                if reads.rate is None
+                else reads.rate * (INTERVAL + self._base.value)
+            )
+            self._window = self._current = max(self._floor, min(window, LARGEST))
+        return reads.rate is not None
 
     def _aim(self, received: int) -> None:
         """Begin to move to the new window."""
@@ -242,6 +274,7 @@ class Pacing:
             self._rounds.interrupt()
             self._line.forget()
             self._ceiling.forget()
+            self._waiting.forget()
             return False
         self._rounds.saw(now, look, self._rtt / _MARKS)
         sample = self._sample(look)
@@ -257,7 +290,8 @@ class Pacing:
             self._rtt = waiting
         else:
             return False
-        self._doubt(self._ceiling.add(now, look.received, self.advice.window, self._rtt))
+        self._longest = self._ceiling.add(now, look.received, self.advice.window, self._rtt)
+        self._doubt(self._longest)
         if self._window <= self._floor and sample is not None:
             self._base.settle(now, self._rtt, self._little)
         self._rate = self._window / self._rtt

@@ -191,7 +191,7 @@ class Connector(aiohttp.TCPConnector):
 
     async def _open(self, request: Request, context: ssl.SSLContext) -> Handler:
         """Open a connection to the server, or to the proxy that is to forward."""
-        handler = Handler(request.identity, new_number())
+        handler = Handler(request.identity, new_number(), proxied=request.proxy is not None)
         with contextlib.ExitStack() as undo:
             undo.callback(handler.abort)
             url, peer = request.parsed, request.peer
@@ -219,7 +219,7 @@ class Connector(aiohttp.TCPConnector):
             unasked = await peek(tunnel.stream)
             if unasked is not None:
                 raise smuggled(request.peer) if unasked else gone(request.peer)
-            handler = Handler(request.identity, tunnel.number)
+            handler = Handler(request.identity, tunnel.number, proxied=True)
             undo.callback(handler.abort)
             base, url = tunnel.stream.base, request.parsed
             transport = await self._begin_tls(base, handler, context, url, request.peer)

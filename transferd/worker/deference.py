@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 from transferd.model.job import Seconds
 from transferd.transfer.advice import Advice
-from transferd.transfer.pacing import INTERVAL
+from transferd.transfer.pacing import AWHILE, INTERVAL
 from transferd.worker.flow import PIPE
 from transferd.worker.line import Line
 from transferd.worker.window import Window
 
-#: A flow that is held to a rate may read the bytes of so long at once.
-_BURST: Seconds = 0.1
-#: Bytes that wait to be read for no other reason than that a thread is not always there.
-_AWHILE = 128 * 1024
+#: A flow that is held to a rate may read the bytes of so long at once, or so many.
+_BURST: Seconds = 0.02
+_MOUTHFUL = 1448
 #: What is advertised between two long bodies, where nothing looks after it: what the kernel begins
 #: every connection with. Small files would crawl through the window of a flow that made room.
 _BETWEEN = 64 * 1024
@@ -62,6 +61,8 @@ class Deference:
         #: Of a flow that is held to a rate: what it may read, as of when.
         self._allowance = 0.0
         self._counted: Seconds = 0.0
+        #: Whether the kernel is to keep no store of what a proxy sends.
+        self._little = False
 
     def room(self, now: Seconds) -> tuple[int, Seconds]:
         """See Pace.room."""
@@ -70,9 +71,10 @@ class Deference:
         if self._rate is None:
             return PIPE, self._next - now
         self._allowance += self._rate * (now - self._counted)
-        self._allowance = min(self._allowance, max(self._rate * _BURST, 1.0))
+        most = max(self._rate * _BURST, _MOUTHFUL)
+        self._allowance = min(self._allowance, most)
         self._counted = now
-        return int(self._allowance), min(self._next - now, 1 / self._rate + _BURST / 2)
+        return int(self._allowance), min(self._next - now, most / self._rate / 2)
 
     def took(self, now: Seconds, count: int) -> None:
         """See Pace.took."""
@@ -87,6 +89,7 @@ class Deference:
         self._take_heart(in_vain=False)
         with contextlib.suppress(OSError):
             self._window.clamp(max(self._clamped or 0, _BETWEEN))
+            self._store(little=False)
         self._flows.go()
         self._window.close()
 
@@ -94,10 +97,15 @@ class Deference:
         self._next = now + INTERVAL
         with contextlib.suppress(OSError):  # gone: the next read tells
             advice = self._line.pacing.step(
-                now, self._window.look(), limited=self._held(), flows=self._flows.count
+                now,
+                self._window.look(),
+                limited=self._held(unread := self._window.unread()),
+                unread=unread,
+                flows=self._flows.count,
             )
             self._clamp(advice.window)
             self._heed(now, advice)
+            self._store(little=advice.rate is not None and self._line.pacing.defeated)
         self._take_heart(in_vain=self._line.pacing.defeated)
 
     def _take_heart(self, *, in_vain: bool) -> None:
@@ -105,14 +113,19 @@ class Deference:
             self._in_vain = in_vain
             self._tell(in_vain)
 
-    def _held(self) -> bool:
+    def _held(self, unread: int) -> bool:
         """Whether it is we who do not read: a body begins, the disk is slow, there is a limit."""
         # A window or two may have come since the last read, however fast the reader is.
-        return self._clamped is None or self._window.unread() > 2 * self._clamped + _AWHILE
+        return self._clamped is None or unread > 2 * self._clamped + AWHILE
 
     def _clamp(self, size: int) -> None:
         self._window.clamp(size)
         self._clamped = size
+
+    def _store(self, *, little: bool) -> None:
+        if little is not self._little:
+            self._little = little
+            self._window.store(little=little)
 
     def _heed(self, now: Seconds, advice: Advice) -> None:
         if advice.rate != self._rate:

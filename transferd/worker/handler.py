@@ -22,8 +22,10 @@ class Handler(ResponseHandler):
     rest stays in the kernel until somebody says how it is to be fetched.
     """
 
-    def __init__(self, identity: str | None, number: int) -> None:
+    def __init__(self, identity: str | None, number: int, *, proxied: bool) -> None:
         super().__init__(asyncio.get_running_loop())
+        #: Whether it ends at a proxy, or goes through one.
+        self.proxied = proxied
         #: What `Answer.connection` says.
         self.number = number
         self.identity = identity

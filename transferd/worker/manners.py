@@ -114,13 +114,13 @@ class Manners:
                 undo.callback(window.close)
                 if marks:
                     window.mark(lower_effort=target is not None)
-                if within_machine(connection):
+                if within_machine(connection) and not handler.proxied:
                     return Unpaced()
                 if target is None:
                     return self._let_go(handler, window)
                 line = handler.line
                 if line is None or line.target != target:
-                    line = handler.line = Line(self._meet(window, target), target)
+                    line = handler.line = Line(self._meet(handler, window, target), target)
             except OSError:
                 # No more descriptors are to be had, or no connection: it is about to fail.
                 return Unpaced()
@@ -142,7 +142,7 @@ class Manners:
             window.open()
         return Unpaced()
 
-    def _meet(self, window: Window, target: Seconds) -> Pacing:
+    def _meet(self, handler: Handler, window: Window, target: Seconds) -> Pacing:
         path = window.path()
         spread = int.from_bytes(self._randomness(4), "big") / 2**32
         return Pacing(
@@ -153,6 +153,7 @@ class Manners:
             segment=path.segment,
             scale=path.scale,
             spread=spread,
+            proxied=handler.proxied,
         )
 
 

@@ -22,6 +22,10 @@ _SCALES, _SEGMENT, _RTT, _LEAST_RTT = 6, 20, 68, 148
 #: …how long ago bytes came, in ms, the receiver's RTT in µs, how many came, how many may come.
 _AGE, _ROUND, _RECEIVED, _ADVERTISED = 52, 92, 128, 232
 _OPTIONS, _TIMESTAMPS = 5, 1
+#: SO_BUF_LOCK (<asm/socket.h>, Linux 5.14): 0 has the kernel choose the sizes of buffers again.
+_BUFFER_LOCK = 72
+#: Bytes that last until a reader who is held to a rate comes again.
+_LITTLE = 512 * 1024
 _UNKNOWN = 0xFFFFFFFF
 _NUMBER = struct.Struct("=I")
 _LONG = struct.Struct("=Q")
@@ -126,6 +130,13 @@ class Window:
     def clamp(self, size: int) -> None:
         """Advertise no more than *size* bytes from now on."""
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)
+
+    def store(self, *, little: bool) -> None:
+        """Have the kernel keep only little of what nobody reads, or what it thinks right."""
+        if little:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE)
+        else:
+            self._socket.setsockopt(socket.SOL_SOCKET, _BUFFER_LOCK, 0)
 
     def open(self) -> None:
         """Advertise whatever the kernel thinks right, up to what was thought of at the start."""
