@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tests.support.bottleneck import Bottleneck, Flow
 from tests.support.congestion import Bbr, Capped, Cubic
 from tests.support.relaying import Home
-from tests.support.yielding import Yielding
+from tests.support.yielding import Ticks, Yielding
 from transferd.model.job import Priority
 from transferd.transfer.advice import Phase
 from transferd.transfer.delay import Look
-from transferd.transfer.pacing import INTERVAL, LARGEST, TRICKLE, Pacing
+from transferd.transfer.growth import INTERVAL
+from transferd.transfer.pacing import LARGEST, TRICKLE, Pacing
 from transferd.wire.conduct import WorkerSettings
 
 MEGABIT = 125_000.0
@@ -213,13 +214,13 @@ class TestThePathChanges:
     def test_a_new_route_is_learnt_within_a_minute(self, before: float, after: float) -> None:
         """A longer one looks like a queue, but one that never moves."""
         pacing = Pacing(target=NORMAL, now=0.0, handshake=before)
-        now, received = 0.0, 0
+        now, received, ticks = 0.0, 0, Ticks(0.0)
         while now < 60.0:
             delay = before if now < 5.0 else after
             now += delay
             received += pacing.advice.window
             pacing.saw(now, Look(received=received))
-            if pacing.due(now):
+            if ticks.due(now):
                 pacing.step(now, Look(received=received))
         assert pacing.base == pytest.approx(after, rel=0.02)
 
@@ -330,12 +331,12 @@ class TestTheWindow:
     ) -> None:
         """Less than two segments would stop acknowledgements; parts of a unit cannot be said."""
         pacing = Pacing(target=NORMAL, now=0.0, handshake=0.01, scale=scale)
-        now, received = 0.0, 0
+        now, received, ticks = 0.0, 0, Ticks(0.0)
         for past, part, limited, flows in arrivals:
             now += past
             received += int(part * pacing.advice.window)
             pacing.saw(now, Look(received=received))
-            if pacing.due(now):
+            if ticks.due(now):
                 pacing.step(now, Look(received=received), limited=limited, flows=flows)
             assert pacing.advice.window >= FLOOR
             assert pacing.advice.window % (1 << scale) == 0

@@ -38,6 +38,8 @@ class Look:
     advertised: int | None = None
     #: The round trip as the kernel measures it, by timestamps (RFC 7323 4); None: it does not.
     rtt: Seconds | None = None
+    #: Segments that have come before others that were sent earlier: somebody lost those.
+    disordered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

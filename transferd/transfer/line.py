@@ -139,12 +139,15 @@ class Line:
         """Find rivals by a delay that the flow's own window does not explain."""
         if not self._best:
             return
-        own = sample.window / self._best
-        if own < base + self._little:
-            return
-        if sample.rtt - own > self._little + _ERROR * sample.rtt:
-            self.part = own / sample.rtt
+        if self.unexplained(sample, base) > self._little + _ERROR * sample.rtt:
+            self.part = max(sample.window / self._best, base) / sample.rtt
             self.rivals = self.judged = True
+
+    def unexplained(self, sample: Sample, base: Seconds) -> Seconds:
+        """Return the part of a delay that a window alone at the line would not make."""
+        if not self._best:
+            return 0.0
+        return sample.rtt - max(sample.window / self._best, base)
 
     def slowed(self) -> None:
         """Remember the rate at which a slow-down begins."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from transferd.model.job import Seconds
 from transferd.transfer.advice import Advice
-from transferd.transfer.pacing import AWHILE, INTERVAL
+from transferd.transfer.estimate import AWHILE
+from transferd.transfer.growth import INTERVAL
 from transferd.worker.flow import PIPE
 from transferd.worker.line import Line
 from transferd.worker.window import Window

@@ -19,8 +19,9 @@ from transferd.transfer.pacing import LARGEST
 _INFO_BYTES = 236
 #: Of struct tcp_info (<linux/tcp.h>): both window scales in one byte, segment, RTTs in µs…
 _SCALES, _SEGMENT, _RTT, _LEAST_RTT = 6, 20, 68, 148
-#: …how long ago bytes came, in ms, the receiver's RTT in µs, how many came, how many may come.
-_AGE, _ROUND, _RECEIVED, _ADVERTISED = 52, 92, 128, 232
+#: …how long ago bytes came, in ms, the receiver's RTT in µs, how many came, segments out of order,
+#: how many bytes may come.
+_AGE, _ROUND, _RECEIVED, _DISORDERED, _ADVERTISED = 52, 92, 128, 224, 232
 _OPTIONS, _TIMESTAMPS = 5, 1
 #: SO_BUF_LOCK (<asm/socket.h>, Linux 5.14): 0 has the kernel choose the sizes of buffers again.
 _BUFFER_LOCK = 72
@@ -120,6 +121,7 @@ class Window:
             advertised=_NUMBER.unpack_from(info, _ADVERTISED)[0] if told else None,
             # Without timestamps it is the least that was ever seen, which says nothing of now.
             rtt=rtt / 1e6 if rtt and info[_OPTIONS] & _TIMESTAMPS else None,
+            disordered=_NUMBER.unpack_from(info, _DISORDERED)[0] if told else 0,
         )
 
     def unread(self) -> int:
