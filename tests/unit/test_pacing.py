@@ -88,6 +88,12 @@ LINES = [
     pytest.param(20, 0.4, 0.02, id="20 Mbit/s, 20 ms, large buffer"),
 ]
 
+#: Where a change of the window takes long to show.
+LONG = [
+    pytest.param(20, 0.1, 0.1, id="20 Mbit/s, 100 ms"),
+    pytest.param(100, 0.1, 0.1, id="100 Mbit/s, 100 ms"),
+]
+
 
 class TestAlone:
     @pytest.mark.parametrize(("mbit", "buffer", "base"), LINES)
@@ -125,7 +131,7 @@ class TestAlone:
 
 
 class TestBesideOthers:
-    @pytest.mark.parametrize(("mbit", "buffer", "base"), LINES)
+    @pytest.mark.parametrize(("mbit", "buffer", "base"), [*LINES, *LONG])
     def test_a_cubic_foreground_keeps_what_it_has_alone(
         self, mbit: int, buffer: float, base: float
     ) -> None:
@@ -133,12 +139,12 @@ class TestBesideOthers:
         record = recorded(mbit, buffer, base)
         assert record.foreground >= 0.97 * record.without_background
 
-    @pytest.mark.parametrize(("mbit", "buffer", "base"), LINES)
+    @pytest.mark.parametrize(("mbit", "buffer", "base"), [*LINES, *LONG])
     def test_it_yields_within_a_second(self, mbit: int, buffer: float, base: float) -> None:
         """DESIGN 8: a foreground that starts has the line at once."""
         assert recorded(mbit, buffer, base).yielded_after <= 1.0
 
-    @pytest.mark.parametrize(("mbit", "buffer", "base"), LINES)
+    @pytest.mark.parametrize(("mbit", "buffer", "base"), [*LINES, *LONG])
     def test_it_is_back_two_seconds_after_the_foreground(
         self, mbit: int, buffer: float, base: float
     ) -> None:
