@@ -64,6 +64,25 @@ def test_what_waited_for_a_lost_segment_is_not_taken_for_a_rate() -> None:
     assert not path.line.rivals
 
 
+def test_a_loss_is_remembered_for_a_minute() -> None:
+    """It tells of a buffer that is shorter than a round, and that does not change soon."""
+    path = estimate()
+    seen = []
+    for now in (0.05, 0.1, 0.15, 30.0, 61.0):
+        look = Look(received=int(RATE * now), rtt=BASE, disordered=3 if now > 0.06 else 0)
+        path.measure(now, look, 0, STANCE)
+        seen.append(path.lossy)
+    assert seen == [False, True, True, True, False]
+
+
+def test_where_nothing_has_ever_come_nothing_is_compared() -> None:
+    """A best rate of nothing is no measure."""
+    path = estimate()
+    path.line.compare(0.05, 0, QUEUE, BASE)
+    path.line.compare(0.2, 0, QUEUE, BASE)
+    assert path.line.part == 1.0
+
+
 def test_a_delay_that_the_own_window_does_not_make_is_made_by_others() -> None:
     """However small that window is by then."""
     path = estimate()

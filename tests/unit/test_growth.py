@@ -21,6 +21,7 @@ COURSE = Course(
     rivals=False,
     calm=True,
     unused=1.0,
+    lossy=False,
 )
 
 
@@ -98,3 +99,10 @@ def test_several_flows_stand_at_a_queue_in_which_their_shares_show() -> None:
     slow, fast = sought(0.01, 3_000_000, 2), sought(0.01, 9_000_000, 2)
     assert slow - fast > 0.0005
     assert fast > sought(0.01, 9_000_000, 1)
+
+
+def test_where_segments_were_lost_of_late_nothing_is_taken_back_at_one_go() -> None:
+    """A bunch as long as half of a round does not fit into a buffer that is shorter."""
+    assert COURSE.far
+    assert not replace(COURSE, lossy=True).far
+    assert crept(replace(COURSE, lossy=True)) > crept(COURSE)

@@ -5,6 +5,7 @@ Its window, and what it does with it, are somebody else's decision.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ _UNLIKELY = 1.3
 _DOUBTS = 5
 #: Rounds that are measured at once.
 _MARKS = 8
+#: So long a loss is remembered.
+_LOSSY: Seconds = 60.0
 #: What waited for longer than this part of the base delay came in a bunch.
 _CROWDED = 1 / 16
 #: The part of the target that is as good as no queue…
@@ -89,6 +92,7 @@ class Estimate:
         self._received = received
         self._disordered = 0
         self._gaps = False
+        self._lost: Seconds = -math.inf
         self._rounds = Rounds(received, advertised, segment)
 
     @property
@@ -105,6 +109,11 @@ class Estimate:
     def unused(self) -> float:
         """How many times what comes in a round the window is; behind a proxy nobody knows."""
         return 0.0 if self._proxied else self.longest / self.rtt
+
+    @property
+    def lossy(self) -> bool:
+        """Whether segments were lost of late: there is less room for a queue than for a round."""
+        return self._now - self._lost < _LOSSY
 
     @property
     def crowded(self) -> bool:
@@ -182,6 +191,8 @@ class Estimate:
         What waits for one of those counts all at once when that has come again.
         """
         gaps = look.disordered != self._disordered
+        if gaps:
+            self._lost = self._now
         if gaps or self._gaps:
             self.line.forget()
             self._ceiling.forget()

@@ -68,6 +68,8 @@ class Course:
     calm: bool
     #: How many times what comes in a round the window is.
     unused: float
+    #: Segments were lost of late: what comes in bunches that long does not fit into the buffer.
+    lossy: bool
 
     @property
     def goal(self) -> float:
@@ -78,7 +80,7 @@ class Course:
     def far(self) -> bool:
         """Whether it may do so now."""
         part = _FAR if self.flows == 1 else _FAR_OF_SEVERAL
-        return self.calm and self.window < part * self.goal
+        return self.calm and not self.lossy and self.window < part * self.goal
 
     @property
     def near(self) -> bool:
@@ -129,7 +131,7 @@ def crept(course: Course) -> float:
     if course.flows == 1 and course.unused >= _UNUSED:
         return course.window
     gain, tempo, most = _GAIN, period(course.base), math.inf
-    if course.rivals and course.calm:
+    if course.calm and (course.rivals or course.lossy):
         gain, tempo = _GAIN_AFTER_RIVALS, max(INTERVAL, course.base)
     elif course.rivals:
         gain = _GAIN_AMONG_RIVALS

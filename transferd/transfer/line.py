@@ -129,7 +129,7 @@ class Line:
         self.judged = True
         self._best = max(self._best, rate)
         self.peak = max(self.peak, rate)
-        self.part = rate / self._best
+        self.part = rate / self._best if self._best else 1.0
         if self.part > RISEN:
             self.rivals = False
         elif self.part < FALLEN:

@@ -359,6 +359,7 @@ class Pacing:
             rivals=rivals,
             calm=calm,
             unused=path.unused,
+            lossy=path.lossy,
         )
 
     def _restart(self, course: Course) -> None:
