@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lab import book, report, run
+from tests.lab import book, report, run, summary
 from tests.lab.cells import CELLS, USUAL, cells, tools
 from tests.lab.lanes import turns
 from tests.lab.link import Link
@@ -233,3 +233,35 @@ def test_a_table_has_room_for_figures_that_not_all_have() -> None:
         "| new | - | 40.0 |",
         "| measured | 2030-01-02 | 2030-01-02 |",
     ]
+
+
+def test_a_summary_shows_how_each_line_is_shared() -> None:
+    """A row is a link and who was in the foreground; other cells are not in this table."""
+    figures = {"foreground kept": 0.99, "is back in": 1.2}
+    name = "share-bbr@20M-400ms-1ms"
+    rows = summary.sharing([entry(name, "curl", **figures), entry("requests@20M-20ms-1ms", "curl")])
+    assert rows.splitlines()[2:] == [
+        "| 20 Mbit/s, 1 ms, 400 ms | bbr | curl | 0.99 | - | - | - | 1.20 |"
+    ]
+
+
+def test_a_summary_shows_what_matters_most_elsewhere() -> None:
+    """Of each other kind its figures, one in a row."""
+    rows = summary.others(
+        [
+            entry(_USUAL, "curl", **{"foreground kept": 1}),
+            entry("late-bbr@20M-20ms-1ms", "curl", **{"foreground kept": 0.5, "delay": 4}),
+            entry("requests@20M-20ms-1ms", "curl", **{"p95 beside ÷ alone": 5}),
+        ]
+    )
+    assert rows.splitlines()[2:] == [
+        "| 20 Mbit/s, 1 ms, 20 ms | late-bbr | curl | foreground kept | 0.50 |",
+        "| 20 Mbit/s, 1 ms, 20 ms | requests | curl | p95 beside ÷ alone | 5.00 |",
+    ]
+
+
+def test_a_summary_knows_a_figure_of_every_kind() -> None:
+    """No cell is left out of both tables, whatever kinds there are."""
+    for name in CELLS:
+        made = [entry(name, "transferd-low")]
+        assert len((summary.sharing(made) + "\n" + summary.others(made)).splitlines()) > 4
