@@ -1,6 +1,8 @@
 """A laboratory: how does a background download behave beside other traffic at a bottleneck?
 
-    python -m tests.lab [--cells PATTERN…] [--tools NAME,NAME…] [--runs N] [--output DIR]
+    python -m tests.lab [--cells PATTERN…] [--tools NAME,NAME…] [--runs N] [--lanes N]
+                        [--output DIR] [--add]
+    python -m tests.lab.summary [DIR] [--tools NAME,NAME…]
 
 It builds a small internet of network namespaces (`tests.lab.topology`), in which a router has a
 slow interface with a buffer, lets people download and browse in it, beside transferd's jobs and
@@ -8,7 +10,10 @@ beside what is used in its place (`tests.lab.scenarios`), and counts every 50 ms
 for whom and how long an echo takes. `--list` tells all cells, of which a part is measured where no
 pattern is given: that takes 75 minutes for each run, 11 of them for each tool, and half a minute a
 cell. Medians go into `lab.json` and `lab.md`, the first run of each cell over time into a picture.
-Which of two flows wins a full buffer is a matter of luck: ask for five runs.
+Which of two flows wins a full buffer is a matter of luck: ask for five runs. `--lanes` plays so
+many runs at once, each in a process and networks of its own; those at 1 Gbit/s need the machine,
+and are played alone in the end. `--add` keeps what `lab.json` holds of other cells and other tools;
+a summary prints what a README shows of it.
 
 It takes root, `ip` and `tc` of iproute2, `nsenter` and `setpriv` of util-linux, a kernel with
 veth, tun, sch_tbf and TCP's cubic and bbr (netem is not needed), curl, aria2c, wget2, nginx and

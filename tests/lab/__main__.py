@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
-
-import msgspec
 
 from tests.bench import machine
-from tests.bench.stage import quiet
 from tests.lab import report
+from tests.lab.book import Book, Entry, Results, decode, encode, entries, merged
 from tests.lab.cells import CELLS, USUAL, Cell, cells, tools
 from tests.lab.downloads import TOOLS
+from tests.lab.lanes import play
 from tests.lab.picture import draw
+from tests.lab.run import Run, planned
 from tests.lab.scenarios import Outcome
-from tests.lab.scene import MEMORY, scene
+from tests.lab.scene import MEMORY
 
-#: Cell → tool → its runs so far.
-Book: TypeAlias = dict[Cell, dict[str, list[Outcome]]]
-
-
-async def measure(cell: Cell, tool: str, lock: Path | None) -> Outcome:
-    """Let one tool play a cell once."""
-    kind = cell.kind
-    with scene(
-        cell.link,
-        foreground=kind.foreground,
-        background=kind.background,
-        tls=kind.tls,
-        proxied=kind.proxied,
-    ) as built:
-        async with kind.maker(tool, built) as download, quiet(lock):
-            return await kind.scenario(built, download)
-
-
-async def run(
-    chosen: Sequence[Cell], players: Sequence[str], runs: int, lock: Path | None, book: Book
-) -> None:
-    """Play cells so often, tools in turn; each run is printed, and put into *book*."""
-    for cell in chosen:
-        for _ in range(runs):
-            for tool in [tool for tool in players if tool in cell.kind.tools]:
-                outcome = await measure(cell, tool, lock)
-                book.setdefault(cell, {}).setdefault(tool, []).append(outcome)
-                print(report.text(cell, tool, outcome), flush=True)
+_BOOK = "lab.json"
 
 
 def _arguments() -> argparse.Namespace:
@@ -65,8 +38,17 @@ def _arguments() -> argparse.Namespace:
         "--tools", type=lambda names: names.split(","), default=TOOLS, metavar="NAME,NAME…"
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--lock", type=Path, help="a file to lock during each run")
-    return parser.parse_args()
+    parser.add_argument("--add", action="store_true", help="keep what is there of all else")
+    parser.add_argument("--lanes", type=int, default=1, help="how many runs there are at once")
+    parser.add_argument(
+        "--lock", type=lambda name: Path(name).resolve(), help="a file to lock during each run"
+    )
+    asked = parser.parse_args()
+    if asked.lanes < 1:
+        parser.error("--lanes is 1 at least")
+    if asked.lanes > 1 and asked.lock:
+        parser.error("--lock lets no other run be beside: it takes --lanes 1")
+    return asked
 
 
 def main() -> None:
@@ -81,24 +63,45 @@ def main() -> None:
         sys.exit(str(error))
     if os.geteuid() != 0:
         sys.exit("python -m tests.lab takes root, to make networks")
-    # Ended like that, it removes its files all the same.
+    output: Path = asked.output
+    kept = _kept(output / _BOOK) if asked.add else []
+    runs = planned(chosen, players, asked.runs)
+    ended: dict[Run, list[Outcome]] = {run: [] for run in runs}
+
+    def note(run: Run, outcome: Outcome) -> None:
+        ended[run].append(outcome)
+        print(report.text(run, outcome), flush=True)
+
+    # Ended like that, it ends what it runs, and writes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    for name in [name for name in os.environ if "proxy" in name.lower()]:
-        del os.environ[name]
-    book: Book = {}
     try:
-        asyncio.run(run(chosen, players, asked.runs, asked.lock, book))
+        asyncio.run(play(runs, asked.lanes, asked.lock, note))
     finally:
         # However far it has come: it takes hours.
-        _write(book, asked.output)
+        _write(_results(ended), kept, asked.lanes, output)
 
 
-def _write(results: report.Results, output: Path) -> None:
-    told = machine.describe({"memory": MEMORY})
+def _kept(path: Path) -> Sequence[Entry]:
+    return decode(path.read_bytes()).cells if path.exists() else []
+
+
+def _results(ended: Mapping[Run, Sequence[Outcome]]) -> Results:
+    found: dict[Cell, dict[str, Sequence[Outcome]]] = {}
+    for run, outcomes in ended.items():
+        if outcomes:
+            found.setdefault(run.cell, {})[run.tool] = outcomes
+    return found
+
+
+def _write(results: Results, kept: Sequence[Entry], lanes: int, output: Path) -> None:
+    if not results:
+        return
+    told = machine.describe({"memory": MEMORY}) | {"lanes": str(lanes)}
+    new = entries(results, datetime.datetime.now(datetime.UTC).date(), lanes)
+    book = Book(machine=told, cells=merged(kept, new))
     output.mkdir(parents=True, exist_ok=True)
-    document = report.document(results, told)
-    (output / "lab.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    table = report.markdown(results, told)
+    (output / _BOOK).write_bytes(encode(book))
+    table = report.markdown(book)
     (output / "lab.md").write_text(f"{table}\n", encoding="utf-8")
     for cell, players in results.items():
         draw(cell, players, told, output / f"{cell.name}.png")

@@ -1,64 +1,52 @@
-"""What the cells have shown, for people at a terminal, as a table, and for programs."""
+"""What the cells have shown, for people: at a terminal, and as tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
 
 from tests.bench.machine import headline
-from tests.bench.result import Figure, median, number
-from tests.lab.cells import Cell
+from tests.bench.result import number
+from tests.lab.book import Book, Entry
+from tests.lab.run import Run
 from tests.lab.scenarios import Outcome
 
-#: Cell → tool → its runs.
-Results: TypeAlias = Mapping[Cell, Mapping[str, Sequence[Outcome]]]
+_NOT_MEASURED = "-"
 
 
-def text(cell: Cell, tool: str, outcome: Outcome) -> str:
+def text(run: Run, outcome: Outcome) -> str:
     """Return a run for a terminal."""
-    said = ", ".join(f"{what} {_number(value)}" for what, value in outcome.figures.items())
-    return f"{cell.name} {tool}: {said}"
+    said = ", ".join(f"{what} {shown(value)}" for what, value in outcome.figures.items())
+    return f"{run.cell.name} {run.tool}: {said}"
 
 
-def figures(runs: Sequence[Outcome]) -> list[Figure]:
-    """Return the medians of some runs."""
-    return [median(what, [run.figures[what] for run in runs]) for what in runs[0].figures]
+def shown(value: float | None) -> str:
+    """Return a figure; None or infinite: it never happened."""
+    return "never" if value is None or not math.isfinite(value) else number(value)
 
 
-def markdown(results: Results, machine: Mapping[str, str]) -> str:
+def figure(entry: Entry, what: str) -> str:
+    """Return the median of one of its figures, if it has that."""
+    values = entry.figures.get(what)
+    return _NOT_MEASURED if values is None else shown(values.median)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
+    first, *lines = (f"| {' | '.join(line)} |" for line in [head, *rows])
+    return "\n".join([first, f"|{'---|' * len(head)}", *lines])
+
+
+def markdown(book: Book) -> str:
     """Return a table for each cell: tools as columns, figures as rows."""
-    tables = ["\n".join(_table(cell, tools)) for cell, tools in results.items()]
-    return "\n\n".join([*tables, f"{headline(machine)}; never: not within the run, or lost."])
+    tables = [
+        table([cell, *(entry.tool for entry in tools)], list(_rows(tools)))
+        for cell, tools in book.by_cell().items()
+    ]
+    return "\n\n".join([*tables, f"{headline(book.machine)}; never: not within the run, or lost."])
 
 
-def document(results: Results, machine: Mapping[str, str]) -> dict[str, Any]:
-    """Return everything as it goes into the JSON file; what never happened is null there."""
-    return {
-        "machine": dict(machine),
-        "cells": [
-            {
-                "cell": cell.name,
-                "link": cell.link,
-                "tool": tool,
-                "figures": {
-                    figure.what: {"median": figure.value, "runs": figure.values}
-                    for figure in figures(runs)
-                },
-            }
-            for cell, tools in results.items()
-            for tool, runs in tools.items()
-        ],
-    }
-
-
-def _table(cell: Cell, tools: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
-    columns = [figures(runs) for runs in tools.values()]
-    yield f"| {cell.name} | {' | '.join(tools)} |"
-    yield f"|---|{'---|' * len(tools)}"
-    for row in zip(*columns, strict=True):
-        yield f"| {row[0].what} | {' | '.join(_number(figure.value) for figure in row)} |"
-
-
-def _number(value: float) -> str:
-    return number(value) if math.isfinite(value) else "never"
+def _rows(tools: Sequence[Entry]) -> Iterator[list[str]]:
+    for what in dict.fromkeys(what for entry in tools for what in entry.figures):
+        yield [what, *(figure(entry, what) for entry in tools)]
+    yield ["measured", *(entry.measured.isoformat() for entry in tools)]

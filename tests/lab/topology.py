@@ -210,6 +210,6 @@ def _delay_box(router: Network, link: Link) -> Iterator[None]:
             process.kill()
 
 
-def until_parent_ends() -> Sequence[str]:
+def until_parent_ends(sent: str = "KILL") -> Sequence[str]:
     """Return what to put before a command, so that it does not outlive this process."""
-    return [require_program("setpriv"), "--pdeathsig", "KILL", "--"]
+    return [require_program("setpriv"), "--pdeathsig", sent, "--"]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lab import book, report, run, summary
 from tests.lab.cells import CELLS, USUAL, cells, tools
+from tests.lab.lanes import turns
 from tests.lab.link import Link
+from tests.lab.scenarios import Outcome
 from tests.lab.series import Series, interface_bytes, jain, shares
 from tests.lab.topology import Role
 
 _INTERVAL = 0.05
+_DAY = datetime.date(2030, 1, 2)
+_MACHINE = {"cpu": "a", "cores": "2", "memory": "3 GiB", "kernel": "6", "when": "2030-01-02T03"}
+_USUAL, _FAST = "share-cubic@100M-100ms-20ms", "share-cubic@1000M-100ms-20ms"
 _DEVICES = """\
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets
@@ -30,6 +38,13 @@ def recorded(rates: list[float], role: Role = Role.BACKGROUND) -> Series:
         everybody = dict.fromkeys((each.interface for each in Role), 0)
         series.add(number * _INTERVAL, everybody | {role.interface: int(received)})
     return series
+
+
+def entry(cell: str, tool: str, **figures: float) -> book.Entry:
+    """What a tool has shown, in a single run."""
+    outcome = Outcome(figures=figures, series=Series())
+    (made,) = book.entries({CELLS[cell]: {tool: [outcome]}}, _DAY, lanes=2)
+    return made
 
 
 def seconds(count: float) -> int:
@@ -150,3 +165,103 @@ def test_transferd_is_all_of_its_priorities() -> None:
     ]
     with pytest.raises(ValueError, match="no such tool: wget;"):
         tools(["wget"])
+
+
+def test_tools_play_a_cell_in_turn() -> None:
+    """What changes while it is measured concerns all tools; a kind leaves out what it must."""
+    chosen = cells(["cpu@20M-20ms-1ms", "pair@20M-20ms-1ms"])
+    runs = run.planned(chosen, ["transferd-low", "curl"], 2)
+    assert [(each.cell.name.partition("@")[0], each.tool) for each in runs] == [
+        *[("cpu", "transferd-low")] * 2,
+        *[("pair", "transferd-low"), ("pair", "curl")] * 2,
+    ]
+
+
+def test_who_needs_the_machine_plays_alone_and_last() -> None:
+    """Cells of 1 Gbit/s would measure the machine where anything else ran."""
+    fast, slow = (run.Run(cell=CELLS[name], tool="curl") for name in (_FAST, _USUAL))
+    assert turns([fast, slow, fast, slow], 3) == [(3, [slow, slow]), (1, [fast, fast])]
+    assert turns([fast], 2) == [(1, [fast])]
+    assert turns([slow], 1) == [(1, [slow])]
+
+
+def test_an_outcome_comes_back_from_its_process_as_it_was() -> None:
+    """Pictures and figures are made of all that a run has seen, echoes that were lost too."""
+    series = recorded([1e6] * seconds(1))
+    series.echoes.update({0.5: 0.02, 0.55: math.inf})
+    series.marks.append((0.5, "download starts"))
+    outcome = Outcome(figures={"yields in": math.inf, "kept": 1.0}, series=series)
+    assert run.decode(run.encode(outcome)) == outcome
+
+
+def test_what_is_added_takes_the_place_of_its_like() -> None:
+    """Figures of the same cell and tool are replaced, all others are kept."""
+    kept = [entry(_USUAL, tool, kept=0.2) for tool in ("curl", "wget2")]
+    new = [entry(_USUAL, "curl", kept=0.3), entry(_FAST, "curl", kept=0.4)]
+    assert book.merged(kept, new) == [new[0], kept[1], new[1]]
+
+
+def test_an_entry_says_when_it_was_measured_and_beside_how_many() -> None:
+    """Entries of other days stand beside it, and runs that had the machine for themselves."""
+    assert [
+        (each.measured, each.lanes) for each in (entry(_USUAL, "curl"), entry(_FAST, "curl"))
+    ] == [(_DAY, 2), (_DAY, 1)]
+
+
+def test_what_never_happened_is_null_in_the_file() -> None:
+    """JSON has no infinity; medians and runs come back as they went in."""
+    written = book.Book(machine=_MACHINE, cells=[entry(_USUAL, "curl", yields=math.inf, kept=0.5)])
+    read = book.decode(book.encode(written))
+    assert read == written
+    assert read.cells[0].figures["yields"] == book.Values(None, [None])
+
+
+def test_the_committed_results_can_be_added_to() -> None:
+    """They are as the laboratory writes them."""
+    data = (Path(report.__file__).parent / "results" / "lab.json").read_bytes()
+    assert book.decode(data).cells
+
+
+def test_a_table_has_room_for_figures_that_not_all_have() -> None:
+    """What was measured earlier may have other figures."""
+    both = [entry(_USUAL, "curl", kept=0.2, old=3), entry(_USUAL, "wget2", kept=math.inf, new=40)]
+    assert report.markdown(book.Book(machine=_MACHINE, cells=both)).splitlines()[:6] == [
+        f"| {_USUAL} | curl | wget2 |",
+        "|---|---|---|",
+        "| kept | 0.20 | never |",
+        "| old | 3.00 | - |",
+        "| new | - | 40.0 |",
+        "| measured | 2030-01-02 | 2030-01-02 |",
+    ]
+
+
+def test_a_summary_shows_how_each_line_is_shared() -> None:
+    """A row is a link and who was in the foreground; other cells are not in this table."""
+    figures = {"foreground kept": 0.99, "is back in": 1.2}
+    name = "share-bbr@20M-400ms-1ms"
+    rows = summary.sharing([entry(name, "curl", **figures), entry("requests@20M-20ms-1ms", "curl")])
+    assert rows.splitlines()[2:] == [
+        "| 20 Mbit/s, 1 ms, 400 ms | bbr | curl | 0.99 | - | - | - | 1.20 |"
+    ]
+
+
+def test_a_summary_shows_what_matters_most_elsewhere() -> None:
+    """Of each other kind its figures, one in a row."""
+    rows = summary.others(
+        [
+            entry(_USUAL, "curl", **{"foreground kept": 1}),
+            entry("late-bbr@20M-20ms-1ms", "curl", **{"foreground kept": 0.5, "delay": 4}),
+            entry("requests@20M-20ms-1ms", "curl", **{"p95 beside ÷ alone": 5}),
+        ]
+    )
+    assert rows.splitlines()[2:] == [
+        "| 20 Mbit/s, 1 ms, 20 ms | late-bbr | curl | foreground kept | 0.50 |",
+        "| 20 Mbit/s, 1 ms, 20 ms | requests | curl | p95 beside ÷ alone | 5.00 |",
+    ]
+
+
+def test_a_summary_knows_a_figure_of_every_kind() -> None:
+    """No cell is left out of both tables, whatever kinds there are."""
+    for name in CELLS:
+        made = [entry(name, "transferd-low")]
+        assert len((summary.sharing(made) + "\n" + summary.others(made)).splitlines()) > 4
