@@ -18,6 +18,7 @@ from tests.support.ways import Way
 from tests.support.worker import PLAIN, Book, Desk, worker_task
 from transferd.model.job import Priority, Settings
 from transferd.model.rates import Rates
+from transferd.transfer.pacing import LARGEST
 from transferd.wire import link
 from transferd.worker import manners
 from transferd.worker.window import Window, open_plain, open_steerable
@@ -133,6 +134,29 @@ async def test_a_job_that_comes_to_the_front_yields_no_more(
             await retune(desk, book, Priority.FOREGROUND)
             assert isinstance(await desk.end(book), link.Drained)
     assert len(opened) == 1
+
+
+async def test_the_window_of_a_job_that_comes_to_the_front_stays_open(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has steered it lets go of it before it is opened, not after."""
+    sizes: list[int] = []
+    clamp = Window.clamp
+
+    def note(window: Window, size: int) -> None:
+        sizes.append(size)
+        clamp(window, size)
+
+    monkeypatch.setattr(Window, "clamp", note)
+    monkeypatch.setattr(manners, "within_machine", lambda _: False)
+    book = way.book(tmp_path)
+    async with way.worker() as desk:
+        settings = replace(way.settings, priority=Priority.LOW, max_rate=SLOW)
+        await desk.start(book, settings=settings)
+        await moving(desk, book)
+        await retune(desk, book, Priority.FOREGROUND)
+        assert isinstance(await desk.end(book), link.Drained)
+    assert sizes[-1] == LARGEST
 
 
 async def test_a_job_that_goes_to_the_back_begins_to_yield(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from transferd.transfer.delay import Look
@@ -15,6 +17,7 @@ STANCE = Stance(
     window=WINDOW,
     flows=1,
     smallest=False,
+    small=False,
     slowed=False,
     steady=True,
     explicable=True,
@@ -102,3 +105,29 @@ def test_what_a_window_has_to_spare_is_known_but_not_behind_a_proxy() -> None:
             path.measure(step * 0.05, look, 0, STANCE)
     assert plain.unused == pytest.approx(5.0, rel=0.1)
     assert proxied.unused == 0.0
+
+
+def test_a_flow_that_has_made_room_takes_no_jitter_for_a_queue() -> None:
+    """What a radio link does to single packets would keep it at its smallest window for ever."""
+    path = estimate()
+    small = replace(STANCE, small=True, smallest=True, window=2896.0, advertised=2944)
+    for step in range(1, 40):
+        jitter = 0.0 if step % 3 == 0 else 0.006
+        path.measure(step * 0.05, Look(received=1448 * step, rtt=BASE + jitter), 0, small)
+    assert path.queue == pytest.approx(0.0, abs=0.0005)
+    queues = []
+    for step in range(40, 70):
+        jitter = 0.0 if step % 3 == 0 else 0.006
+        look = Look(received=int(RATE * step * 0.05), rtt=BASE + jitter)
+        path.measure(step * 0.05, look, 0, STANCE)
+        queues.append(path.queue)
+    assert max(queues) <= 0.0005
+
+
+def test_a_queue_that_lasts_is_seen_all_the_same() -> None:
+    """Others' queues do not vanish within a fifth of a second."""
+    path = estimate()
+    small = replace(STANCE, small=True, smallest=True, window=2896.0, advertised=2944)
+    for step in range(1, 20):
+        path.measure(step * 0.05, Look(received=1448 * step, rtt=BASE + 0.03), 0, small)
+    assert path.queue == pytest.approx(0.03, abs=0.001)

@@ -22,8 +22,10 @@ _SPAN: Seconds = 0.2
 _TOLERANCE: Seconds = 0.001
 #: A kernel's clock may be that coarse.
 _FRESH: Seconds = 0.004
-#: A flow at its smallest window believes a delay that has not moved for so long.
-_STEADY: Seconds = 30.0
+#: A flow at its smallest window believes a delay that has not moved for so long, the smallest of
+#: each such time being what counts.
+_STEADY: Seconds = 15.0
+_BLOCK: Seconds = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ class BaseDelay:
         self._shortest = first
         self._steady_since = now
         self._least = self._most = first
+        self._block = (now, math.inf)
 
     def learn(self, now: Seconds, sample: Seconds) -> None:
         """Take a *sample* into account; the shortest of a minute may be a mistake of timing."""
@@ -170,9 +173,16 @@ class BaseDelay:
         Queues of others rise and fall; a longer route does neither. This spares the flow the
         minutes until the old base is forgotten.
         """
-        self._least, self._most = min(self._least, sample), max(self._most, sample)
+        since, shortest = self._block
+        if now - since < _BLOCK:
+            self._block = (since, min(shortest, sample))
+            return
+        self._block = (now, sample)
+        if shortest == math.inf:
+            return
+        self._least, self._most = min(self._least, shortest), max(self._most, shortest)
         if self._most - self._least > band:
-            self._least = self._most = sample
+            self._least = self._most = shortest
             self._steady_since = now
         elif now - self._steady_since > _STEADY:
             self._minutes.clear()

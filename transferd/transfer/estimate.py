@@ -21,6 +21,11 @@ _UNLIKELY = 1.3
 _DOUBTS = 5
 #: Rounds that are measured at once.
 _MARKS = 8
+#: A flow that has made room believes the shortest round trip of so long: what does not last is no
+#: queue, but a radio link, or a processor that was busy. It has seen one of those if they differ
+#: all the same, and believes nothing less for so long.
+_PATIENCE: Seconds = 0.2
+_UNEVEN: Seconds = 30.0
 #: So long a loss is remembered.
 _LOSSY: Seconds = 60.0
 #: What waited for longer than this part of the base delay came in a bunch.
@@ -45,6 +50,8 @@ class Stance:
     flows: int
     #: Its window is the smallest that there is.
     smallest: bool
+    #: Its window is so small that it makes no queue to speak of.
+    small: bool
     #: It has made itself small, to see the base delay.
     slowed: bool
     #: Its rate is what its window and its rivals leave it, not what a change of the window makes.
@@ -92,6 +99,7 @@ class Estimate:
         self._received = received
         self._disordered = 0
         self._gaps = False
+        self._uneven_until = now
         self._lost: Seconds = -math.inf
         self._rounds = Rounds(received, advertised, segment)
 
@@ -150,7 +158,7 @@ class Estimate:
         """
         self.saw(now, look)
         sample = self._sample(look, stance)
-        known = self._learn(now, look, sample, stance.slowed)
+        known = self._learn(now, look, sample, stance)
         if known and (sample is not None or not stance.slowed):
             self._judge(now, look, sample, stance)
         if known and self._proxied and not stance.slowed:
@@ -158,21 +166,30 @@ class Estimate:
         self._now, self._received = now, look.received
         return known
 
-    def _learn(self, now: Seconds, look: Look, sample: Sample | None, slowed: bool) -> bool:
+    def _learn(self, now: Seconds, look: Look, sample: Sample | None, stance: Stance) -> bool:
         """Learn how long a round trip takes."""
         if sample is not None:
             self._recent.append((now, sample.rtt))
-            while self._recent[0][0] < now - self.rtt:
+            patient = stance.small or now < self._uneven_until
+            while self._recent[0][0] < now - max(self.rtt, _PATIENCE if patient else 0.0):
                 self._recent.popleft()
             self.rtt = min(least for _, least in self._recent)
             self._base.learn(now, sample.rtt)
+            if stance.small and self._uneven:
+                self._uneven_until = now + _UNEVEN
             return True
-        if slowed:
+        if stance.slowed:
             return True
         if look.rtt is None and (waiting := self._rounds.waiting(now)) > 1.25 * self.rtt:
             self.rtt = waiting
             return True
         return False
+
+    @property
+    def _uneven(self) -> bool:
+        """Whether round trips differ where there is no queue."""
+        longest = max(rtt for _, rtt in self._recent)
+        return self.rtt - self.base <= self.little < longest - self.rtt
 
     def _judge(self, now: Seconds, look: Look, sample: Sample | None, stance: Stance) -> None:
         """Tell how much of a round trip is queue, and whose."""

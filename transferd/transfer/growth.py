@@ -10,9 +10,9 @@ from transferd.model.units import Seconds
 #: The time from one step to the next.
 INTERVAL: Seconds = 0.05
 
-#: What a window does shows after two base delays; a base that was measured over a queue is not to
-#: make that longer than this.
-_LONGEST: Seconds = 0.25
+#: What a window does shows after two base delays, as long as those of paths over satellites; a base
+#: that was measured over a queue is not to make that longer.
+_LONGEST: Seconds = 1.6
 
 #: The growth in such a time while nothing is known of the line: double, or less when bytes come in
 #: bunches, as they do before the line is full; and when it has seemed full once.

@@ -217,6 +217,7 @@ class Pacing:
             window=self._window,
             flows=self._flows,
             smallest=self._window <= self._floor,
+            small=self._window <= _SMALL * self._floor,
             slowed=phase is Phase.SLOWED,
             steady=phase not in (Phase.SLOWED, Phase.PROBING) and settled,
             # What comes until then tells of a larger window.

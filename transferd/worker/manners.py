@@ -190,8 +190,8 @@ class Conduct:
     def change(self, other: Callable[[Handler | None], Pace]) -> None:
         """Go on otherwise; in the loop's thread."""
         with self._lock:  # or the pace so far would go on to steer what the other one has set
-            before, self._pace = self._pace, other(self.handler)
-        before.close()
+            self._pace.close()
+            self._pace = other(self.handler)
 
     def close(self) -> None:
         """See Pace.close."""

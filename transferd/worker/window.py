@@ -137,8 +137,12 @@ class Window:
         """Have the kernel keep only little of what nobody reads, or what it thinks right."""
         if little:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LITTLE)
-        else:
+            return
+        try:
             self._socket.setsockopt(socket.SOL_SOCKET, _BUFFER_LOCK, 0)
+        except OSError:
+            # An older kernel keeps the size that it was told; then let that be a large one.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGEST)
 
     def open(self) -> None:
         """Advertise whatever the kernel thinks right, up to what was thought of at the start."""
