@@ -78,6 +78,15 @@ def test_a_loss_is_remembered_for_a_minute() -> None:
     assert seen == [False, True, True, True, False]
 
 
+def test_a_loss_from_a_small_window_is_somebody_elses() -> None:
+    """Whoever fills the buffer loses some of all that comes; that it is short is not said."""
+    path = estimate()
+    small = replace(STANCE, small=True, smallest=True, window=2896.0, advertised=2944)
+    for now in (0.05, 0.1, 0.15):
+        path.measure(now, Look(received=2896, rtt=BASE, disordered=int(now > 0.06)), 0, small)
+    assert not path.lossy
+
+
 def test_where_nothing_has_ever_come_nothing_is_compared() -> None:
     """A best rate of nothing is no measure."""
     path = estimate()

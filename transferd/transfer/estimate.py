@@ -193,7 +193,7 @@ class Estimate:
 
     def _judge(self, now: Seconds, look: Look, sample: Sample | None, stance: Stance) -> None:
         """Tell how much of a round trip is queue, and whose."""
-        self._mind_gaps(look)
+        self._mind_gaps(look, stance)
         self.longest = self._ceiling.add(now, look.received, stance.advertised, self.rtt)
         self._doubt()
         if stance.smallest and sample is not None:
@@ -202,13 +202,14 @@ class Estimate:
         self.queue = self.rtt - self.base
         self._look_at_line(now, look.received, sample, stance)
 
-    def _mind_gaps(self, look: Look) -> None:
+    def _mind_gaps(self, look: Look, stance: Stance) -> None:
         """Compare no rates where segments were lost.
 
         What waits for one of those counts all at once when that has come again.
         """
         gaps = look.disordered != self._disordered
-        if gaps:
+        if gaps and not stance.small:
+            # One that is lost from a small window says how full a buffer is, not how short.
             self._lost = self._now
         if gaps or self._gaps:
             self.line.forget()
