@@ -34,7 +34,7 @@ from transferd.model.failures import Failure
 from transferd.model.job import Job, JobId, Priority
 from transferd.model.limits import Quota
 from transferd.model.notices import NoticeKind
-from transferd.model.queue import Change
+from transferd.model.queue import Change, Retry
 from transferd.model.states import TRANSITIONS, JobEvent, JobState
 
 ID = "6f1c9a52-0d6e-4b1b-9b06-000000000001"
@@ -329,6 +329,19 @@ async def test_the_network_says_nothing_of_a_server_that_has_answered(queue: Que
     assert await queue.jobs.hasten(100.0, 150.0, after=0, limit=9) is None
     assert (await queue.jobs.job(told)).retry_at == 300.0
     assert (await queue.jobs.job(endless)).retry_at is None
+
+
+async def test_what_was_said_for_one_network_is_over_on_another(queue: Queue) -> None:
+    """A login page or a proxy may have asked for the day in the server's name."""
+    busy = Failure(code="http_503", message="it is busy", http_status=503)
+    day = Retry(at=86_500.0, delay=86_400.0, here=True)
+    told = await _waits(queue, replace(stumble(), failure=busy, retry=day))
+    await queue.jobs.hasten(100.0, 150.0, after=0, limit=9)
+    assert (await queue.jobs.job(told)).retry_at == 150.0
+    await queue.jobs.retry(150.0, NOW, limit=9)
+    await queue.apply(told, JobEvent.DISPATCH)
+    later = replace(stumble(300.0), failure=busy)
+    assert not (await queue.apply(told, JobEvent.STUMBLE, change=later)).retry_here
 
 
 async def test_a_wait_that_nobody_has_tried_for_counts_no_attempt(queue: Queue) -> None:

@@ -27,6 +27,7 @@ from tests.support.scripted_daemon import ScriptedDaemon, ScriptedService, scrip
 from transferd import __version__
 from transferd.cli.__main__ import perform
 from transferd.cli.arguments import parse
+from transferd.cli.outcomes import Exit
 from transferd.cli.output import Output
 from transferd.client.job import Job
 from transferd.client.manager import Manager, connect
@@ -38,11 +39,12 @@ from transferd.model.credentials import (
     Scheme,
     Target,
 )
-from transferd.model.errors import Conflict
+from transferd.model.errors import Conflict, NoDaemon
 from transferd.model.failures import Failure
 from transferd.model.job import Blocker, Cost, File, JobId
 from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
+from transferd.wire.api import JobAnswer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -539,6 +541,32 @@ async def test_settings_are_changed_of_many_jobs(
     done = await ctl(daemon, "set", "a", "b", "--priority", "low", "--json")
     assert [job["priority"] for job in done.json["jobs"]] == ["low", "low"]
     assert re.search("^cost +default$", (await ctl(daemon, "show", "a")).stdout, re.MULTILINE)
+
+
+async def test_what_was_done_is_told_before_the_daemon_went_away(
+    daemon: ScriptedDaemon,
+    service: ScriptedService,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program that changes many jobs learns which of them are changed, and why it ended."""
+    for name in ("a", "b"):
+        await manager.create_job(name)
+    change = Job.change
+
+    async def once(job: Job, **said: Any) -> JobAnswer:
+        monkeypatch.setattr(Job, "change", gone)
+        return await change(job, **said)
+
+    async def gone(job: Job, **said: Any) -> JobAnswer:
+        raise NoDaemon("cannot reach the daemon")
+
+    monkeypatch.setattr(Job, "change", once)
+    done = await ctl(daemon, "set", "a", "b", "--priority", "low", "--json")
+    assert done.status == Exit.NO_DAEMON
+    told, error = (json.loads(line) for line in done.stdout.splitlines())
+    assert [(job["name"], job["priority"]) for job in told["jobs"]] == [("a", "low")]
+    assert error["error"]["exit"] == Exit.NO_DAEMON
 
 
 # ── which job ──────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from tests.support.service import (
     spec,
 )
 from transferd.config import Config
+from transferd.model.failures import Failure
 from transferd.model.job import Job, JobSpec, Priority
 from transferd.model.notices import NoticeKind
 from transferd.model.states import JobState
@@ -118,6 +119,26 @@ async def test_a_server_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path)
         (blocker,) = await service.parts.jobs.why(ME, job.id)
         assert blocker.until is not None
         assert blocker.until - datetime.now(UTC) > timedelta(seconds=7100)
+
+
+async def test_what_was_asked_for_beyond_our_own_delays_holds_on_one_network(
+    tmp_path: Path,
+) -> None:
+    """A login page may ask for a day in the server's name: another network is tried."""
+    queue = msgspec.structs.replace(QUICK.queue, max_retry_delay_seconds=4000.0)
+    async with running_service(tmp_path, msgspec.structs.replace(QUICK, queue=queue)) as service:
+        jobs = [await service.create(spec(f"/{n}", settings=PATIENT)) for n in range(2)]
+        worker = await service.worker()
+        starts = [await worker.hears(link.Start, n + 1) for n in range(2)]
+        busy = Failure(code="http_503", message="it is busy", http_status=503)
+        for start, asks in zip(starts, (7200.0, 3600.0), strict=True):
+            await worker.say(link.Failed(start.job, start.run, busy, asks))
+        for job in jobs:
+            await service.until(job, in_state(JobState.TRANSIENT_ERROR, "http_503"))
+        await service.parts.network._on_route()
+        assert (await worker.hears(link.Start, 3)).job == starts[0].job
+        waiting = await service.parts.jobs.get(ME, starts[1].job)
+        assert waiting.state is JobState.TRANSIENT_ERROR
 
 
 async def test_a_job_whose_server_asked_for_time_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,24 @@ from jeepney.io.asyncio import open_dbus_connection
 from tests.support.bus import NAME, PATH, network_manager, private_bus
 from tests.support.clocks import WallClock
 from transferd.model.costs import NETWORK_MANAGER, UNKNOWN, LinkCost
+from transferd.service import networkmanager
 from transferd.service.metering import Metering
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 METERED = NETWORK_MANAGER[1]
+
+
+class HandClock(WallClock):
+    """Whose steady time is the test's, too."""
+
+    def steady(self) -> float:
+        """Seconds since noon."""
+        return (self.moment - NOON).total_seconds()
+
+    def wake_after(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.moment += timedelta(seconds=seconds)
+        self.wake()
 
 
 class Listener:
@@ -31,7 +45,7 @@ class Listener:
     def __init__(self, bus: str) -> None:
         self.heard: list[LinkCost] = []
         self._news = asyncio.Event()
-        self.clock = WallClock(NOON)
+        self.clock = HandClock(NOON)
         self.organ = Metering(self._hear, self.clock, bus)
 
     def _hear(self, cost: LinkCost) -> None:
@@ -150,10 +164,14 @@ async def test_without_a_bus_nothing_is_watched_nor_imported(tmp_path: Path) -> 
     assert await process.wait() == 0
 
 
+@pytest.mark.parametrize("gone", [True, False])
 async def test_a_bus_that_is_lost_is_tried_again_soon_and_what_was_said_holds(
-    tmp_path: Path,
+    tmp_path: Path, *, gone: bool
 ) -> None:
-    """A restarted bus lets no job onto a metered link; one that is gone for good says nothing."""
+    """A restarted bus lets no job onto a metered link; one that is lost for good says nothing.
+
+    Be it gone, or a socket behind which nobody lets us in.
+    """
     path = tmp_path / "bus"
     path.touch()  # nobody listens there
     async with listening(f"unix:path={path}") as listener:
@@ -163,13 +181,16 @@ async def test_a_bus_that_is_lost_is_tried_again_soon_and_what_was_said_holds(
             listener.clock.wake()
             await listener.hears(METERED)
             await bus.end()
-        path.unlink(missing_ok=True)
-        for delay in (2, 5, 10, 30):
+        assert path.exists()
+        if gone:
+            path.unlink()
+        for delay in (2, 5, 10, 30, 60):
             await listener.sleeps(delay)
             assert listener.heard == [METERED]
-            listener.clock.wake()
+            listener.clock.wake_after(delay)
         await listener.hears(UNKNOWN)
-        await listener.sleeps(60)
+        path.unlink(missing_ok=True)
+        await listener.clock.nap(7)
         async with private_bus(tmp_path) as bus, network_manager(bus.address, 1):
             listener.clock.wake()
             await listener.hears(METERED)
@@ -199,6 +220,23 @@ async def test_a_bus_that_has_just_come_back_knows_of_nobody_yet(
                 else:
                     async with network_manager(bus.address, manager):
                         await listener.hears(cost)
+
+
+async def test_a_manager_that_does_not_answer_is_left_as_a_bus_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has changed, and will not say to what: what it said last does not hold for ever."""
+    async with (
+        private_bus(tmp_path) as bus,
+        network_manager(bus.address, 1) as manager,
+        listening(bus.address) as listener,
+    ):
+        await listener.hears(METERED)
+        manager.mute = True
+        monkeypatch.setattr(networkmanager, "_PATIENCE", 0.0)
+        await manager.become(2)
+        await listener.sleeps(1)
+        assert listener.heard == [METERED]
 
 
 async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -93,6 +93,8 @@ class NetworkManager:
         self._connection = connection
         self._metered = metered
         self.asked = 0
+        #: It hears, and answers no more.
+        self.mute = False
 
     async def become(self, metered: int) -> None:
         """Take another value, and tell of it."""
@@ -115,6 +117,8 @@ class NetworkManager:
             if message.header.message_type is not MessageType.method_call:
                 continue
             self.asked += 1
+            if self.mute:
+                continue
             if message.body == (NAME, "Metered"):
                 answer = new_method_return(message, "v", (("u", self._metered),))
             else:

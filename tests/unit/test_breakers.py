@@ -42,12 +42,17 @@ class Fleet:
         return run
 
     def fail(
-        self, *hosts: str, owner: int = 1000, failure: Failure = BUSY, asks: float = 0
+        self,
+        *hosts: str,
+        owner: int = 1000,
+        failure: Failure = BUSY,
+        asks: float = 0,
+        here: bool = False,
     ) -> float:
         """Let a run fail; returns for how long its server is left alone."""
         run = self.run(*hosts, owner=owner)
         try:
-            return self.breakers.failed(run, failure, asks)
+            return self.breakers.failed(run, failure, asks, here=here)
         finally:
             self.breakers.ended(run)
 
@@ -177,6 +182,15 @@ def test_when_the_network_is_back_those_are_asked_that_did_not_answer(fleet: Fle
     fleet.breakers.network_back()
     assert fleet.rests("silent.example") == 0
     assert fleet.rests("busy.example") == 60
+
+
+def test_a_day_that_a_login_page_asked_for_is_over_on_another_network(fleet: Fleet) -> None:
+    """It spoke in the server's name, and those that failed after it did not end that."""
+    for asks in (0.0, 86_400.0, 0.0):
+        fleet.fail(asks=asks, here=asks > 0)
+    assert fleet.rests() >= 86_400
+    fleet.breakers.network_back()
+    assert fleet.rests() == 0
 
 
 def test_nobody_fills_the_memory_with_servers(fleet: Fleet) -> None:

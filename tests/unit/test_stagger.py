@@ -48,6 +48,37 @@ def test_a_hold_ends_and_is_not_made_longer() -> None:
     assert stagger.until(Priority.NORMAL) is None
 
 
+def test_a_window_is_not_over_before_its_jobs_may_start() -> None:
+    """However short it is: they start in its first quarter, and whoever was held back longer."""
+    clock = HandClock(1000.0)
+    stagger = holding(clock)
+    stagger.hold({Priority.NORMAL: 40.0, Priority.LOW: 4000.0})
+    assert stagger.until(Priority.NORMAL) == 1000 + 40 / 4 * 0.5
+    assert stagger.until(Priority.LOW) == stagger.until(Priority.HIGH) == 1050
+    stagger.configure(1000.0)
+    assert stagger.until(Priority.NORMAL) == 1005
+    clock.moment = 1005.0
+    stagger.hold({Priority.NORMAL: 8000.0})
+    assert stagger.until(Priority.NORMAL) == 1005 + 1000 * 0.5
+
+
+def test_one_owner_cannot_have_others_new_jobs_wait() -> None:
+    """Only so many of his start at once; when some have started, others may again."""
+    stagger = holding(HandClock())
+    for number in range(20_000):
+        stagger.call(queued_job(f"many-{number}", owner=1000))
+    assert len(called(stagger)) == 1000
+    stagger.call(queued_job("other", owner=1001))
+    stagger.started(queued_job("many-0").id)
+    for name in ("next", "one-more"):
+        stagger.call(queued_job(name, owner=1000))
+    assert called(stagger)[-2:] == ["other", "next"]
+    for owner in range(2000, 2020):
+        for number in range(1000):
+            stagger.call(queued_job(f"{owner}-{number}", owner=owner))
+    assert len(called(stagger)) == 10_000
+
+
 def test_without_a_spread_nobody_is_held_back() -> None:
     """0 switches it off."""
     assert holding(HandClock(), spread=0.0).held == {}
@@ -66,7 +97,7 @@ def test_another_spread_counts_for_those_who_are_held_back_already() -> None:
 def test_a_window_that_opens_for_some_holds_nobody_else_back() -> None:
     """Who could start all the time does not wait for those who could not."""
     stagger = Stagger(HandClock(), lambda: 0.5, 100.0)
-    stagger.hold([Priority.LOW])
+    stagger.hold({Priority.LOW: None})
     assert set(stagger.held) == {Priority.LOW}
     assert stagger.holds(queued_job("high", priority=Priority.HIGH)) is None
     assert stagger.holds(queued_job("low", priority=Priority.LOW)) is not None
@@ -76,7 +107,7 @@ def test_what_was_asked_for_before_a_window_opened_waits_for_its_moment() -> Non
     """It waited for the window as all the others do, however it came to be there."""
     stagger = holding(HandClock())
     stagger.call(queued_job("early"))
-    stagger.hold([Priority.NORMAL])
+    stagger.hold({Priority.NORMAL: None})
     stagger.call(queued_job("late"))
     assert called(stagger) == ["late"]
 

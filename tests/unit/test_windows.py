@@ -85,6 +85,14 @@ async def test_a_window_opens_and_closes_by_the_clock() -> None:
     assert (heard.rates, heard.woken) == ([WORK, FREE], 2)
 
 
+def test_it_is_known_how_long_a_window_lasts() -> None:
+    """Whoever starts a little later starts within it; one without an end has room for all."""
+    clock, heard = WallClock(MONDAY + timedelta(hours=7, minutes=30)), Heard()
+    organ = windows(clock, heard)
+    assert organ.remaining(Priority.NORMAL) == 1800
+    assert organ.remaining(Priority.LOW) is None
+
+
 async def test_only_the_clock_opens_a_window_on_many_machines_at_one_moment() -> None:
     """A reload, another link and another interface are of one machine alone: nobody waits."""
     clock, heard = WallClock(MONDAY + timedelta(hours=17, minutes=59, seconds=55)), Heard()

@@ -77,6 +77,8 @@ async def _each(
                 before = job.answer
                 answers.append(await verb(job))
             except NoDaemon:
+                if output.json and answers:  # what has been done stays done
+                    output.document({"jobs": answers})
                 raise
             except (TransferdError, CommandError) as error:
                 if len(options.job) == 1:

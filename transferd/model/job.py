@@ -251,6 +251,8 @@ class Job:
     retry_at: float | None = None
     #: The delay that retry_at was made from; no wait after a restart is longer.
     retry_delay: Seconds = 0.0
+    #: Whether the wait is over on another network.
+    retry_here: bool = False
     #: Active time so far; resume sets it to zero.
     active_seconds: Seconds = 0.0
     #: Time without progress so far; a byte sets it to zero.

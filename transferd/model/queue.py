@@ -48,6 +48,9 @@ class Retry:
 
     at: Seconds
     delay: Seconds
+    #: Its server asked for more than anybody waits by himself: that holds on this network alone.
+    #: A login page or a proxy may have said it.
+    here: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,11 @@ class Schedule:
                 return at
         return None
 
+    def closes(self, priority: Priority, moment: datetime, zone: tzinfo) -> datetime | None:
+        """Return when a priority is left without any bandwidth the next time."""
+        changes = self.changes(moment, zone)
+        return next((at for at, rates in changes if rates.of(priority) == 0), None)
+
     def ends(self, level: Priority | None, moment: datetime, zone: tzinfo) -> datetime | None:
         """Return when the limit of a priority, or of all jobs (None), becomes another."""
         now = self.rates(moment, zone).at(level)

@@ -39,6 +39,8 @@ class _Distress:
     breaker: Breaker
     failures: int
     code: str
+    #: It is left alone on this network only: it asked for more than anybody waits by himself.
+    here: bool = False
 
 
 class Breakers:
@@ -76,8 +78,13 @@ class Breakers:
         self._keep(run, place, replace(known, breaker=known.breaker.begun(run.number, now)))
         return None
 
-    def failed(self, run: Run, failure: Failure, retry_after: Seconds) -> Seconds:
-        """Take how a run has failed; returns for how long its server is left alone from now on."""
+    def failed(
+        self, run: Run, failure: Failure, retry_after: Seconds, *, here: bool = False
+    ) -> Seconds:
+        """Take how a run has failed; returns for how long its server is left alone from now on.
+
+        What it has asked for may hold *here* alone, on this network.
+        """
         verdict, policy = blames_server(failure), self._policy
         if verdict is None or policy is None:
             return 0.0
@@ -93,7 +100,8 @@ class Breakers:
         # A breaker counts until it opens, and begins anew where the last failure is long ago.
         opened = before is not None and before.breaker.until is not None
         failures = before.failures + 1 if before and opened else breaker.failures
-        self._keep(run, place, _Distress(breaker, failures, failure.code))
+        here = here or (before is not None and before.here and before.breaker.wait(now, policy) > 0)
+        self._keep(run, place, _Distress(breaker, failures, failure.code, here))
         if breaker.rests > (before.breaker.rests if before else 0):
             fields = {
                 "owner": run.claim.owner,
@@ -118,9 +126,13 @@ class Breakers:
                 known[place] = replace(each, breaker=each.breaker.ended(run.number))
 
     def network_back(self) -> None:
-        """Forget servers that did not answer: it may have been the network."""
+        """Forget servers that did not answer, or in whose place another may have answered."""
         for owner, known in tuple(self._known.items()):
-            kept = {at: each for at, each in known.items() if each.code.startswith("http_")}
+            kept = {
+                at: each
+                for at, each in known.items()
+                if each.code.startswith("http_") and not each.here
+            }
             self._known[owner] = kept
             if not kept:
                 del self._known[owner]

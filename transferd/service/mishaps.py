@@ -54,7 +54,8 @@ class Mishaps:
         """Take that the worker has failed; the run began at *started*."""
         if message.failure.kind.transient:
             wait = message.retry_after or 0.0
-            rest = self._breakers.failed(run, message.failure, wait)
+            here = wait > self._times.cap
+            rest = self._breakers.failed(run, message.failure, wait, here=here)
             await self.stumble(run, self._asked(message.failure, wait), wait, started, rest)
         else:
             self._breakers.failed(run, message.failure, 0.0)
@@ -97,7 +98,11 @@ class Mishaps:
         change = Change(
             failure=failure,
             counts=failure.code not in _UNCOUNTED,
-            retry=Retry(at=self._clock.steady() + delay, delay=delay),
+            retry=Retry(
+                at=self._clock.steady() + delay,
+                delay=delay,
+                here=max(retry_after or 0.0, rest) > self._times.cap,
+            ),
             active=spent,
             stuck=stuck + (delay if failure.kind.remedy is not Remedy.SPACE else 0.0),
         )

@@ -25,7 +25,7 @@ from transferd.model.costs import NETWORK_MANAGER, UNKNOWN, LinkCost
 from transferd.model.job import Seconds
 
 _NAME, _PATH = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
-#: A bus that takes longer to let us in hangs.
+#: A bus that takes longer to let us in hangs, and so does whoever takes longer to answer.
 _PATIENCE: Seconds = 10.0
 
 
@@ -75,17 +75,20 @@ class _Inquiry:
         self._connection = connection
         self._tell = tell
         self._asked: int | None = None
+        #: When the answer to come is overdue, on the loop's clock.
+        self._due: float | None = None
         #: Whether the answer to come may be out of date.
         self._stale = False
 
     async def run(self) -> None:
         await self._ask()
         while True:
-            message = await self._connection.receive()
+            async with asyncio.timeout_at(self._due):
+                message = await self._connection.receive()
             if message.header.message_type is MessageType.signal:
                 await self._ask()
             elif message.header.fields.get(HeaderFields.reply_serial) == self._asked:
-                self._asked = None
+                self._asked = self._due = None
                 self._tell(_cost(message))
                 if self._stale:
                     await self._ask()
@@ -96,6 +99,7 @@ class _Inquiry:
             question = Properties(DBusAddress(_PATH, _NAME, _NAME)).get("Metered")
             question.header.flags |= MessageFlag.no_auto_start
             self._asked = next(self._connection.outgoing_serial)
+            self._due = asyncio.get_running_loop().time() + _PATIENCE
             await self._connection.send(question, serial=self._asked)
 
 

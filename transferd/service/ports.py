@@ -357,10 +357,10 @@ class JobStore(Protocol):
     async def hasten(self, front: Seconds, back: Seconds, *, after: int, limit: int) -> int | None:
         """Bring retry_at of jobs in TRANSIENT_ERROR forward: of foreground jobs to *front*.
 
-        Of others to *back*; none is put off, and none moves whose server has answered, or that
-        waits without a time. What a wait is cut by is taken off stuck_seconds. Up to *limit* jobs
-        are looked at, in an order of their own, from the beginning (0) or *after* what the last
-        call has returned; None: that were all.
+        Of others to *back*; none is put off, and none moves whose server has answered, unless the
+        retry was for here alone, or that waits without a time. What a wait is cut by is taken off
+        stuck_seconds. Up to *limit* jobs are looked at, in an order of their own, from the
+        beginning (0) or *after* what the last call has returned; None: that were all.
         """
         ...
 

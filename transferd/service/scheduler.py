@@ -88,7 +88,7 @@ class Scheduler:
 
         Those in the background start at a random moment soon.
         """
-        self._stagger.hold(set(priorities) & set(BACKGROUND))
+        self._hold(set(priorities) & set(BACKGROUND))
 
     async def retry_all(self) -> None:
         """Have what the network has held up tried again, since it is back (BITS.md Y5).
@@ -107,7 +107,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Schedule until cancelled."""
-        self._stagger.hold()
+        self._hold(BACKGROUND)
         self._missed = self._clock.steady()
         while True:
             self._wake.clear()
@@ -124,6 +124,9 @@ class Scheduler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
+
+    def _hold(self, priorities: Collection[Priority]) -> None:
+        self._stagger.hold({priority: self._windows.remaining(priority) for priority in priorities})
 
     async def _step(self) -> Seconds | None:
         admitted = self._windows.admitted

@@ -6,16 +6,22 @@ what is created or resumed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
 
 from transferd.model.job import Job, JobId, Priority, Seconds
 from transferd.model.states import JobState
 from transferd.service.ports import Clock, Runnable
 from transferd.service.turns import BACKGROUND
 
-#: More jobs than these that are asked for meanwhile wait with the others.
-_MOST = 10_000
+#: More jobs than these that are asked for meanwhile, of one owner or of all, wait with the others.
+_MOST_EACH, _MOST = 1_000, 10_000
+#: The part of a window within which all machines start, however short it is.
+_BEGINNING = 0.25
+_UNBOUNDED: Mapping[Priority, Seconds | None] = MappingProxyType(dict.fromkeys(BACKGROUND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,12 @@ class _Hold:
 
     began: Seconds
     part: float
+    #: That time, where it is shorter than the configuration's.
+    most: Seconds
+
+    def until(self, spread: Seconds) -> Seconds:
+        """Return when it ends."""
+        return self.began + min(spread, self.most) * self.part
 
 
 class Stagger:
@@ -36,6 +48,8 @@ class Stagger:
         self._spread = spread
         self._holds: dict[Priority, _Hold] = {}
         self._called: dict[JobId, Runnable] = {}
+        #: How many of these each owner has.
+        self._owned: Counter[int] = Counter()
 
     def configure(self, spread: Seconds) -> None:
         """Let all machines start within another time, what is held back now included."""
@@ -45,15 +59,18 @@ class Stagger:
         """Draw a moment."""
         return self._clock.steady() + self._spread * self._jitter()
 
-    def hold(self, priorities: Iterable[Priority] = BACKGROUND) -> None:
-        """Hold jobs back until a random moment; a hold that goes on stays as it is.
+    def hold(self, windows: Mapping[Priority, Seconds | None] = _UNBOUNDED) -> None:
+        """Hold jobs of priorities back until a random moment; a hold that goes on stays as it is.
 
-        What was asked for before this is held back, too.
+        But none goes on beyond the beginning of a *window*, the time for which they may run; None:
+        it has no end. What was asked for before this is held back, too.
         """
-        fresh = _Hold(self._clock.steady(), self._jitter())
-        for priority in priorities:
-            if self.until(priority) is None:
-                self._holds[priority] = fresh
+        now, part = self._clock.steady(), self._jitter()
+        for priority, window in windows.items():
+            most = inf if window is None else window * _BEGINNING
+            until = self.until(priority)
+            if until is None or until > now + most:
+                self._holds[priority] = _Hold(now, part, most)
             self._forget(priority)
 
     def until(self, priority: Priority) -> Seconds | None:
@@ -61,7 +78,7 @@ class Stagger:
         hold = self._holds.get(priority)
         if hold is None:
             return None
-        until = hold.began + self._spread * hold.part
+        until = hold.until(self._spread)
         if self._clock.steady() < until:
             return until
         del self._holds[priority]
@@ -83,11 +100,12 @@ class Stagger:
 
         With *asked* it is not held back in any case.
         """
-        known = self._called.pop(job.id, None)
+        known = self._drop(job.id)
         if job.state is not JobState.QUEUED or self.until(job.settings.priority) is None:
             return
         asked = asked or known is not None or job.retry_delay <= 0
-        if asked and len(self._called) < _MOST:
+        if asked and self._owned[job.owner] < _MOST_EACH and len(self._called) < _MOST:
+            self._owned[job.owner] += 1
             self._called[job.id] = Runnable(
                 job_id=job.id,
                 owner=job.owner,
@@ -97,7 +115,7 @@ class Stagger:
 
     def started(self, job_id: JobId) -> None:
         """Take that a job was given a slot, whether or not it is still there."""
-        self._called.pop(job_id, None)
+        self._drop(job_id)
 
     @property
     def called(self) -> Mapping[Priority, Sequence[Runnable]]:
@@ -110,3 +128,12 @@ class Stagger:
     def _forget(self, priority: Priority) -> None:
         called = self._called.items()
         self._called = {job: claim for job, claim in called if claim.priority is not priority}
+        self._owned = Counter(claim.owner for claim in self._called.values())
+
+    def _drop(self, job_id: JobId) -> Runnable | None:
+        claim = self._called.pop(job_id, None)
+        if claim is not None:
+            self._owned[claim.owner] -= 1
+            if not self._owned[claim.owner]:
+                del self._owned[claim.owner]
+        return claim

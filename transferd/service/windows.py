@@ -66,6 +66,12 @@ class Windows:
         """Who may run at this moment."""
         return self._admitted
 
+    def remaining(self, priority: Priority) -> Seconds | None:
+        """Return for how long the schedule lets jobs of a priority go; None: as far as it knows."""
+        now = self._clock.now()
+        closes = self._policy.schedule.closes(priority, now, self._policy.zone())
+        return None if closes is None else (closes - now).total_seconds()
+
     def configure(self, policy: Policy) -> None:
         """Go by another policy from now on."""
         self._policy = policy

@@ -45,6 +45,7 @@ CREATE TABLE jobs (
     attempts          INTEGER NOT NULL DEFAULT 0,
     retry_at          REAL,
     retry_delay       REAL    NOT NULL DEFAULT 0,
+    retry_here        INTEGER NOT NULL DEFAULT 0,
     active_seconds    REAL    NOT NULL DEFAULT 0,
     stuck_seconds     REAL    NOT NULL DEFAULT 0
 ) STRICT;

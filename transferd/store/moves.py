@@ -45,6 +45,7 @@ def moved(job: Job, event: JobEvent, now: datetime, change: Change) -> Job:
         attempts=0 if again else job.attempts + (retry is not None and change.tried),
         retry_at=None if retry is None else retry.at,
         retry_delay=0.0 if again else job.retry_delay if retry is None else retry.delay,
+        retry_here=retry is not None and retry.here,
         active_seconds=0.0 if again else job.active_seconds + change.active,
         stuck_seconds=0.0 if again else job.stuck_seconds + change.stuck,
     )
@@ -102,8 +103,8 @@ def write_moves(cx: sqlite3.Connection, jobs: Mapping[int, Job], event: JobEvent
     cx.executemany(
         """
         UPDATE jobs SET state = ?, error = ?, error_count = ?, modified = ?, transferred_at = ?,
-                        attempts = ?, retry_at = ?, retry_delay = ?, active_seconds = ?,
-                        stuck_seconds = ?, position = coalesce(?, position),
+                        attempts = ?, retry_at = ?, retry_delay = ?, retry_here = ?,
+                        active_seconds = ?, stuck_seconds = ?, position = coalesce(?, position),
                         dispatched = max(dispatched, ?)
         WHERE number = ?
         """,
@@ -117,6 +118,7 @@ def write_moves(cx: sqlite3.Connection, jobs: Mapping[int, Job], event: JobEvent
                 job.attempts,
                 job.retry_at,
                 job.retry_delay,
+                job.retry_here,
                 job.active_seconds,
                 job.stuck_seconds,
                 next(places) if job.state is JobState.QUEUED else None,
@@ -215,15 +217,15 @@ def hasten(
     """Bring waits forward; see service.ports.JobStore.hasten."""
     query = "SELECT number FROM jobs WHERE state = 5 AND number > ? ORDER BY number LIMIT ?"
     numbers = [row["number"] for row in cx.execute(query, [after, limit])]
-    # A server that has answered said itself when it wants to see somebody again. What is not waited
-    # for was counted as stuck beforehand.
+    # A server that has answered said itself when it wants to see somebody again, if it was that one
+    # that answered. What is not waited for was counted as stuck beforehand.
     cx.executemany(
         """
         UPDATE jobs SET
             retry_at = min(retry_at, CASE priority WHEN 0 THEN ?1 ELSE ?2 END),
             stuck_seconds = max(0.0, stuck_seconds - max(0.0, coalesce(
                 retry_at - CASE priority WHEN 0 THEN ?1 ELSE ?2 END, 0.0)))
-        WHERE number = ?3 AND json_extract(error, '$.http_status') IS NULL
+        WHERE number = ?3 AND (retry_here OR json_extract(error, '$.http_status') IS NULL)
         """,
         [(front, back, number) for number in numbers],
     )

@@ -54,7 +54,7 @@ _PAGE_CHARS: Final = 256 * 1024
 SELECT_JOB: Final = """
 SELECT id, owner, type, settings, state, files_total, files_transferred, sizes_unknown,
        bytes_known, bytes_transferred, error, error_count, created, modified, transferred_at,
-       attempts, retry_at, retry_delay, active_seconds, stuck_seconds,
+       attempts, retry_at, retry_delay, retry_here, active_seconds, stuck_seconds,
        (SELECT json_group_array(json_array(target, scheme, username))
         FROM credentials WHERE job = jobs.number) AS labels,
        number
@@ -169,6 +169,7 @@ def _job_of(row: Row) -> Job:
         attempts=row["attempts"],
         retry_at=row["retry_at"],
         retry_delay=row["retry_delay"],
+        retry_here=bool(row["retry_here"]),
         active_seconds=row["active_seconds"],
         stuck_seconds=row["stuck_seconds"],
     )
