@@ -19,6 +19,7 @@ STANCE = Stance(
     smallest=False,
     small=False,
     slowed=False,
+    surging=False,
     steady=True,
     explicable=True,
 )
@@ -67,23 +68,22 @@ def test_what_waited_for_a_lost_segment_is_not_taken_for_a_rate() -> None:
     assert not path.line.rivals
 
 
-def test_a_loss_is_remembered_for_a_minute() -> None:
+def test_a_loss_at_a_surge_is_remembered_for_a_minute() -> None:
     """It tells of a buffer that is shorter than a round, and that does not change soon."""
     path = estimate()
     seen = []
     for now in (0.05, 0.1, 0.15, 30.0, 61.0):
         look = Look(received=int(RATE * now), rtt=BASE, disordered=3 if now > 0.06 else 0)
-        path.measure(now, look, 0, STANCE)
+        path.measure(now, look, 0, replace(STANCE, surging=True))
         seen.append(path.lossy)
     assert seen == [False, True, True, True, False]
 
 
-def test_a_loss_from_a_small_window_is_somebody_elses() -> None:
+def test_any_other_loss_is_somebody_elses() -> None:
     """Whoever fills the buffer loses some of all that comes; that it is short is not said."""
     path = estimate()
-    small = replace(STANCE, small=True, smallest=True, window=2896.0, advertised=2944)
     for now in (0.05, 0.1, 0.15):
-        path.measure(now, Look(received=2896, rtt=BASE, disordered=int(now > 0.06)), 0, small)
+        path.measure(now, Look(received=2896, rtt=BASE, disordered=int(now > 0.06)), 0, STANCE)
     assert not path.lossy
 
 

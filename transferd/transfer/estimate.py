@@ -54,6 +54,8 @@ class Stance:
     small: bool
     #: It has made itself small, to see the base delay.
     slowed: bool
+    #: It doubles its window, or has just done so.
+    surging: bool
     #: Its rate is what its window and its rivals leave it, not what a change of the window makes.
     steady: bool
     #: So is its delay.
@@ -208,8 +210,8 @@ class Estimate:
         What waits for one of those counts all at once when that has come again.
         """
         gaps = look.disordered != self._disordered
-        if gaps and not stance.small:
-            # One that is lost from a small window says how full a buffer is, not how short.
+        if gaps and stance.surging:
+            # Else somebody has filled the buffer: that says nothing of how short it is.
             self._lost = self._now
         if gaps or self._gaps:
             self.line.forget()

@@ -219,6 +219,7 @@ class Pacing:
             smallest=self._window <= self._floor,
             small=self._window <= _SMALL * self._floor,
             slowed=phase is Phase.SLOWED,
+            surging=phase in (Phase.STARTING, Phase.RISING) or not settled,
             steady=phase not in (Phase.SLOWED, Phase.PROBING) and settled,
             # What comes until then tells of a larger window.
             explicable=phase is not Phase.STARTING and now >= self._next_shrink,
