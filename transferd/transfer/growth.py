@@ -74,13 +74,15 @@ class Course:
     @property
     def goal(self) -> float:
         """The window to which it doubles again; 0: nothing is known of one."""
+        if self.lossy:
+            return _LOW * self.known
         return (_RISE_AMONG_RIVALS if self.rivals else _RISE) * self.known
 
     @property
     def far(self) -> bool:
         """Whether it may do so now."""
         part = _FAR if self.flows == 1 else _FAR_OF_SEVERAL
-        return self.calm and not self.lossy and self.window < part * self.goal
+        return self.calm and self.window < part * self.goal
 
     @property
     def near(self) -> bool:
