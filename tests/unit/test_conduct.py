@@ -52,4 +52,4 @@ def test_a_pace_that_is_left_steers_nothing_after_its_successor_has_begun() -> N
     reading.join()
     changing.join()
     conduct.close()
-    assert said == ["window steered", "window opened", "closed"]
+    assert said == ["window steered", "closed", "window opened"]
