@@ -72,23 +72,13 @@ def _failed(error: Failure, until: datetime | None) -> Blocker:
 
 
 def _held(job: Job, until: datetime) -> Blocker:
-    return Blocker(
-        code="start_spread",
-        text="background jobs start a little later, each machine at a random moment",
-        since=job.modified,
-        until=until,
-        remedy="wait, or resume it to start at once",
-    )
+    text = "background jobs start a little later, each machine at a random moment"
+    return _blocker(job, "start_spread", text, "wait, or resume it to start at once", until)
 
 
 def _barred(job: Job, until: datetime) -> Blocker:
-    return Blocker(
-        code="worker_lost",
-        text="the last workers of its owner ended one after the other",
-        since=job.modified,
-        until=until,
-        remedy="wait: another one is started by itself",
-    )
+    text = "the last workers of its owner ended one after the other"
+    return _blocker(job, "worker_lost", text, "wait: another one is started by itself", until)
 
 
 def _no_slot(job: Job, slots: Slots, occupants: tuple[Occupant, ...]) -> tuple[Blocker, ...]:
@@ -116,5 +106,5 @@ def _all_of(count: int, kind: str) -> str:
     return f"the only {kind} slot" if count == 1 else f"all {count} {kind} slots"
 
 
-def _blocker(job: Job, code: str, text: str, remedy: str) -> Blocker:
-    return Blocker(code=code, text=text, since=job.modified, until=None, remedy=remedy)
+def _blocker(job: Job, code: str, text: str, remedy: str, until: datetime | None = None) -> Blocker:
+    return Blocker(code=code, text=text, since=job.modified, until=until, remedy=remedy)

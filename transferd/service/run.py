@@ -79,6 +79,17 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
 
+    def adopt(self, settings: Settings) -> None:
+        """Go by the settings of its job, which may be newer than the claim."""
+        self.name = settings.name
+        self.claim = replace(self.claim, priority=settings.priority, cost=settings.cost)
+
+    def retune(self, settings: Settings) -> None:
+        """Go on by other settings of its job than it was dispatched with."""
+        self.adopt(settings)
+        self.tuning = Tuning.of(settings)
+        self.flows = _connections(settings, self.files)
+
     def origin_of(self, file: File | None) -> Origin:
         """Return where a file comes from; None: the next one."""
         return origin((file or self.files[0]).spec.remote)
@@ -92,6 +103,11 @@ class Run:
         place = bisect_left(self.files, index, key=lambda file: file.index)
         found = self.files[place : place + 1]
         return found[0] if found and found[0].index == index else None
+
+
+def _connections(settings: Settings, files: tuple[File, ...]) -> int:
+    """Return how many a job in the background may have."""
+    return min(settings.streams or 1, len(files))
 
 
 def start_message(
@@ -108,7 +124,7 @@ def start_message(
     if run.tuning is not None:
         settings = run.tuning.over(settings)
     run.told = Tuning.of(settings)
-    run.flows = min(settings.streams or 1, len(files))
+    run.flows = _connections(settings, files)
     return link.Start(
         job=job.id,
         run=run.number,

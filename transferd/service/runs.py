@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from transferd.model.errors import LinkBroken, StoreDamaged
@@ -15,7 +14,7 @@ from transferd.service.carrier import STOP_PATIENCE, Carrier, Outcome
 from transferd.service.chronicle import Chronicle
 from transferd.service.inbox import Lost
 from transferd.service.ports import Dispatched, Runnable
-from transferd.service.run import Run, Tuning
+from transferd.service.run import Run
 from transferd.service.sharing import Sharing
 from transferd.service.testimony import Heed, RunMessage
 from transferd.service.turns import Occupant
@@ -108,10 +107,7 @@ class Runs:
         """
         run = self._runs.get(job_id)
         if run is not None:
-            run.name = settings.name
-            run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
-            run.tuning = Tuning.of(settings)
-            run.flows = min(settings.streams or 1, len(run.files))
+            run.retune(settings)
             self._carrier.retune(run)
             self._sharing.changed(run)
 
@@ -131,9 +127,7 @@ class Runs:
         for run, found in zip(runs, taken, strict=True):
             match found:
                 case Dispatched(files=(_, *_)):
-                    settings = found.moved.job.settings  # they may be newer than the claim
-                    run.name = settings.name
-                    run.claim = replace(run.claim, priority=settings.priority, cost=settings.cost)
+                    run.adopt(found.moved.job.settings)
                     self._pursue(run, self._carrier.carry(run, found))
                 case StoreDamaged():
                     self._pursue(run, self._carrier.put_off(run, found))

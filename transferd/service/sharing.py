@@ -111,7 +111,7 @@ class Sharing:
     @property
     def _limits(self) -> Iterable[tuple[Priority | None, int]]:
         for priority in (None, *Priority):
-            rate = self._rates.total if priority is None else self._rates.by_priority.get(priority)
+            rate = self._rates.at(priority)
             if rate is not None:
                 yield priority, rate
 

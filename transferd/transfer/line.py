@@ -137,10 +137,9 @@ class Line:
 
     def explain(self, sample: Sample, base: Seconds) -> None:
         """Find rivals by a delay that the flow's own window does not explain."""
-        if not self._best:
-            return
-        if self.unexplained(sample, base) > self._little + _ERROR * sample.rtt:
-            self.part = max(sample.window / self._best, base) / sample.rtt
+        rest = self.unexplained(sample, base)
+        if rest > self._little + _ERROR * sample.rtt:
+            self.part = (sample.rtt - rest) / sample.rtt
             self.rivals = self.judged = True
 
     def unexplained(self, sample: Sample, base: Seconds) -> Seconds:

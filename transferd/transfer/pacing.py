@@ -278,22 +278,23 @@ class Pacing:
             self._grow(target)
             return
         self._disturb()
-        if self._now >= self._next_shrink or self._somebody_grows():
-            self._shrink(target)
+        grows = self._somebody_grows()
+        if grows or self._now >= self._next_shrink:
+            self._shrink(target, grows=grows)
 
-    def _shrink(self, target: Seconds) -> None:
+    def _shrink(self, target: Seconds, *, grows: bool) -> None:
         """Make room.
 
-        As much as it takes when nobody else is there, else half; all when somebody needs it.
+        As much as it takes when nobody else is there, else half; all when somebody *grows*.
         """
         if self._phase is Phase.STARTING:
             self._slow_downs.plan(self._now, self.base, self._flows)
         before, least = self._window, self._window / 2
-        shares = self._shares(target)
+        shares = grows or self._shares(target)
         wanted = 0.0 if shares else before * (self.base + target) / self._path.rtt
-        grows, self._shrunk = self._somebody_grows(), (self.queue, before)
+        self._shrunk = (self.queue, before)
         if grows:
-            wanted, least = 0.0, before / _ROOM
+            least = before / _ROOM
             # What has been allowed already makes the queue grow for one round more.
             self._shrunk = (math.inf, before)
             self._left_until = self._now + _ROUNDS * self.base
